@@ -1,0 +1,166 @@
+//! The table of kinds: everything the API serves, as rows.
+//!
+//! Discovery, routing, Table output, short names, selectable fields and RBAC names are all read from here. A kind is a
+//! row in [`KINDS`] and one file below `kinds/` that says what is particular to it.
+
+mod config_map;
+
+use crate::decode::{DecodeError, Decoded};
+
+/// Whether objects of a kind live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Named once in the cluster.
+    Cluster,
+    /// Named once in each namespace.
+    Namespaced,
+}
+
+/// A path below an object with a meaning of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    /// `status`: the half that observers write.
+    Status,
+    /// `scale`: `autoscaling/v1` Scale.
+    Scale,
+    /// `binding`: gives a pod its node.
+    Binding,
+    /// `log`: what a container wrote.
+    Log,
+    /// `finalize`: a namespace's finalizers.
+    Finalize,
+    /// `approval`: conditions of a certificate signing request.
+    Approval,
+}
+
+impl Subresource {
+    /// The path segment.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Subresource::Status => "status",
+            Subresource::Scale => "scale",
+            Subresource::Binding => "binding",
+            Subresource::Log => "log",
+            Subresource::Finalize => "finalize",
+            Subresource::Approval => "approval",
+        }
+    }
+}
+
+/// A column of the server-side Table (`meta.k8s.io/v1`).
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Heading in mixed case; clients print it in capitals.
+    pub name: &'static str,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub column_type: &'static str,
+    /// `name` for the column that names the object, else empty.
+    pub format: &'static str,
+    /// What the column says.
+    pub description: &'static str,
+    /// 0 is always shown, greater ones with `-o wide`.
+    pub priority: i32,
+}
+
+/// A string column that is always shown.
+pub const fn column(name: &'static str, column_type: &'static str, description: &'static str) -> Column {
+    Column { name, column_type, format: "", description, priority: 0 }
+}
+
+/// A column shown with `-o wide`.
+pub const fn wide(name: &'static str, column_type: &'static str, description: &'static str) -> Column {
+    Column { name, column_type, format: "", description, priority: 1 }
+}
+
+/// The `Name` column every table starts with.
+pub const NAME: Column =
+    Column { name: "Name", column_type: "string", format: "name", description: "Name of the object", priority: 0 };
+
+/// The `Age` column.
+pub const AGE: Column = column("Age", "string", "Time since the object was created");
+
+/// Names, scope, subresources, columns and selectable fields of a kind.
+#[derive(Debug)]
+pub struct KindInfo {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// Version in the group, e.g. `v1`.
+    pub version: &'static str,
+    /// `Pod`.
+    pub kind: &'static str,
+    /// `pods`: the resource name in paths.
+    pub plural: &'static str,
+    /// `pod`.
+    pub singular: &'static str,
+    /// `po`.
+    pub short_names: &'static [&'static str],
+    /// `all` for kinds that `kubectl get all` shows.
+    pub categories: &'static [&'static str],
+    /// Cluster or namespaced.
+    pub scope: Scope,
+    /// Served paths below an object.
+    pub subresources: &'static [Subresource],
+    /// Columns of the Table; the same number as [`crate::Resource::cells`] returns.
+    pub columns: &'static [Column],
+    /// Field selectors besides `metadata.name` and `metadata.namespace`, e.g. `spec.nodeName`.
+    pub selectable_fields: &'static [&'static str],
+    /// The rule for `metadata.name`.
+    pub name_rule: crate::names::NameRule,
+}
+
+impl KindInfo {
+    /// `v1` or `discovery.k8s.io/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `pods` or `endpointslices.discovery.k8s.io`, as error messages name a resource.
+    pub fn qualified_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether the kind serves `subresource`.
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+
+    /// The prefix of all the kind's keys in the store: `/registry/pods/`.
+    pub fn registry_prefix(&self) -> String {
+        format!("/registry/{}/", self.plural)
+    }
+
+    /// The key of one object: `/registry/pods/default/web` or `/registry/nodes/box1`.
+    pub fn registry_key(&self, namespace: Option<&str>, name: &str) -> String {
+        match namespace {
+            Some(namespace) => format!("/registry/{}/{namespace}/{name}", self.plural),
+            None => format!("/registry/{}/{name}", self.plural),
+        }
+    }
+
+    /// The bytes every encoded object of this kind starts with, up to and including the brace that opens metadata.
+    pub fn metadata_prefix(&self) -> String {
+        format!(r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"#, self.api_version(), self.kind)
+    }
+}
+
+/// A row: what the kind is called and how its bytes become an object.
+pub struct Kind {
+    /// Names and shape.
+    pub info: &'static KindInfo,
+    /// Decodes JSON of this kind, and says which fields it did not know (see [`crate::decode`]).
+    pub decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
+}
+
+/// Every kind the API serves, in the order discovery lists them.
+pub static KINDS: &[Kind] = &[Kind::of::<k8s_openapi::api::core::v1::ConfigMap>()];
+
+/// The row for a resource path: `("", "v1", "pods")`.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.info.plural == plural && k.info.group == group && k.info.version == version)
+}
+
+/// The row for `apiVersion` and `kind` as they stand in an object.
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    KINDS.iter().find(|k| k.info.kind == kind && k.info.group == group && k.info.version == version)
+}

@@ -1,0 +1,40 @@
+//! The vocabulary every other crate speaks: which kinds exist and what they mean. Pure: no tokio, no sockets, no clock.
+//!
+//! ```text
+//!  bytes ──decode──▶ Object ──set_defaults──▶ prepare_* ──▶ validate ──▶ encode ──▶ bytes
+//!                      ▲                                        │
+//!                    patch                                  field::ErrorList
+//! ```
+//!
+//! In reading order:
+//! - [`kinds`]: the table of kinds, one row each, and one file per kind with what is particular to it.
+//! - [`object`]: the typed and the erased face of an object.
+//! - [`field`]: field paths and field errors.
+//! - [`names`]: rules for names, label keys and values.
+//! - [`selector`]: label and field selectors.
+//! - [`quantity`]: `100m`, `1Gi`: parse, compare, add, print.
+//! - [`decode`]: strict decoding.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`yaml`]: YAML as Kubernetes reads it.
+//! - [`printing`]: values for Table cells.
+//! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
+//!
+//! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
+
+pub mod decode;
+pub mod field;
+pub mod kinds;
+pub mod names;
+pub mod nodes;
+pub mod object;
+pub mod owners;
+pub mod patch;
+pub mod pods;
+pub mod printing;
+pub mod quantity;
+pub mod selector;
+pub mod well_known;
+pub mod yaml;
+
+pub use kinds::{KINDS, Kind, KindInfo, Scope, Subresource};
+pub use object::{Object, Resource};

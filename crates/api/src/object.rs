@@ -1,0 +1,207 @@
+//! The two faces of an object: typed for those who know its kind ([`Resource`]), erased for the verbs, which are
+//! written once for all kinds ([`Object`]).
+
+use std::any::Any;
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::kinds::{Kind, KindInfo};
+
+/// What is particular to one kind: its names and the few decisions that differ from kind to kind. Everything has a
+/// sensible default, so that a kind without behaviour is [`Resource::INFO`] and nothing else.
+///
+/// The order in which the API server calls these on a write is: `set_defaults`, `prepare_create` or
+/// `prepare_update`/`prepare_status_update`, admission, `set_defaults` again, `validate` (and `validate_update`).
+/// Compare `RESTCreateStrategy`/`RESTUpdateStrategy` in `k8s.io/apiserver/pkg/registry/rest`.
+pub trait Resource:
+    k8s_openapi::Metadata<Ty = ObjectMeta>
+    + serde::Serialize
+    + serde::de::DeserializeOwned
+    + Clone
+    + Default
+    + Send
+    + Sync
+    + 'static
+{
+    /// Names, scope, subresources, columns, selectable fields.
+    const INFO: KindInfo;
+
+    /// Fills what the client left out, as `SetDefaults_*` does upstream. Calling it twice changes nothing.
+    fn set_defaults(&mut self) {}
+
+    /// Clears what a client may not set at creation (status) and sets what every new object of the kind has.
+    fn prepare_create(&mut self) {}
+
+    /// Takes over from `old` what a write to the main resource may not change (status).
+    fn prepare_update(&mut self, _old: &Self) {}
+
+    /// Takes over from `old` what a write to `/status` may not change (everything but status). Metadata is kept by
+    /// the caller, except labels and annotations handling particular to the kind.
+    fn prepare_status_update(&mut self, _old: &Self) {}
+
+    /// Whether `self` and `old` mean different things to those who act on them; if so `metadata.generation` grows.
+    /// The default compares nothing and leaves generation alone (kinds without generation).
+    fn generation_changed(&self, _old: &Self) -> bool {
+        false
+    }
+
+    /// Whether new objects start with `metadata.generation: 1`.
+    const HAS_GENERATION: bool = false;
+
+    /// Everything wrong with the object on its own, without metadata (which is checked once for all kinds).
+    fn validate(&self, _errors: &mut ErrorList) {}
+
+    /// Everything wrong with the step from `old` to `self`, beyond [`Resource::validate`] (which runs too).
+    fn validate_update(&self, _old: &Self, _errors: &mut ErrorList) {}
+
+    /// Everything wrong with the step from `old` to `self` through `/status`.
+    fn validate_status_update(&self, _old: &Self, _errors: &mut ErrorList) {}
+
+    /// Values of the kind's selectable fields other than `metadata.name` and `metadata.namespace`, in the order of
+    /// [`KindInfo::selectable_fields`].
+    fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
+        Vec::new()
+    }
+
+    /// One cell per [`KindInfo::columns`], as the server prints them (`kubectl get`). `now` gives ages.
+    fn cells(&self, now: Timestamp) -> Vec<Value>;
+}
+
+/// An object of any served kind. Implemented once, for every [`Resource`].
+pub trait Object: Any + Send + Sync {
+    /// The row of the table of kinds that describes this object.
+    fn info(&self) -> &'static KindInfo;
+    /// Standard metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// Standard metadata, to be changed.
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+    /// Canonical JSON: `apiVersion` and `kind` first, then `metadata`; no trailing newline.
+    fn encode(&self) -> Vec<u8>;
+    /// The same as a JSON tree.
+    fn to_value(&self) -> Value;
+    /// A deep copy.
+    fn clone_object(&self) -> Box<dyn Object>;
+    /// For downcasting to the typed object: `object.as_any().downcast_ref::<Pod>()`.
+    fn as_any(&self) -> &dyn Any;
+    /// For downcasting to the typed object, to be changed.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+
+    /// See [`Resource::set_defaults`].
+    fn set_defaults(&mut self);
+    /// See [`Resource::prepare_create`]. Also sets `metadata.generation` where the kind has one.
+    fn prepare_create(&mut self);
+    /// See [`Resource::prepare_update`]. Also grows `metadata.generation`. `old` is of the same kind.
+    fn prepare_update(&mut self, old: &dyn Object);
+    /// See [`Resource::prepare_status_update`].
+    fn prepare_status_update(&mut self, old: &dyn Object);
+    /// See [`Resource::validate`].
+    fn validate(&self) -> ErrorList;
+    /// See [`Resource::validate_update`].
+    fn validate_update(&self, old: &dyn Object) -> ErrorList;
+    /// See [`Resource::validate_status_update`].
+    fn validate_status_update(&self, old: &dyn Object) -> ErrorList;
+    /// See [`Resource::selectable_fields`].
+    fn selectable_fields(&self) -> Vec<Cow<'_, str>>;
+    /// See [`Resource::cells`].
+    fn cells(&self, now: Timestamp) -> Vec<Value>;
+}
+
+/// The typed object behind an erased one of a kind the caller has checked.
+fn downcast<T: Resource>(object: &dyn Object) -> &T {
+    object.as_any().downcast_ref().expect("the verbs compare objects of one kind only")
+}
+
+impl<T: Resource> Object for T {
+    fn info(&self) -> &'static KindInfo {
+        &T::INFO
+    }
+
+    fn metadata(&self) -> &ObjectMeta {
+        k8s_openapi::Metadata::metadata(self)
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        k8s_openapi::Metadata::metadata_mut(self)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("objects have string keys only, so they always encode")
+    }
+
+    fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("objects have string keys only, so they always encode")
+    }
+
+    fn clone_object(&self) -> Box<dyn Object> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn set_defaults(&mut self) {
+        Resource::set_defaults(self);
+    }
+
+    fn prepare_create(&mut self) {
+        Resource::prepare_create(self);
+        k8s_openapi::Metadata::metadata_mut(self).generation = T::HAS_GENERATION.then_some(1);
+    }
+
+    fn prepare_update(&mut self, old: &dyn Object) {
+        let old = downcast::<T>(old);
+        Resource::prepare_update(self, old);
+        let before = k8s_openapi::Metadata::metadata(old).generation;
+        let grown = self.generation_changed(old);
+        k8s_openapi::Metadata::metadata_mut(self).generation =
+            if grown { Some(before.unwrap_or(0) + 1) } else { before };
+    }
+
+    fn prepare_status_update(&mut self, old: &dyn Object) {
+        let old = downcast::<T>(old);
+        Resource::prepare_status_update(self, old);
+        k8s_openapi::Metadata::metadata_mut(self).generation = k8s_openapi::Metadata::metadata(old).generation;
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        Resource::validate(self, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, old: &dyn Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        Resource::validate_update(self, downcast(old), &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, old: &dyn Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        Resource::validate_status_update(self, downcast(old), &mut errors);
+        errors
+    }
+
+    fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
+        Resource::selectable_fields(self)
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        Resource::cells(self, now)
+    }
+}
+
+impl Kind {
+    /// The row for `T`, with the one decoder of its type.
+    pub const fn of<T: Resource>() -> Kind {
+        Kind { info: &T::INFO, decode: crate::decode::decode::<T> }
+    }
+}

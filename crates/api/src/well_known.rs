@@ -1,0 +1,52 @@
+//! Names that several components and users share: labels, taints, groups, namespaces.
+
+/// Every node's own name as a label.
+pub const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
+/// `linux`.
+pub const LABEL_OS: &str = "kubernetes.io/os";
+/// `amd64`, `arm64`.
+pub const LABEL_ARCH: &str = "kubernetes.io/arch";
+/// The service an EndpointSlice belongs to.
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Who manages an EndpointSlice.
+pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Set on Endpoints of headless services.
+pub const LABEL_HEADLESS_SERVICE: &str = "service.kubernetes.io/headless";
+/// The namespace's own name as a label.
+pub const LABEL_METADATA_NAME: &str = "kubernetes.io/metadata.name";
+/// The whole configuration `kubectl apply` last sent.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Taint of a node that is not ready.
+pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Taint of a node that stopped reporting.
+pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Taint of a cordoned node.
+pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Where node leases live.
+pub const NAMESPACE_NODE_LEASE: &str = "kube-node-lease";
+/// The system's own objects.
+pub const NAMESPACE_SYSTEM: &str = "kube-system";
+/// Readable by everyone.
+pub const NAMESPACE_PUBLIC: &str = "kube-public";
+
+/// Cluster admins.
+pub const GROUP_MASTERS: &str = "system:masters";
+/// Every node's kubelet; its user is `system:node:<name>`.
+pub const GROUP_NODES: &str = "system:nodes";
+/// Prefix of a kubelet's user name.
+pub const USER_NODE_PREFIX: &str = "system:node:";
+/// Holders of a join token.
+pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
+/// Everyone who proved who they are.
+pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
+/// Everyone who did not.
+pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user of requests without credentials.
+pub const USER_ANONYMOUS: &str = "system:anonymous";
+
+/// Signs client certificates of kubelets.
+pub const SIGNER_KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signs serving certificates of kubelets.
+pub const SIGNER_KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
