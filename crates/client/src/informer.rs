@@ -1,11 +1,25 @@
 //! A watched cache of one kind: a single writer follows the API, everyone else holds a [`Lister`].
+//!
+//! ```text
+//!            Init ─────────▶ InitApply* ─────▶ InitDone          Apply, Delete
+//!  (list begins)        (gathered aside)   (swapped in,       (one change each)
+//!                                           differences told)
+//! ```
 
+use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use kube::api::Api;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
+use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::Tasks;
+
+/// Namespace (empty for cluster-scoped objects) and name.
+type Key = (String, String);
 
 /// One difference between the cache before and after an event.
 #[derive(Clone, Debug)]
@@ -33,72 +47,278 @@ impl<K> Change<K> {
     }
 }
 
+type KeysOf<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+struct Index<K> {
+    name: &'static str,
+    keys_of: KeysOf<K>,
+    entries: HashMap<String, HashMap<Key, Arc<K>>>,
+}
+
+struct State<K> {
+    objects: HashMap<Key, Arc<K>>,
+    indexes: Vec<Index<K>>,
+}
+
+struct Shared<K> {
+    state: RwLock<State<K>>,
+    synced: watch::Sender<bool>,
+}
+
 /// A cache to be: add indexes and handlers, take listers, then [`Informer::run`].
 pub struct Informer<K> {
-    _api: Api<K>,
-    _config: watcher::Config,
+    api: Api<K>,
+    config: watcher::Config,
+    handlers: Vec<Handler<K>>,
+    shared: Arc<Shared<K>>,
 }
 
 /// A read handle on the cache. Cheap to clone.
 pub struct Lister<K> {
-    _marker: std::marker::PhantomData<K>,
+    shared: Arc<Shared<K>>,
 }
 
 impl<K> Clone for Lister<K> {
     fn clone(&self) -> Self {
-        todo!()
+        Lister { shared: self.shared.clone() }
     }
 }
 
 impl<K> Informer<K>
 where
-    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
     /// A cache of what `api` and `config` select.
     pub fn new(api: Api<K>, config: watcher::Config) -> Informer<K> {
-        Informer { _api: api, _config: config }
+        let state = RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() });
+        let shared = Arc::new(Shared { state, synced: watch::Sender::new(false) });
+        Informer { api, config, handlers: Vec::new(), shared }
     }
 
     /// Adds an index: `keys` gives the values under which [`Lister::by_index`] finds an object. Call before `run`.
-    pub fn index(&mut self, _name: &'static str, _keys: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
-        todo!()
+    pub fn index(&mut self, name: &'static str, keys: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
+        let index = Index { name, keys_of: Box::new(keys), entries: HashMap::new() };
+        self.shared.state.write().indexes.push(index);
     }
 
     /// Adds a handler, called for every change in order, after the cache shows it. It must not block. Call before
     /// `run`.
-    pub fn on_change(&mut self, _handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
-        todo!()
+    pub fn on_change(&mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        self.handlers.push(Box::new(handler));
     }
 
     /// A read handle; valid before and after `run`.
     pub fn lister(&self) -> Lister<K> {
-        todo!()
+        Lister { shared: self.shared.clone() }
     }
 
     /// Follows the API until `tasks` stop, reconnecting with back-off.
-    pub fn run(self, _tasks: &Tasks) {
-        todo!()
+    pub fn run(self, tasks: &Tasks) {
+        tasks.spawn(self.follow());
+    }
+
+    async fn follow(self) {
+        let mut events =
+            watcher(self.api.clone(), self.config.clone()).default_backoff().into_stream().boxed();
+        let mut listed = HashMap::new();
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) => self.step(event, &mut listed),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch interrupted");
+                }
+            }
+        }
+    }
+
+    /// The one transition function of the cache.
+    fn step(&self, event: watcher::Event<K>, listed: &mut HashMap<Key, Arc<K>>) {
+        match event {
+            watcher::Event::Init => listed.clear(),
+            watcher::Event::InitApply(object) => {
+                listed.insert(key_of(&object), Arc::new(object));
+            }
+            watcher::Event::InitDone => {
+                self.replace(std::mem::take(listed));
+                self.shared.synced.send_replace(true);
+            }
+            watcher::Event::Apply(object) => self.apply(key_of(&object), Some(Arc::new(object))),
+            watcher::Event::Delete(object) => self.apply(key_of(&object), None),
+        }
+    }
+
+    fn replace(&self, listed: HashMap<Key, Arc<K>>) {
+        let gone: Vec<Key> =
+            self.shared.state.read().objects.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+        for key in gone {
+            self.apply(key, None);
+        }
+        for (key, object) in listed {
+            self.apply(key, Some(object));
+        }
+    }
+
+    fn apply(&self, key: Key, object: Option<Arc<K>>) {
+        let old = self.shared.state.write().set(key, object.clone());
+        let change = match (old, object) {
+            (Some(old), Some(new)) if old.meta().resource_version == new.meta().resource_version => return,
+            (Some(old), Some(new)) => Change::Updated { old, new },
+            (None, Some(new)) => Change::Added(new),
+            (Some(old), None) => Change::Deleted(old),
+            (None, None) => return,
+        };
+        for handler in &self.handlers {
+            handler(&change);
+        }
+    }
+}
+
+impl<K> State<K> {
+    /// Puts or removes one object here and in every index; returns what stood there.
+    fn set(&mut self, key: Key, object: Option<Arc<K>>) -> Option<Arc<K>> {
+        let old = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(&key),
+        };
+        for index in &mut self.indexes {
+            if let Some(old) = &old {
+                index.remove(&key, old);
+            }
+            if let Some(new) = &object {
+                index.insert(&key, new);
+            }
+        }
+        old
+    }
+}
+
+impl<K> Index<K> {
+    fn insert(&mut self, key: &Key, object: &Arc<K>) {
+        for value in (self.keys_of)(object) {
+            self.entries.entry(value).or_default().insert(key.clone(), object.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Key, object: &K) {
+        for value in (self.keys_of)(object) {
+            if let Some(objects) = self.entries.get_mut(&value) {
+                objects.remove(key);
+                if objects.is_empty() {
+                    self.entries.remove(&value);
+                }
+            }
+        }
     }
 }
 
 impl<K> Lister<K> {
-    /// The object of that name.
-    pub fn get(&self, _namespace: Option<&str>, _name: &str) -> Option<Arc<K>> {
-        todo!()
+    /// The object of that name; `namespace` is `None` for cluster-scoped kinds.
+    pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
+        let key = (namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.shared.state.read().objects.get(&key).cloned()
     }
 
     /// Every object, in no particular order.
     pub fn list(&self) -> Vec<Arc<K>> {
-        todo!()
+        self.shared.state.read().objects.values().cloned().collect()
     }
 
-    /// The objects that `index` files under `value`.
-    pub fn by_index(&self, _index: &'static str, _value: &str) -> Vec<Arc<K>> {
-        todo!()
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.shared.state.read().objects.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects that `index` files under `value`, in no particular order; none for an index nobody added.
+    pub fn by_index(&self, index: &'static str, value: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        let entries = state.indexes.iter().find(|i| i.name == index).and_then(|i| i.entries.get(value));
+        entries.map_or_else(Vec::new, |objects| objects.values().cloned().collect())
     }
 
     /// Waits until the first complete list is in the cache.
     pub async fn synced(&self) {
-        todo!()
+        let mut synced = self.shared.synced.subscribe();
+        // The sender lives in `shared`, which `self` holds: waiting cannot fail.
+        let _ = synced.wait_for(|done| *done).await;
+    }
+}
+
+fn key_of<K: kube::Resource>(object: &K) -> Key {
+    let meta = object.meta();
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use parking_lot::Mutex;
+
+    fn config_map(name: &str, version: &str, team: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        map.metadata.namespace = Some("default".into());
+        map.metadata.name = Some(name.into());
+        map.metadata.resource_version = Some(version.into());
+        map.metadata.labels = Some([("team".to_owned(), team.to_owned())].into());
+        map
+    }
+
+    /// An informer fed by hand, with the changes it told.
+    fn informer() -> (Informer<ConfigMap>, Arc<Mutex<Vec<String>>>) {
+        let service = tower::service_fn(|_| async { Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty())) });
+        let client = kube::Client::new(service, "default");
+        let mut informer = Informer::<ConfigMap>::new(Api::all(client), watcher::Config::default());
+        informer.index("team", |map| map.metadata.labels.iter().flatten().map(|(_, v)| v.clone()).collect());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        informer.on_change(move |change| {
+            let name = change.object().metadata.name.clone().unwrap_or_default();
+            let verb = match change {
+                Change::Added(_) => "added",
+                Change::Updated { .. } => "updated",
+                Change::Deleted(_) => "deleted",
+            };
+            log.lock().push(format!("{verb} {name}"));
+        });
+        (informer, told)
+    }
+
+    fn feed(informer: &Informer<ConfigMap>, events: Vec<watcher::Event<ConfigMap>>) {
+        let mut listed = HashMap::new();
+        for event in events {
+            informer.step(event, &mut listed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relist_tells_only_differences() {
+        use watcher::Event::*;
+        let (informer, told) = informer();
+        feed(&informer, vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("b", "2", "x")), InitDone]);
+        told.lock().clear();
+        feed(&informer, vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("c", "3", "y")), InitDone]);
+        assert_eq!(*told.lock(), ["deleted b", "added c"]);
+        assert!(informer.lister().get(Some("default"), "b").is_none());
+        informer.lister().synced().await;
+    }
+
+    #[tokio::test]
+    async fn an_index_follows_its_objects() {
+        use watcher::Event::*;
+        let (informer, told) = informer();
+        let lister = informer.lister();
+        feed(&informer, vec![Apply(config_map("a", "1", "x")), Apply(config_map("a", "2", "y"))]);
+        assert!(lister.by_index("team", "x").is_empty());
+        assert_eq!(lister.by_index("team", "y").len(), 1);
+        feed(&informer, vec![Delete(config_map("a", "3", "y"))]);
+        assert!(lister.by_index("team", "y").is_empty() && lister.is_empty());
+        assert_eq!(*told.lock(), ["added a", "updated a", "deleted a"]);
     }
 }
