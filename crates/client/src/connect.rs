@@ -75,8 +75,7 @@ fn with_auth(server: &str, ca_pem: &[u8], auth_info: AuthInfo) -> Result<kube::C
 fn der_of(pem: &[u8]) -> Result<Vec<Vec<u8>>, ConnectError> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(pem).map(|c| c.map(|c| c.to_vec())).collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).map(|c| c.map(|c| c.to_vec())).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) => Err(ConnectError::Pem("no certificate found".to_owned())),

@@ -119,8 +119,7 @@ where
     }
 
     async fn follow(self) {
-        let mut events =
-            watcher(self.api.clone(), self.config.clone()).default_backoff().into_stream().boxed();
+        let mut events = watcher(self.api.clone(), self.config.clone()).default_backoff().into_stream().boxed();
         let mut listed = HashMap::new();
         loop {
             match events.try_next().await {
@@ -272,7 +271,9 @@ mod tests {
 
     /// An informer fed by hand, with the changes it told.
     fn informer() -> (Informer<ConfigMap>, Arc<Mutex<Vec<String>>>) {
-        let service = tower::service_fn(|_| async { Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty())) });
+        let service = tower::service_fn(|_| async {
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+        });
         let client = kube::Client::new(service, "default");
         let mut informer = Informer::<ConfigMap>::new(Api::all(client), watcher::Config::default());
         informer.index("team", |map| map.metadata.labels.iter().flatten().map(|(_, v)| v.clone()).collect());
@@ -301,9 +302,15 @@ mod tests {
     async fn a_relist_tells_only_differences() {
         use watcher::Event::*;
         let (informer, told) = informer();
-        feed(&informer, vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("b", "2", "x")), InitDone]);
+        feed(
+            &informer,
+            vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("b", "2", "x")), InitDone],
+        );
         told.lock().clear();
-        feed(&informer, vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("c", "3", "y")), InitDone]);
+        feed(
+            &informer,
+            vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("c", "3", "y")), InitDone],
+        );
         assert_eq!(*told.lock(), ["deleted b", "added c"]);
         assert!(informer.lister().get(Some("default"), "b").is_none());
         informer.lister().synced().await;
