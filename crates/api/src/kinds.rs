@@ -3,7 +3,25 @@
 //! Discovery, routing, Table output, short names, selectable fields and RBAC names are all read from here. A kind is a
 //! row in [`KINDS`] and one file below `kinds/` that says what is particular to it.
 
+mod certificate_signing_request;
 mod config_map;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod printers;
+mod replication_controller;
+mod secret;
+mod service;
+mod service_account;
+
+use k8s_openapi::api::certificates::v1 as certificates;
+use k8s_openapi::api::coordination::v1 as coordination;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 
 use crate::decode::{DecodeError, Decoded};
 
@@ -152,7 +170,21 @@ pub struct Kind {
 }
 
 /// Every kind the API serves, in the order discovery lists them.
-pub static KINDS: &[Kind] = &[Kind::of::<k8s_openapi::api::core::v1::ConfigMap>()];
+pub static KINDS: &[Kind] = &[
+    Kind::of::<core::ConfigMap>(),
+    Kind::of::<core::Endpoints>(),
+    Kind::of::<core::Event>(),
+    Kind::of::<core::Namespace>(),
+    Kind::of::<core::Node>(),
+    Kind::of::<core::Pod>(),
+    Kind::of::<core::ReplicationController>(),
+    Kind::of::<core::Secret>(),
+    Kind::of::<core::Service>(),
+    Kind::of::<core::ServiceAccount>(),
+    Kind::of::<certificates::CertificateSigningRequest>(),
+    Kind::of::<coordination::Lease>(),
+    Kind::of::<discovery::EndpointSlice>(),
+];
 
 /// The row for a resource path: `("", "v1", "pods")`.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::field::ErrorList;
-use crate::kinds::{Kind, KindInfo};
+use crate::kinds::{Kind, KindInfo, Subresource};
 
 /// What is particular to one kind: its names and the few decisions that differ from kind to kind. Everything has a
 /// sensible default, so that a kind without behaviour is [`Resource::INFO`] and nothing else.
@@ -43,6 +43,14 @@ pub trait Resource:
     /// the caller, except labels and annotations handling particular to the kind.
     fn prepare_status_update(&mut self, _old: &Self) {}
 
+    /// Takes over from `old` what a write to `subresource` may not change. Kinds with subresources that store a part
+    /// of the object (`finalize`, `approval`) say which part.
+    fn prepare_subresource_update(&mut self, subresource: Subresource, old: &Self) {
+        if subresource == Subresource::Status {
+            self.prepare_status_update(old);
+        }
+    }
+
     /// Whether `self` and `old` mean different things to those who act on them; if so `metadata.generation` grows.
     /// The default compares nothing and leaves generation alone (kinds without generation).
     fn generation_changed(&self, _old: &Self) -> bool {
@@ -60,6 +68,13 @@ pub trait Resource:
 
     /// Everything wrong with the step from `old` to `self` through `/status`.
     fn validate_status_update(&self, _old: &Self, _errors: &mut ErrorList) {}
+
+    /// Everything wrong with the step from `old` to `self` through `subresource`.
+    fn validate_subresource_update(&self, subresource: Subresource, old: &Self, errors: &mut ErrorList) {
+        if subresource == Subresource::Status {
+            self.validate_status_update(old, errors);
+        }
+    }
 
     /// Values of the kind's selectable fields other than `metadata.name` and `metadata.namespace`, in the order of
     /// [`KindInfo::selectable_fields`].
@@ -98,12 +113,16 @@ pub trait Object: Any + Send + Sync {
     fn prepare_update(&mut self, old: &dyn Object);
     /// See [`Resource::prepare_status_update`].
     fn prepare_status_update(&mut self, old: &dyn Object);
+    /// See [`Resource::prepare_subresource_update`].
+    fn prepare_subresource_update(&mut self, subresource: Subresource, old: &dyn Object);
     /// See [`Resource::validate`].
     fn validate(&self) -> ErrorList;
     /// See [`Resource::validate_update`].
     fn validate_update(&self, old: &dyn Object) -> ErrorList;
     /// See [`Resource::validate_status_update`].
     fn validate_status_update(&self, old: &dyn Object) -> ErrorList;
+    /// See [`Resource::validate_subresource_update`].
+    fn validate_subresource_update(&self, subresource: Subresource, old: &dyn Object) -> ErrorList;
     /// See [`Resource::selectable_fields`].
     fn selectable_fields(&self) -> Vec<Cow<'_, str>>;
     /// See [`Resource::cells`].
@@ -172,6 +191,12 @@ impl<T: Resource> Object for T {
         k8s_openapi::Metadata::metadata_mut(self).generation = k8s_openapi::Metadata::metadata(old).generation;
     }
 
+    fn prepare_subresource_update(&mut self, subresource: Subresource, old: &dyn Object) {
+        let old = downcast::<T>(old);
+        Resource::prepare_subresource_update(self, subresource, old);
+        k8s_openapi::Metadata::metadata_mut(self).generation = k8s_openapi::Metadata::metadata(old).generation;
+    }
+
     fn validate(&self) -> ErrorList {
         let mut errors = ErrorList::new();
         Resource::validate(self, &mut errors);
@@ -187,6 +212,12 @@ impl<T: Resource> Object for T {
     fn validate_status_update(&self, old: &dyn Object) -> ErrorList {
         let mut errors = ErrorList::new();
         Resource::validate_status_update(self, downcast(old), &mut errors);
+        errors
+    }
+
+    fn validate_subresource_update(&self, subresource: Subresource, old: &dyn Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        Resource::validate_subresource_update(self, subresource, downcast(old), &mut errors);
         errors
     }
 

@@ -1,0 +1,31 @@
+//! ServiceAccount: the identity of pods.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use serde_json::{Value, json};
+
+use crate::Resource;
+use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::names::NameRule;
+
+impl Resource for ServiceAccount {
+    const INFO: KindInfo = KindInfo {
+        group: "",
+        version: "v1",
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short_names: &["sa"],
+        categories: &[],
+        scope: Scope::Namespaced,
+        subresources: &[],
+        columns: &[NAME, column("Secrets", "integer", "Number of secrets its pods may use"), AGE],
+        selectable_fields: &[],
+        name_rule: NameRule::Dns1123Subdomain,
+    };
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let secrets = self.secrets.as_ref().map_or(0, |s| s.len());
+        vec![json!(self.metadata.name), json!(secrets), crate::printing::age(&self.metadata, now)]
+    }
+}
