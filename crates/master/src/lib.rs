@@ -1,1 +1,19 @@
-//! placeholder
+//! The master: API server, scheduler and controller-manager in one process, over an embedded store or etcd.
+//!
+//! ```text
+//!  flags ──▶ Options ──▶ Master::start ──▶ store ──▶ ApiServer ──▶ listener
+//!                                                       │
+//!                          scheduler, controller-manager (kube::Client over its router)
+//! ```
+//!
+//! In reading order:
+//! - [`options`]: the flags, and what is wrong with them.
+//! - [`start`]: what is built from them, in which order, and how it stops.
+//!
+//! It decides nothing itself: every behaviour lives in the component's own crate.
+
+pub mod options;
+pub mod start;
+
+pub use options::Options;
+pub use start::Master;

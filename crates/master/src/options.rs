@@ -1,0 +1,183 @@
+//! The flags: kube-apiserver's names where it has them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use ipnet::Ipv4Net;
+
+/// A part of the master that can run alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Component {
+    /// The API, and the only one that touches the store.
+    Apiserver,
+    /// Gives pods their nodes.
+    Scheduler,
+    /// Everything that reconciles.
+    ControllerManager,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The control plane of a Coracle cluster: API server, scheduler and controller-manager in one process.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "master", version, max_term_width = 110)]
+pub struct Options {
+    /// Where certificates, the admin's kubeconfig, the join token and the embedded store are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Address to listen on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// Port to serve HTTPS on (0: any free one)
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+
+    /// Address under which minions reach this master [default: the bind address, or the address of the default route]
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+
+    /// etcd endpoints to keep the state in, instead of the embedded store
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+
+    /// CA that etcd's certificate must be signed by
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+
+    /// Client certificate to show to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+
+    /// Key of the client certificate to show to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+
+    /// What to run in this process
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "apiserver,scheduler,controller-manager")]
+    pub components: Vec<Component>,
+
+    /// How components reach the API server when it is not among them
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Addresses services get their cluster IPs from
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    pub service_cluster_ip_range: Ipv4Net,
+
+    /// Ports services of type NodePort get theirs from
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: (u16, u16),
+
+    /// Addresses nodes get their pod networks from, a /24 each
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Ipv4Net,
+
+    /// Static tokens, one a line: token,user,uid,"group,group"
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+
+    /// Seconds without a heartbeat after which a node counts as lost
+    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
+    pub node_monitor_grace_period: u64,
+
+    /// Seconds of history the embedded store keeps
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub history_seconds: u64,
+
+    /// What to log, as tracing filters: info, debug, apiserver=debug,info
+    #[arg(long, value_name = "FILTER", env = "CORACLE_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || format!("a port range looks like 30000-32767, not {text:?}");
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first == 0 || first > last { Err(wrong()) } else { Ok((first, last)) }
+}
+
+impl Options {
+    /// Whether `component` runs in this process.
+    pub fn runs(&self, component: Component) -> bool {
+        self.components.contains(&component)
+    }
+
+    /// What is wrong with the flags together, before anything starts.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(!self.components.is_empty(), "--components: nothing to run");
+        if !self.runs(Component::Apiserver) && self.kubeconfig.is_none() {
+            bail!("--components without apiserver needs --kubeconfig, to reach an API server elsewhere");
+        }
+        let (services, pods) = (self.service_cluster_ip_range, self.cluster_cidr);
+        ensure!(
+            services.prefix_len() <= 28,
+            "--service-cluster-ip-range {services}: too small, it needs at least 16 addresses (a /28)"
+        );
+        ensure!(pods.prefix_len() <= 24, "--cluster-cidr {pods}: too small, every node gets a /24 of it");
+        let overlap = services.contains(&pods) || pods.contains(&services);
+        ensure!(!overlap, "--service-cluster-ip-range {services} and --cluster-cidr {pods} overlap");
+        for url in &self.etcd_servers {
+            let known = url.starts_with("http://") || url.starts_with("https://");
+            ensure!(known, "--etcd-servers {url:?}: an endpoint looks like http://127.0.0.1:2379");
+        }
+        if let Some(file) = &self.token_auth_file {
+            ensure!(file.is_file(), "--token-auth-file {}: no such file", file.display());
+        }
+        if let Some(IpAddr::V4(ip)) = self.advertise_address {
+            ensure!(!ip.is_unspecified(), "--advertise-address {ip}: minions cannot reach an unspecified address");
+        }
+        ensure!(self.node_monitor_grace_period > 0, "--node-monitor-grace-period: must be at least one second");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(flags: &[&str]) -> String {
+        let all = ["master", "--data-dir", "/tmp/x"].iter().chain(flags).copied();
+        let options = match Options::try_parse_from(all) {
+            Ok(options) => options,
+            Err(error) => return error.to_string(),
+        };
+        options.validate().map_or_else(|e| e.to_string(), |()| "fine".to_owned())
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_a_sentence() {
+        let table: &[(&[&str], &str)] = &[
+            (&[], "fine"),
+            (&["--components", "scheduler"], "needs --kubeconfig"),
+            (&["--components", "cook"], "invalid value 'cook'"),
+            (&["--service-cluster-ip-range", "10.244.0.0/16"], "overlap"),
+            (&["--service-cluster-ip-range", "10.96.0.0/30"], "too small"),
+            (&["--cluster-cidr", "10.1.0.0/25"], "every node gets a /24"),
+            (&["--cluster-cidr", "10.1.0.0"], "invalid value"),
+            (&["--etcd-servers", "localhost:2379"], "an endpoint looks like"),
+            (&["--token-auth-file", "/does/not/exist"], "no such file"),
+            (&["--advertise-address", "0.0.0.0"], "unspecified"),
+            (&["--service-node-port-range", "5-1"], "a port range looks like"),
+        ];
+        for (flags, expected) in table {
+            let said = wrong(flags);
+            assert!(said.contains(expected), "{flags:?}: {said}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! From flags to a running control plane, and back to nothing.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, User};
+use client::Tasks;
+use store::Store;
+use tokio::net::TcpListener;
+
+use crate::options::{Component, Options};
+
+/// How long a stop may take before it is cut short.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// A running master. Call [`Master::stop`]; dropping it alone leaves the tasks running.
+pub struct Master {
+    server: Option<ApiServer>,
+    address: SocketAddr,
+    tasks: Tasks,
+    serving: Tasks,
+}
+
+impl Master {
+    /// Starts what `options` ask for; returns when the API is ready. The listener is bound first, so that a port in
+    /// use is found before anything is written.
+    pub async fn start(options: Options) -> Result<Master> {
+        options.validate()?;
+        let mut master = if options.runs(Component::Apiserver) {
+            Master::serve(&options).await?
+        } else {
+            let address = SocketAddr::new(options.bind_address, 0);
+            Master { server: None, address, tasks: Tasks::new(), serving: Tasks::new() }
+        };
+        master.start_components(&options).await?;
+        Ok(master)
+    }
+
+    async fn serve(options: &Options) -> Result<Master> {
+        let wanted = SocketAddr::new(options.bind_address, options.secure_port);
+        let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
+        let address = listener.local_addr()?;
+        std::fs::create_dir_all(&options.data_dir)
+            .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
+        let store = open_store(options).await?;
+        let serving = Tasks::new();
+        let config = apiserver::Config {
+            data_dir: options.data_dir.clone(),
+            bind_address: options.bind_address,
+            secure_port: address.port(),
+            advertise_address: options.advertise_address.unwrap_or_else(|| own_address(options.bind_address)),
+            service_cluster_ip_range: options.service_cluster_ip_range,
+            service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
+            token_auth_file: options.token_auth_file.clone(),
+        };
+        let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;
+        let listening = server.clone();
+        serving.spawn_draining(async move {
+            if let Err(error) = listening.serve(listener).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the API server ended");
+            }
+        });
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "API server ready");
+        Ok(Master { server: Some(server), address, tasks: Tasks::new(), serving })
+    }
+
+    /// The API server, where it runs in this process.
+    pub fn api_server(&self) -> Option<&ApiServer> {
+        self.server.as_ref()
+    }
+
+    /// The address the API is served on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops the components, then the API server; requests under way end first, within a bounded grace.
+    pub async fn stop(self) {
+        if !self.tasks.stop(STOP_GRACE).await {
+            tracing::warn!("components did not stop in time");
+        }
+        if !self.serving.stop(STOP_GRACE).await {
+            tracing::warn!("the API server did not stop in time");
+        }
+        tracing::info!("stopped");
+    }
+
+    /// A client that acts as `user`, in this process where the API server is, else over the kubeconfig.
+    async fn client_as(&self, user: &str, options: &Options) -> Result<kube::Client> {
+        match &self.server {
+            Some(server) => Ok(kube::Client::new(server.service_as(User::component(user)), "default")),
+            None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None).await?),
+        }
+    }
+
+    async fn start_components(&mut self, options: &Options) -> Result<()> {
+        if options.runs(Component::ControllerManager) {
+            let api = self.client_as("system:kube-controller-manager", options).await?;
+            let config = controller_manager_config(options)?;
+            self.lead("kube-controller-manager", api, options, move |api, tasks| {
+                controller_manager::start(api, config, &tasks);
+            });
+        }
+        if options.runs(Component::Scheduler) {
+            let api = self.client_as("system:kube-scheduler", options).await?;
+            self.lead("kube-scheduler", api, options, |api, tasks| {
+                scheduler::start(api, scheduler::Config::default(), &tasks);
+            });
+        }
+        Ok(())
+    }
+
+    /// Starts a component at once where this process holds all the state; where several masters share an etcd, after
+    /// winning its lease, and again after losing it.
+    fn lead<S>(&self, name: &'static str, api: kube::Client, options: &Options, start: S)
+    where
+        S: Fn(kube::Client, Tasks) + Clone + Send + Sync + 'static,
+    {
+        let alone = self.server.is_some() && options.etcd_servers.is_empty();
+        if alone {
+            return start(api, self.tasks.clone());
+        }
+        let tasks = self.tasks.clone();
+        let identity = format!("{}_{}", hostname(), std::process::id());
+        self.tasks.spawn_draining(async move {
+            while !tasks.is_stopping() {
+                let (start, client) = (start.clone(), api.clone());
+                client::leader::run(api.clone(), name, &identity, &tasks, |leading| async move {
+                    start(client, leading);
+                })
+                .await;
+            }
+        });
+    }
+}
+
+async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
+    if options.etcd_servers.is_empty() {
+        let dir = options.data_dir.join("store");
+        let settings = store::embedded::Options {
+            retention: Duration::from_secs(options.history_seconds),
+            ..store::embedded::Options::default()
+        };
+        let store = store::embedded::Embedded::open(&dir, settings)
+            .with_context(|| format!("cannot open the store in {}", dir.display()))?;
+        return Ok(Arc::new(store));
+    }
+    let read = |file: &Option<std::path::PathBuf>| {
+        let pem = file.as_ref().map(|f| std::fs::read(f).with_context(|| format!("cannot read {}", f.display())));
+        pem.transpose()
+    };
+    let settings = store::etcd::Options {
+        ca_pem: read(&options.etcd_cafile)?,
+        certificate_pem: read(&options.etcd_certfile)?,
+        key_pem: read(&options.etcd_keyfile)?,
+        ..store::etcd::Options::default()
+    };
+    let store = store::etcd::Etcd::connect(&options.etcd_servers, settings)
+        .await
+        .with_context(|| format!("cannot reach etcd at {}", options.etcd_servers.join(", ")))?;
+    Ok(Arc::new(store))
+}
+
+fn controller_manager_config(options: &Options) -> Result<controller_manager::Config> {
+    let pki = options.data_dir.join("pki");
+    Ok(controller_manager::Config {
+        cluster_cidr: options.cluster_cidr,
+        node_monitor_grace: Duration::from_secs(options.node_monitor_grace_period),
+        ca_cert: pki.join("ca.crt"),
+        ca_key: pki.join("ca.key"),
+        ..controller_manager::Config::default()
+    })
+}
+
+/// The address others most likely reach this machine by: what is bound, else the source address of the default route.
+/// No packet is sent to find out.
+fn own_address(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    let by_default_route = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        socket.local_addr().ok().map(|a| a.ip())
+    };
+    by_default_route().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "master".to_owned(), |h| h.trim().to_owned())
+}

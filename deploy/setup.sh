@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Installs what is missing to build, run and test Coracle on Debian or Ubuntu, and starts Docker if none runs.
+#
+#   deploy/setup.sh build   what the build needs
+#   deploy/setup.sh run     ... and what a minion needs (Docker, nftables)
+#   deploy/setup.sh test    ... and what the tests need (etcd)
+#
+# Says what it does; run a second time it does nothing and takes no time.
+set -euo pipefail
+
+level=${1:-run}
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+[ "$(uname -s)" = Linux ] || die "Coracle's daemons run on Linux; this is $(uname -s)"
+case "$(uname -m)" in x86_64 | aarch64) ;; *) die "a 64-bit machine is needed (x86_64 or aarch64); this is $(uname -m)" ;; esac
+
+missing=()
+need() { # command package...
+    local command=$1
+    shift
+    have "$command" || missing+=("$@")
+}
+
+need cc gcc libc6-dev
+need protoc protobuf-compiler
+[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
+if [ "$level" != build ]; then
+    need dockerd docker.io
+    need iptables iptables
+    need nft nftables
+    need conntrack conntrack
+    need ip iproute2
+    need curl curl
+    [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || missing+=(busybox-static)
+fi
+if [ "$level" = test ]; then
+    need etcd etcd-server
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or install them yourself"
+    have apt-get || die "these packages are missing: ${missing[*]}; install them with your distribution's tools"
+    say "installing ${missing[*]}"
+    # etcd is only run by the tests, on ports of their own: it must not start as a service.
+    policy=/usr/sbin/policy-rc.d
+    if [[ " ${missing[*]} " == *" etcd-server "* ]] && [ ! -e $policy ]; then
+        printf '#!/bin/sh\n[ "$1" = etcd ] && exit 101\nexit 0\n' >$policy
+        chmod +x $policy
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    apt-get update >"$log" 2>&1 || { tail -5 "$log" >&2; die "apt-get update failed"; }
+    apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || { tail -20 "$log" >&2; die "apt-get install failed"; }
+    rm -f "$log"
+fi
+
+# shellcheck disable=SC1091
+have cargo || { [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; } || true
+if ! have cargo; then
+    say "installing Rust with rustup"
+    if apt-get install -y --no-install-recommends rustup >/dev/null 2>&1; then
+        rustup default stable
+    else
+        have curl || apt-get install -y --no-install-recommends curl ca-certificates >/dev/null
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+    fi
+fi
+
+docker_answers() { [ "$(curl -s --max-time 5 --unix-socket /var/run/docker.sock http://docker/_ping)" = OK ]; }
+if [ "$level" != build ] && ! docker_answers; then
+    [ "$(id -u)" = 0 ] || die "no Docker answers on /var/run/docker.sock; start it, or run as root"
+    say "starting Docker"
+    if [ -d /run/systemd/system ]; then
+        systemctl start docker
+    else
+        mkdir -p /var/log
+        # In its own session: it outlives this script and the terminal.
+        setsid dockerd >>/var/log/coracle-dockerd.log 2>&1 </dev/null &
+    fi
+    deadline=$((SECONDS + 30))
+    until docker_answers; do
+        [ $SECONDS -lt $deadline ] || die "Docker did not answer within 30 s; see /var/log/coracle-dockerd.log or journalctl -u docker"
+        sleep 0.1
+    done
+fi
