@@ -1,0 +1,53 @@
+# Coracle. `make` lists the targets.
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test unit lint fmt deny demo demo-down bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build master, minion and kctl (release), installing what is missing
+	@deploy/setup.sh build
+	cargo build --release --locked -p master -p minion -p kctl
+
+demo: ## a cluster on this machine that heals before your eyes (DEMO_EXIT=1: torn down at the end)
+	@deploy/setup.sh run
+	@deploy/demo.sh up
+
+demo-down: ## stop the demo's cluster and leave nothing behind
+	@deploy/demo.sh down
+
+test: ## install what is missing and run every check and test
+	@deploy/setup.sh test
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory unit
+
+unit: ## run the tests only
+ifdef NEXTEST
+	cargo nextest run --locked --workspace
+else
+	cargo test --locked --workspace --all-targets
+endif
+
+lint: ## rustfmt and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## format the sources
+	cargo fmt --all
+
+deny: ## licences, bans and sources of all dependencies (cargo-deny)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --all-features check licenses bans sources
+
+bench: ## measure, and print the table of docs/benchmarks.md
+	@deploy/setup.sh run
+	cargo build --release --locked -p master -p minion -p harness --bin master --bin minion --bin bench
+	$(TARGET)/release/bench
+
+clean: ## remove what was built
+	cargo clean
