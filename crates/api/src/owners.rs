@@ -22,3 +22,8 @@ where
         block_owner_deletion: Some(true),
     }
 }
+
+/// Whether the object's controller is the one with `uid`: the UID decides, a name may have been taken by another.
+pub fn is_controlled_by(metadata: &ObjectMeta, uid: &str) -> bool {
+    controller_of(metadata).is_some_and(|owner| owner.uid == uid)
+}

@@ -1,6 +1,13 @@
 //! What every component must agree on about pods: readiness, terminal phases, what they request.
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::quantity::{self, Quantity};
 
 /// The condition of type `condition_type`.
 pub fn condition<'a>(pod: &'a Pod, condition_type: &str) -> Option<&'a PodCondition> {
@@ -32,6 +39,105 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
 }
 
+/// Sets the condition of `condition.type_`. The transition time stays where the condition's status does; returns
+/// whether anything changed (`UpdatePodCondition`).
+pub fn set_condition(status: &mut PodStatus, mut condition: PodCondition, now: Timestamp) -> bool {
+    let conditions = status.conditions.get_or_insert_default();
+    match conditions.iter_mut().find(|c| c.type_ == condition.type_) {
+        Some(old) => {
+            let same_status = old.status == condition.status && old.last_transition_time.is_some();
+            let since = if same_status { old.last_transition_time.clone() } else { Some(Time(now)) };
+            condition.last_transition_time = since;
+            let changed = *old != condition;
+            *old = condition;
+            changed
+        }
+        None => {
+            condition.last_transition_time = Some(Time(now));
+            conditions.push(condition);
+            true
+        }
+    }
+}
+
+/// The moment from which the pod counts as available: ready for `min_ready_seconds`. `None` while it is not ready.
+pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
+    match (ready.last_transition_time.as_ref(), min_ready_seconds) {
+        (None, ..=0) => Some(Timestamp::UNIX_EPOCH),
+        (None, _) => None,
+        (Some(since), seconds) => since.0.checked_add(SignedDuration::from_secs(seconds.max(0).into())).ok(),
+    }
+}
+
+/// Whether the pod has been ready for `min_ready_seconds` (`IsPodAvailable`).
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    available_at(pod, min_ready_seconds).is_some_and(|at| min_ready_seconds <= 0 || at <= now)
+}
+
+/// The status of the container `name`, of whichever sort it is.
+pub fn container_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses]
+        .into_iter()
+        .flat_map(|list| list.iter().flatten())
+        .find(|c| c.name == name)
+}
+
+/// The container or init container `name`.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    pod.spec.as_ref().and_then(|s| all_containers(s).find(|c| c.name == name))
+}
+
+/// Init containers, then containers.
+pub fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// Whether the init container runs as long as the pod does (a sidecar): `restartPolicy: Always`.
+pub fn is_sidecar(init_container: &Container) -> bool {
+    init_container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether the pod stands for one the kubelet read from a file or URL (a mirror of a static pod).
+pub fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(crate::well_known::ANNOTATION_CONFIG_MIRROR))
+}
+
+/// A port of the node that a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Address of the node; `0.0.0.0` for all of them.
+    pub ip: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The port.
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether two pods on one node cannot have both: same port and protocol, and the addresses meet.
+    pub fn conflicts_with(&self, other: &HostPort) -> bool {
+        let is_any = |ip: &str| matches!(ip, "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || is_any(&self.ip) || is_any(&other.ip))
+    }
+}
+
+/// Every port of the node that the pod takes: those of its containers and sidecars.
+pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let Some(spec) = pod.spec.as_ref() else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
+    let ports = sidecars.chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
+    let taken = ports.filter_map(|p| {
+        let ip = p.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
+        let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        p.host_port.filter(|port| *port > 0).map(|port| HostPort { ip, protocol, port })
+    });
+    taken.collect()
+}
+
 /// What the pod asks of a node: the sum of its containers' requests, or the greatest of its init containers' where
 /// that is more (`PodRequests` in `k8s.io/component-helpers/resource`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,12 +150,92 @@ pub struct Requests {
     pub ephemeral_storage: i64,
 }
 
-/// Sums up what `pod` requests.
-pub fn requests(_pod: &Pod) -> Requests {
-    todo!()
+impl Requests {
+    fn of(amounts: Option<&BTreeMap<String, Amount>>) -> Requests {
+        let amount = |name: &str| amounts.and_then(|a| a.get(name)).map_or(Quantity::ZERO, quantity::of);
+        Requests {
+            milli_cpu: amount("cpu").milli(),
+            memory: amount("memory").units(),
+            ephemeral_storage: amount("ephemeral-storage").units(),
+        }
+    }
+
+    fn plus(self, other: Requests) -> Requests {
+        Requests {
+            milli_cpu: self.milli_cpu.saturating_add(other.milli_cpu),
+            memory: self.memory.saturating_add(other.memory),
+            ephemeral_storage: self.ephemeral_storage.saturating_add(other.ephemeral_storage),
+        }
+    }
+
+    fn max(self, other: Requests) -> Requests {
+        Requests {
+            milli_cpu: self.milli_cpu.max(other.milli_cpu),
+            memory: self.memory.max(other.memory),
+            ephemeral_storage: self.ephemeral_storage.max(other.ephemeral_storage),
+        }
+    }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort` (`GetPodQOS`).
-pub fn qos_class(_pod: &Pod) -> &'static str {
-    todo!()
+/// Sums up what `pod` requests. Sidecars run beside everything after them; other init containers run one by one, so
+/// only the greatest counts. Requests of the pod as a whole replace the sum.
+pub fn requests(pod: &Pod) -> Requests {
+    let Some(spec) = pod.spec.as_ref() else { return Requests::default() };
+    let of = |container: &Container| Requests::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let mut running = spec.containers.iter().map(of).fold(Requests::default(), Requests::plus);
+    let (mut starting, mut sidecars) = (Requests::default(), Requests::default());
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container);
+        let beside = sidecars.plus(own);
+        if is_sidecar(container) {
+            running = running.plus(own);
+            sidecars = beside;
+        }
+        starting = starting.max(beside);
+    }
+    let mut total = running.max(starting);
+    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        let of_pod = Requests::of(Some(whole));
+        total.milli_cpu = if whole.contains_key("cpu") { of_pod.milli_cpu } else { total.milli_cpu };
+        total.memory = if whole.contains_key("memory") { of_pod.memory } else { total.memory };
+    }
+    total.plus(Requests::of(spec.overhead.as_ref()))
 }
+
+/// `Guaranteed`, `Burstable` or `BestEffort` (`GetPodQOS`): whether every container has limits for cpu and memory
+/// that equal its requests, any has either, or none has.
+pub fn qos_class(pod: &Pod) -> &'static str {
+    let Some(spec) = pod.spec.as_ref() else { return "BestEffort" };
+    let of_pod = spec.resources.as_ref().filter(|r| r.requests.is_some() || r.limits.is_some());
+    let all: Vec<_> = match of_pod {
+        Some(resources) => vec![Some(resources)],
+        None => all_containers(spec).map(|c| c.resources.as_ref()).collect(),
+    };
+    let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
+    let mut all_limited = true;
+    for resources in all {
+        add_compute(&mut requests, resources.and_then(|r| r.requests.as_ref()));
+        all_limited &= add_compute(&mut limits, resources.and_then(|r| r.limits.as_ref())) == 2;
+    }
+    match (requests.is_empty() && limits.is_empty(), all_limited && requests == limits) {
+        (true, _) => "BestEffort",
+        (_, true) => "Guaranteed",
+        _ => "Burstable",
+    }
+}
+
+/// Adds cpu (in thousandths) and memory, where they are more than nothing; says how many of the two there are.
+fn add_compute(sums: &mut BTreeMap<&'static str, i128>, amounts: Option<&BTreeMap<String, Amount>>) -> usize {
+    let mut found = 0;
+    for name in ["cpu", "memory"] {
+        let milli = amounts.and_then(|a| a.get(name)).map_or(0, |amount| quantity::of(amount).milli());
+        if milli > 0 {
+            found += 1;
+            *sums.entry(name).or_default() += i128::from(milli);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

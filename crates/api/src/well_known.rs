@@ -16,6 +16,8 @@ pub const LABEL_HEADLESS_SERVICE: &str = "service.kubernetes.io/headless";
 pub const LABEL_METADATA_NAME: &str = "kubernetes.io/metadata.name";
 /// The whole configuration `kubectl apply` last sent.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// On pods that stand for static pods: the hash of what the kubelet read.
+pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Taint of a node that is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
