@@ -1,6 +1,27 @@
 //! Bytes to objects: strict where asked, with every unknown and duplicate field named.
+//!
+//! ```text
+//!  bytes ──scan──▶ apiVersion, kind, duplicate keys ──typed decode──▶ object, unknown fields
+//!                                                          │ wrong type
+//!                                                       locate ──▶ path of the field
+//! ```
+//!
+//! The typed decoder is instantiated once per kind and everything else here is not generic: the path of a wrongly typed
+//! field is found from the position of the error, not by a second decoder. Nesting is bounded by `serde_json` (128).
 
+mod locate;
+mod scan;
+
+use serde::Deserialize;
+
+use crate::kinds::{self, KindInfo};
 use crate::object::{Object, Resource};
+
+/// How many unknown and duplicate fields are named at most, each.
+pub const MAX_STRICT_ERRORS: usize = 100;
+
+/// How many `null`s that stand for an empty string are read at most in one object.
+const MAX_NULL_STRINGS: usize = 64;
 
 /// A decoded object and what the decoder did not know.
 pub struct Decoded {
@@ -9,6 +30,12 @@ pub struct Decoded {
     /// Paths of unknown fields (`unknown field "spec.foo"`) and duplicate keys (`duplicate field "spec.bar"`), in
     /// upstream's words, for `fieldValidation`.
     pub strict_errors: Vec<String>,
+}
+
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoded").field("strict_errors", &self.strict_errors).finish_non_exhaustive()
+    }
 }
 
 /// Why bytes are not an object of the kind.
@@ -25,9 +52,174 @@ pub enum DecodeError {
         /// What was found and what was wanted.
         message: String,
     },
+    /// An object of another kind or version than the one asked for: answered as 400.
+    #[error("{message}")]
+    Kind {
+        /// `apiVersion` of the data, may be empty.
+        api_version: String,
+        /// `kind` of the data, may be empty.
+        kind: String,
+        /// What does not fit, in upstream's words.
+        message: String,
+    },
 }
 
-/// Decodes JSON into `T`; the one place where a kind's serde code is instantiated.
-pub fn decode<T: Resource>(_bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    todo!()
+/// Decodes JSON into `T`; the one place where a kind's serde code is instantiated. `apiVersion` and `kind` may be absent
+/// (the URL says them); if they are there they must be those of `T`.
+pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let scan = scan::scan(bytes)?;
+    check_kind(&T::INFO, &scan)?;
+    let mut strict_errors = Vec::new();
+    let typed = |bytes: &[u8]| typed::<T>(bytes, &mut strict_errors);
+    let object = tolerantly(&T::INFO, bytes, scan.is_blank(), typed)?;
+    strict_errors.extend(scan.duplicates);
+    Ok(Decoded { object: Box::new(object), strict_errors })
 }
+
+/// Decodes an object of any served kind, as its own `apiVersion` and `kind` say.
+pub fn decode_any(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let Identity { api_version, kind, .. } = identify(bytes)?;
+    match kinds::by_kind(&api_version, &kind) {
+        Some(row) => (row.decode)(bytes),
+        None => {
+            let message = if kind.is_empty() {
+                "Object 'Kind' is missing".to_owned()
+            } else {
+                format!("no kind {kind:?} is registered for version {api_version:?}")
+            };
+            Err(DecodeError::Kind { api_version, kind, message })
+        }
+    }
+}
+
+/// Who an object says it is, read without decoding it. Absent fields are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+}
+
+/// Reads `apiVersion`, `kind`, `metadata.name` and `metadata.namespace`, skipping everything else.
+pub fn identify(bytes: &[u8]) -> Result<Identity, DecodeError> {
+    #[derive(Default, Deserialize)]
+    struct Metadata {
+        name: Option<String>,
+        namespace: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        api_version: Option<String>,
+        kind: Option<String>,
+        metadata: Option<Metadata>,
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(|e| failure(None, bytes, &e))?;
+    let metadata = head.metadata.unwrap_or_default();
+    Ok(Identity {
+        api_version: head.api_version.unwrap_or_default(),
+        kind: head.kind.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        namespace: metadata.namespace.unwrap_or_default(),
+    })
+}
+
+fn typed<T: Resource>(bytes: &[u8], unknown: &mut Vec<String>) -> Result<T, serde_json::Error> {
+    unknown.clear();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    serde_ignored::deserialize(&mut json, |path| {
+        if unknown.len() < MAX_STRICT_ERRORS {
+            unknown.push(format!("unknown field {:?}", render(&path)));
+        }
+    })
+}
+
+/// `spec.containers[0].foo`.
+fn render(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", render(parent)),
+        Path::Map { parent, key } => match render(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => render(parent),
+    }
+}
+
+/// Runs `typed`, and reads on failure what Go's decoder reads without complaint: a blank `apiVersion` or `kind`, and
+/// `null` where a map or list holds strings.
+fn tolerantly<T>(
+    info: &KindInfo,
+    bytes: &[u8],
+    blank: bool,
+    mut typed: impl FnMut(&[u8]) -> Result<T, serde_json::Error>,
+) -> Result<T, DecodeError> {
+    let mut repaired = if blank { Some(without_blank_type_meta(bytes)) } else { None };
+    for _ in 0..MAX_NULL_STRINGS {
+        let bytes = repaired.as_deref().unwrap_or(bytes);
+        match typed(bytes) {
+            Ok(object) => return Ok(object),
+            Err(error) => match null_string(bytes, &error) {
+                Some(null) => repaired = Some([&bytes[..null], b"\"\"", &bytes[null + 4..]].concat()),
+                None => return Err(failure(Some(info), bytes, &error)),
+            },
+        }
+    }
+    let message = format!("more than {MAX_NULL_STRINGS} nulls where strings belong");
+    Err(DecodeError::Type { path: String::new(), message })
+}
+
+/// Where the `null` stands that `error` found in a string's place.
+fn null_string(bytes: &[u8], error: &serde_json::Error) -> Option<usize> {
+    let start = locate::consumed(bytes, error).checked_sub(4)?;
+    let expected_string = error.to_string().starts_with("invalid type: null, expected a string");
+    (expected_string && bytes[start..].starts_with(b"null")).then_some(start)
+}
+
+fn without_blank_type_meta(bytes: &[u8]) -> Vec<u8> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|key, v| !(matches!(key.as_str(), "apiVersion" | "kind") && (v.is_null() || v == "")));
+    }
+    value.to_string().into_bytes()
+}
+
+fn check_kind(info: &KindInfo, scan: &scan::Scan) -> Result<(), DecodeError> {
+    let (api_version, kind) = (scan.api_version.as_str(), scan.kind.as_str());
+    let expected = info.api_version();
+    let message = if !kind.is_empty() && kind != info.kind {
+        let version = if api_version.is_empty() { expected.as_str() } else { api_version };
+        format!(
+            "{kind} in version {version:?} cannot be handled as a {}: the kind of the data does not match the expected kind",
+            info.kind
+        )
+    } else if !api_version.is_empty() && api_version != expected {
+        format!("the API version in the data ({api_version}) does not match the expected API version ({expected})")
+    } else {
+        return Ok(());
+    };
+    Err(DecodeError::Kind { api_version: api_version.to_owned(), kind: kind.to_owned(), message })
+}
+
+/// The error of the JSON decoder in our words.
+fn failure(info: Option<&KindInfo>, bytes: &[u8], error: &serde_json::Error) -> DecodeError {
+    if !error.is_data() {
+        return DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"));
+    }
+    let path = locate::path(bytes, locate::consumed(bytes, error));
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let field = if path.is_empty() { String::new() } else { format!("cannot decode field {path:?}: ") };
+    let prefix = info.map(|i| format!("{} in version {:?} cannot be handled as a {}: ", i.kind, i.version, i.kind));
+    DecodeError::Type { path, message: format!("{}{field}{text}", prefix.unwrap_or_default()) }
+}
+
+#[cfg(test)]
+mod tests;
