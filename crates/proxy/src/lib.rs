@@ -1,1 +1,44 @@
-//! placeholder
+//! The service proxy of one node: services × endpoint slices become one nftables table, replaced atomically.
+//!
+//! ```text
+//!  Services ─┐                                   ┌─ apply ──▶ nft: table ip coracle
+//!  Slices ───┼─ informers ─▶ ruleset() ─▶ RuleSink ─ routes ─▶ ip route (other nodes' pods)
+//!  Nodes ────┘        ▲         (pure)           └─ disturbed ◀── nft monitor
+//!                     └──────────────── sync again ◀─────┘
+//! ```
+//!
+//! In reading order:
+//! - [`config`]: what the proxy must know about its node.
+//! - [`services`], [`endpoints`]: the parts of the API objects that rules are made of, cleaned and typed.
+//! - [`ruleset()`]: the decision: which chains and map elements there must be.
+//! - [`render`]: a rule set, or the difference of two, as an nft script.
+//! - [`conntrack`]: which UDP flows still lead to endpoints that are gone.
+//! - [`forward`]: accept rules in the chains of others that drop forwarded traffic (Docker, UFW).
+//! - [`routes`]: the way to other nodes' pods, and to the service range on a box without a default route.
+//! - [`sink`]: where decisions go ([`RuleSink`]) and its twin in memory.
+//! - [`nft`], [`monitor`], [`host`], [`command`]: the real sink; nothing else starts programs.
+//! - [`driver`]: follows the API and keeps the sink in step.
+//!
+//! A packet costs two map look-ups whatever the number of services. NodePorts answer on every address of the node except
+//! loopback, as kube-proxy's nftables mode has it. IPv4 only.
+
+pub mod command;
+pub mod config;
+pub mod conntrack;
+pub mod driver;
+pub mod endpoints;
+pub mod forward;
+pub mod host;
+pub mod monitor;
+pub mod nft;
+pub mod render;
+pub mod routes;
+pub mod ruleset;
+pub mod services;
+pub mod sink;
+
+pub use config::Config;
+pub use driver::start;
+pub use nft::{NftSink, cleanup};
+pub use ruleset::{RuleSet, ruleset};
+pub use sink::{MemorySink, RuleSink, SinkError};

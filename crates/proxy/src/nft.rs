@@ -1,0 +1,136 @@
+//! The real sink: nftables, and what a node needs around it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use client::Tasks;
+use tokio::sync::Mutex;
+
+use crate::conntrack::stale_flows;
+use crate::monitor::{self, Shared, Suspicion};
+use crate::render::{self, SIGNATURE, TABLE};
+use crate::routes::Route;
+use crate::ruleset::HAIRPIN;
+use crate::{Config, RuleSet, RuleSink, SinkError, command, host};
+
+/// How long the first apply waits for the monitor to listen. It takes milliseconds; without it rules still work.
+const MONITOR_START_MAX: Duration = Duration::from_secs(5);
+
+/// Puts rules into the kernel of the network namespace this process is in.
+pub struct NftSink {
+    config: Config,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What is in the kernel, as far as we know.
+#[derive(Default)]
+struct State {
+    /// The last rules that were put into force.
+    applied: Option<RuleSet>,
+    /// They are there no longer, or not as they were.
+    broken: bool,
+    /// The signature of the transaction that put them there.
+    signature: u32,
+    /// The kernel is switched as services need it, and the monitor listens.
+    prepared: bool,
+}
+
+impl NftSink {
+    /// A sink for the node that `config` describes; the monitor ends with `tasks`.
+    pub fn new(config: Config, tasks: &Tasks) -> NftSink {
+        let shared = Arc::new(Shared::default());
+        tasks.spawn(monitor::run(shared.clone()));
+        NftSink { config, shared, state: Mutex::default() }
+    }
+
+    /// Puts the difference into force, or everything where that is not possible.
+    async fn put(&self, state: &mut State, rules: &RuleSet) -> Result<(), SinkError> {
+        let signature = self.shared.sign();
+        let script = match &state.applied {
+            Some(applied) if !state.broken => render::difference(applied, rules, signature),
+            _ => Some(render::full(rules, signature)),
+        };
+        let Some(script) = script else { return Ok(()) };
+        state.broken = true;
+        state.signature = signature;
+        if let Err(error) = command::nft(&script).await {
+            tracing::warn!(%error, "replacing the whole table");
+            state.signature = self.shared.sign();
+            command::nft(&render::full(rules, state.signature)).await?;
+        }
+        state.broken = false;
+        if let Some(applied) = &state.applied {
+            host::forget_flows(&stale_flows(applied, rules)).await;
+        }
+        state.applied = Some(rules.clone());
+        Ok(())
+    }
+
+    /// Once: what rules need of the kernel, and of the monitor.
+    async fn prepare(&self, state: &mut State) {
+        host::prepare_kernel().await;
+        if tokio::time::timeout(MONITOR_START_MAX, self.shared.confirmed()).await.is_err() {
+            tracing::warn!("nft monitor does not answer: changes by others will go unnoticed until it does");
+        }
+        state.prepared = true;
+    }
+
+    async fn forward(&self) -> Result<(), SinkError> {
+        let chains = host::accept_forwarding(self.config.cluster_cidr).await?;
+        self.shared.watch_chains(chains);
+        Ok(())
+    }
+
+    /// Whether the table in the kernel is as our latest transaction left it, given that no other transaction touched it
+    /// without replacing it.
+    async fn is_signed(&self, signature: u32) -> bool {
+        let arguments: Vec<&str> = ["list", "set"].into_iter().chain(TABLE.split(' ')).chain([SIGNATURE]).collect();
+        let listed = command::run("nft", &arguments, "").await;
+        listed.is_ok_and(|text| String::from_utf8_lossy(&text).contains(&format!("{signature:#010x}")))
+    }
+}
+
+#[async_trait]
+impl RuleSink for NftSink {
+    async fn apply(&self, rules: &RuleSet) -> Result<(), SinkError> {
+        let state = &mut *self.state.lock().await;
+        let suspicion = self.shared.take();
+        state.broken |= suspicion.table || (suspicion.unknown && !self.is_signed(state.signature).await);
+        self.put(state, rules).await?;
+        let first = !state.prepared;
+        if first {
+            self.prepare(state).await;
+        }
+        if rules.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty()) {
+            host::allow_hairpins(&self.config.bridge).await?;
+        }
+        if first || suspicion.forward {
+            let repaired = self.forward().await;
+            if repaired.is_err() {
+                self.shared.keep(Suspicion { forward: true, ..Suspicion::default() });
+            }
+            repaired?;
+        }
+        Ok(())
+    }
+
+    async fn apply_routes(&self, routes: &BTreeSet<Route>) -> Result<(), SinkError> {
+        host::set_routes(routes, Some(&self.config)).await
+    }
+
+    async fn disturbed(&self) {
+        self.shared.raised().await;
+    }
+}
+
+/// Removes everything any proxy ever put into this network namespace: table, accept rules, routes. What is switched on in
+/// the kernel stays: others rely on it by now. Everything is tried; the first error is returned.
+pub async fn cleanup() -> Result<(), SinkError> {
+    let table = command::nft(&render::removal()).await;
+    let forwarding = host::forget_forwarding().await;
+    let routes = host::set_routes(&BTreeSet::new(), None).await;
+    table.and(forwarding).and(routes)
+}

@@ -1,0 +1,195 @@
+//! Rules as an nft script. Every script is one transaction: all of it happens or nothing.
+
+use std::fmt::Write as _;
+
+use ipnet::Ipv4Net;
+
+use crate::Config;
+use crate::ruleset::{
+    CLUSTER_IPS, Elements, HAIRPIN, MARK_MASQUERADE, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, RuleSet, SERVICE_IPS,
+    SERVICE_NODE_PORTS,
+};
+
+/// Our own table; nothing of anyone else's is ever in it.
+pub const TABLE: &str = "ip coracle";
+/// A set with one element: the signature of our latest transaction (see [`crate::monitor`]).
+pub const SIGNATURE: &str = "signature";
+/// Elements on one line; nft reads lines of any length, people do not.
+const ELEMENTS_PER_LINE: usize = 256;
+
+/// A script that replaces the whole table, signed with `signature`.
+pub fn full(rules: &RuleSet, signature: u32) -> String {
+    // `delete` fails on a table that is not there; nft 1.0.6 has no `destroy` yet.
+    let mut script = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
+    skeleton(&mut script, &rules.config);
+    for (set, seconds) in &rules.affinity {
+        add_affinity(&mut script, set, *seconds);
+    }
+    for chain in rules.chains.keys() {
+        let _ = writeln!(script, "add chain {TABLE} {chain}");
+    }
+    for (chain, body) in &rules.chains {
+        add_rules(&mut script, chain, body);
+    }
+    for (set, elements) in &rules.elements {
+        add_elements(&mut script, set, elements.iter());
+    }
+    let _ = writeln!(script, "add element {TABLE} {SIGNATURE} {{ {signature:#x} }}");
+    script
+}
+
+/// A script that turns `old` into `new`, or nothing where they are equal. Both describe the same node.
+pub fn difference(old: &RuleSet, new: &RuleSet, signature: u32) -> Option<String> {
+    if old.config != new.config {
+        return Some(full(new, signature));
+    }
+    if old == new {
+        return None;
+    }
+    let mut script = String::new();
+    for (set, seconds) in new.affinity.iter().filter(|(set, _)| !old.affinity.contains_key(*set)) {
+        add_affinity(&mut script, set, *seconds);
+    }
+    for chain in new.chains.keys().filter(|chain| !old.chains.contains_key(*chain)) {
+        let _ = writeln!(script, "add chain {TABLE} {chain}");
+    }
+    // References go before what they refer to: rules and elements first, then chains and sets.
+    for chain in old.chains.iter().filter(|(chain, body)| new.chains.get(*chain) != Some(body)).map(|(chain, _)| chain) {
+        let _ = writeln!(script, "flush chain {TABLE} {chain}");
+    }
+    change_elements(&mut script, old, new);
+    for (chain, body) in new.chains.iter().filter(|(chain, body)| old.chains.get(*chain) != Some(body)) {
+        add_rules(&mut script, chain, body);
+    }
+    for chain in old.chains.keys().filter(|chain| !new.chains.contains_key(*chain)) {
+        let _ = writeln!(script, "delete chain {TABLE} {chain}");
+    }
+    for set in old.affinity.keys().filter(|set| !new.affinity.contains_key(*set)) {
+        let _ = writeln!(script, "delete set {TABLE} {set}");
+    }
+    let _ = writeln!(script, "flush set {TABLE} {SIGNATURE}\nadd element {TABLE} {SIGNATURE} {{ {signature:#x} }}");
+    Some(script)
+}
+
+/// A script that removes the table, also where there is none.
+pub fn removal() -> String {
+    format!("add table {TABLE}\ndelete table {TABLE}\n")
+}
+
+fn change_elements(script: &mut String, old: &RuleSet, new: &RuleSet) {
+    let none = Elements::new();
+    for (set, before) in &old.elements {
+        let after = new.elements.get(set).unwrap_or(&none);
+        let gone: Vec<&str> = before.iter().filter(|(k, v)| after.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
+        for keys in gone.chunks(ELEMENTS_PER_LINE) {
+            let _ = writeln!(script, "delete element {TABLE} {set} {{ {} }}", keys.join(", "));
+        }
+    }
+    for (set, after) in &new.elements {
+        let before = old.elements.get(set).unwrap_or(&none);
+        add_elements(script, set, after.iter().filter(|(k, v)| before.get(*k) != Some(v)));
+    }
+}
+
+fn add_affinity(script: &mut String, set: &str, seconds: u32) {
+    let _ = writeln!(script, "add set {TABLE} {set} {{ type ipv4_addr; flags dynamic, timeout; timeout {seconds}s; }}");
+}
+
+fn add_rules(script: &mut String, chain: &str, body: &[String]) {
+    for rule in body {
+        let _ = writeln!(script, "add rule {TABLE} {chain} {rule}");
+    }
+}
+
+fn add_elements<'a>(script: &mut String, set: &str, elements: impl Iterator<Item = (&'a String, &'a Option<String>)>) {
+    let texts: Vec<String> = elements
+        .map(|(key, verdict)| match verdict {
+            Some(verdict) => format!("{key} : {verdict}"),
+            None => key.clone(),
+        })
+        .collect();
+    for texts in texts.chunks(ELEMENTS_PER_LINE) {
+        let _ = writeln!(script, "add element {TABLE} {set} {{ {} }}", texts.join(", "));
+    }
+}
+
+/// What is there whatever the services are: maps, sets, base chains.
+fn skeleton(script: &mut String, config: &Config) {
+    let address = "type ipv4_addr . inet_proto . inet_service : verdict;";
+    let node_port = "type inet_proto . inet_service : verdict;";
+    for (map, body) in [
+        (SERVICE_IPS, address),
+        (SERVICE_NODE_PORTS, node_port),
+        (NO_ENDPOINT_IPS, address),
+        (NO_ENDPOINT_NODE_PORTS, node_port),
+    ] {
+        let _ = writeln!(script, "add map {TABLE} {map} {{ {body} }}");
+    }
+    for (set, body) in [(SIGNATURE, "mark"), (CLUSTER_IPS, "ipv4_addr"), (HAIRPIN, "ipv4_addr . ipv4_addr")] {
+        let _ = writeln!(script, "add set {TABLE} {set} {{ type {body}; }}");
+    }
+    for (chain, body) in base_chains() {
+        let _ = writeln!(script, "add chain {TABLE} {chain}{body}");
+    }
+    for (chain, rule) in base_rules(config) {
+        let _ = writeln!(script, "add rule {TABLE} {chain} {rule}");
+    }
+}
+
+/// Base chains. Refusing happens after DNAT (output: -90, forward by nature), so that only what found no endpoint is left,
+/// and before the filters of others (0).
+fn base_chains() -> [(&'static str, &'static str); 10] {
+    [
+        ("nat_prerouting", " { type nat hook prerouting priority -100; }"),
+        ("nat_output", " { type nat hook output priority -100; }"),
+        ("nat_postrouting", " { type nat hook postrouting priority 100; }"),
+        ("mark_established", " { type filter hook forward priority -150; }"),
+        ("filter_input", " { type filter hook input priority -90; }"),
+        ("filter_forward", " { type filter hook forward priority -90; }"),
+        ("filter_output", " { type filter hook output priority -90; }"),
+        ("services", ""),
+        ("unserved", ""),
+        ("refuse", ""),
+    ]
+}
+
+/// The rules of the constant chains, in order.
+fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
+    let Config { cluster_cidr, bridge, .. } = config;
+    let to_node = node_port_match(config);
+    let outward = format!("ip saddr {cluster_cidr} ip daddr != {cluster_cidr} oifname != \"{bridge}\"");
+    vec![
+        ("nat_prerouting", "jump services".to_owned()),
+        ("nat_output", "jump services".to_owned()),
+        ("services", format!("ip daddr . meta l4proto . th dport vmap @{SERVICE_IPS}")),
+        ("services", format!("{to_node} meta l4proto . th dport vmap @{SERVICE_NODE_PORTS}")),
+        // What was marked for it, what comes back to the pod it left, and what pods send out of the cluster.
+        (
+            "nat_postrouting",
+            "meta mark & 0x4000 == 0x4000 meta mark set meta mark & 0xffffbfff masquerade fully-random".to_owned(),
+        ),
+        ("nat_postrouting", format!("ct status dnat ip saddr . ip daddr @{HAIRPIN} masquerade fully-random")),
+        ("nat_postrouting", format!("{outward} masquerade fully-random")),
+        // NAT chains see the first packet of a connection only, so here the mark means nothing but "ours" to the accept
+        // rules of `forward`, which cannot look at the connection's state themselves.
+        ("mark_established", format!("ct state established {MARK_MASQUERADE}")),
+        ("filter_input", "ct state new jump unserved".to_owned()),
+        ("filter_forward", "ct state new jump unserved".to_owned()),
+        ("filter_output", "ct state new jump unserved".to_owned()),
+        ("unserved", format!("ip daddr . meta l4proto . th dport vmap @{NO_ENDPOINT_IPS}")),
+        ("unserved", format!("{to_node} meta l4proto . th dport vmap @{NO_ENDPOINT_NODE_PORTS}")),
+        ("unserved", format!("ip daddr @{CLUSTER_IPS} goto refuse")),
+        ("refuse", "meta l4proto tcp reject with tcp reset".to_owned()),
+        ("refuse", "reject".to_owned()),
+    ]
+}
+
+/// The addresses on which NodePorts answer.
+fn node_port_match(config: &Config) -> String {
+    let mut text = "ip daddr != 127.0.0.0/8 fib daddr type local".to_owned();
+    if !config.node_port_addresses.is_empty() {
+        let networks: Vec<String> = Ipv4Net::aggregate(&config.node_port_addresses).iter().map(ToString::to_string).collect();
+        let _ = write!(text, " ip daddr {{ {} }}", networks.join(", "));
+    }
+    text
+}
