@@ -10,6 +10,7 @@
 //! - [`kinds`]: the table of kinds, one row each, and one file per kind with what is particular to it.
 //! - [`object`]: the typed and the erased face of an object.
 //! - [`field`]: field paths and field errors.
+//! - [`metadata`]: names, labels, owners: checked once for all kinds.
 //! - [`names`]: rules for names, label keys and values.
 //! - [`selector`]: label and field selectors.
 //! - [`quantity`]: `100m`, `1Gi`: parse, compare, add, print.
@@ -24,6 +25,7 @@
 pub mod decode;
 pub mod field;
 pub mod kinds;
+pub mod metadata;
 pub mod names;
 pub mod nodes;
 pub mod object;
