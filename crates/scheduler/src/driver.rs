@@ -1,0 +1,247 @@
+//! The thin part: watches feed the [`Cluster`], one loop asks it for steps, bindings run side by side.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::{Change, EventType, Informer, Lister, Outcome, Recorder, Tasks, WorkQueue, run_workers};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::runtime::watcher;
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::bind;
+use crate::cluster::{Cluster, Step};
+use crate::node::NodeSpec;
+use crate::pod::{self, PodInfo, Uid};
+use crate::schedule::{Decision, Unschedulable};
+
+/// Pods that have ended interest nobody here; the server leaves them out (as upstream's informer asks).
+const LIVING_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
+/// A binding that takes longer has failed; the watch will tell if it has not.
+const BIND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many pod conditions are written at a time.
+const REPORTERS: usize = 4;
+/// Back-off of conditions that could not be written.
+const REPORT_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How the scheduler runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pods of this `spec.schedulerName` are ours.
+    pub scheduler_name: String,
+    /// Makes the choice among equal nodes repeatable.
+    pub seed: Option<u64>,
+    /// How many bindings are under way at a time.
+    pub parallel_binds: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { scheduler_name: crate::DEFAULT_SCHEDULER_NAME.to_owned(), seed: None, parallel_binds: 128 }
+    }
+}
+
+/// What watches, decisions and bindings share.
+#[derive(Default)]
+struct Shared {
+    cluster: Mutex<Cluster>,
+    news: Notify,
+}
+
+impl Shared {
+    fn tell(&self, change: impl FnOnce(&mut Cluster)) {
+        change(&mut self.cluster.lock());
+        self.news.notify_one();
+    }
+}
+
+/// Schedules until `tasks` stop. Returns at once. What was decided before a restart is learnt from the watches: nothing
+/// is decided before both have listed everything.
+pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
+    let shared = Arc::new(Shared::default());
+    let nodes = watch_nodes(&client, &shared, tasks);
+    let pods = watch_pods(&client, &config.scheduler_name, &shared, tasks);
+    let driver = Driver {
+        shared: shared.clone(),
+        recorder: Recorder::new(client.clone(), &config.scheduler_name, None, tasks),
+        reports: start_reporters(&client, &shared, tasks),
+        binds: Arc::new(Semaphore::new(config.parallel_binds.max(1))),
+        rng: config.seed.map_or_else(|| rand::make_rng(), StdRng::seed_from_u64),
+        client,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn(async move {
+        nodes.synced().await;
+        pods.synced().await;
+        tracing::info!(nodes = nodes.len(), pods = pods.len(), "scheduler starts");
+        driver.run().await;
+    });
+}
+
+fn watch_nodes(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<Node> {
+    let mut informer = Informer::new(Api::<Node>::all(client.clone()), watcher::Config::default());
+    let (lister, shared) = (informer.lister(), shared.clone());
+    informer.on_change(move |change| match change {
+        Change::Added(node) | Change::Updated { new: node, .. } => {
+            let node = NodeSpec::of(node);
+            shared.tell(|cluster| cluster.node_seen(node));
+        }
+        Change::Deleted(node) => {
+            let name = node.metadata.name.as_deref().unwrap_or("");
+            shared.tell(|cluster| cluster.node_gone(name));
+        }
+    });
+    informer.run(tasks);
+    lister
+}
+
+fn watch_pods(client: &kube::Client, scheduler_name: &str, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<Pod> {
+    let config = watcher::Config::default().fields(LIVING_PODS);
+    let mut informer = Informer::new(Api::<Pod>::all(client.clone()), config);
+    let (lister, shared, scheduler_name) = (informer.lister(), shared.clone(), scheduler_name.to_owned());
+    informer.on_change(move |change| match change {
+        Change::Deleted(pod) => shared.tell(|cluster| cluster.pod_gone(uid_of(pod))),
+        Change::Added(pod) | Change::Updated { new: pod, .. } => {
+            let observed = pod::observe(pod, &scheduler_name);
+            shared.tell(|cluster| {
+                if let Some(other) = predecessor(change) {
+                    cluster.pod_gone(other);
+                }
+                cluster.pod_seen(uid_of(pod), observed);
+            });
+        }
+    });
+    informer.run(tasks);
+    lister
+}
+
+fn uid_of(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or("")
+}
+
+/// The pod of the same name that was deleted and replaced while the watch was interrupted.
+fn predecessor(change: &Change<Pod>) -> Option<&str> {
+    match change {
+        Change::Updated { old, new } if uid_of(old) != uid_of(new) => Some(uid_of(old)),
+        _ => None,
+    }
+}
+
+/// Workers that write `PodScheduled=False` where it does not say the present reason yet.
+fn start_reporters(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> WorkQueue<Uid> {
+    let queue = WorkQueue::new(REPORT_BACKOFF.0, REPORT_BACKOFF.1);
+    let (client, shared) = (client.clone(), shared.clone());
+    run_workers(tasks, &queue, REPORTERS, move |uid: Uid| {
+        let (client, shared) = (client.clone(), shared.clone());
+        async move { report(&client, &shared, &uid).await }
+    });
+    queue
+}
+
+async fn report(client: &kube::Client, shared: &Shared, uid: &Uid) -> Outcome {
+    let refusal = shared.cluster.lock().refusal(uid);
+    let Some((pod, message)) = refusal else { return Outcome::Done };
+    if pod.reported.as_deref() == Some(&*message) {
+        return Outcome::Done;
+    }
+    match bind::report_unschedulable(client, &pod, &message).await {
+        Ok(()) => Outcome::Done,
+        Err(error) => {
+            tracing::debug!(object = %name_of(&pod), error = &error as &dyn std::error::Error, "condition not written");
+            if bind::is_final(&error) { Outcome::Done } else { Outcome::Retry }
+        }
+    }
+}
+
+fn name_of(pod: &PodInfo) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    client: kube::Client,
+    recorder: Recorder,
+    reports: WorkQueue<Uid>,
+    binds: Arc<Semaphore>,
+    rng: StdRng,
+    tasks: Tasks,
+}
+
+impl Driver {
+    /// Decides one pod after the other; never more than `parallel_binds` decisions are waiting to be written.
+    async fn run(mut self) {
+        loop {
+            let Ok(permit) = self.binds.clone().acquire_owned().await else { return };
+            let (pod, decision) = self.next_decision().await;
+            self.start_binding(pod, decision, permit);
+        }
+    }
+
+    async fn next_decision(&mut self) -> (Arc<PodInfo>, Decision) {
+        loop {
+            tokio::task::coop::consume_budget().await;
+            let step = self.shared.cluster.lock().step(now(), &mut self.rng);
+            match step {
+                Step::Bind(pod, decision) => return (pod, decision),
+                Step::Refuse(pod, refusal) => self.refuse(&pod, &refusal),
+                Step::Wait(until) => self.wait(until).await,
+            }
+        }
+    }
+
+    async fn wait(&self, until: Option<Instant>) {
+        let deadline = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.shared.news.notified() => {}
+            () = deadline => {}
+        }
+    }
+
+    fn refuse(&self, pod: &PodInfo, refusal: &Unschedulable) {
+        tracing::debug!(object = %name_of(pod), reason = %refusal, "unschedulable");
+        self.recorder.event(&pod.reference(), EventType::Warning, "FailedScheduling", refusal.to_string());
+        self.reports.add(pod.uid.clone());
+    }
+
+    /// Binds in the background. A binding once begun is finished, also when the scheduler stops.
+    fn start_binding(&self, pod: Arc<PodInfo>, decision: Decision, permit: OwnedSemaphorePermit) {
+        tracing::debug!(object = %name_of(&pod), ?decision, "decided");
+        let (client, shared, recorder) = (self.client.clone(), self.shared.clone(), self.recorder.clone());
+        self.tasks.spawn_draining(async move {
+            let written = tokio::time::timeout(BIND_TIMEOUT, bind::bind(&client, &pod, &decision.node)).await;
+            drop(permit);
+            match written {
+                Ok(Ok(())) => {
+                    shared.cluster.lock().bound(&pod.uid);
+                    let message = format!("Successfully assigned {} to {}", name_of(&pod), decision.node);
+                    recorder.event(&pod.reference(), EventType::Normal, "Scheduled", message);
+                }
+                Ok(Err(error)) => undo(&shared, &recorder, &pod, &error.to_string(), bind::is_settled(&error)),
+                Err(_) => undo(&shared, &recorder, &pod, "the server did not answer in time", false),
+            }
+        });
+    }
+}
+
+/// Frees the room of a pod whose binding failed and has it tried again. No Event where the pod is gone or bound already.
+fn undo(shared: &Shared, recorder: &Recorder, pod: &PodInfo, error: &str, settled: bool) {
+    tracing::debug!(object = %name_of(pod), error, "binding failed");
+    shared.tell(|cluster| cluster.bind_failed(&pod.uid, now()));
+    if !settled {
+        let message = format!("binding rejected: {error}");
+        recorder.event(&pod.reference(), EventType::Warning, "FailedScheduling", message);
+    }
+}
+
+/// The clock, as tokio sees it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
