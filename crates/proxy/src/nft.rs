@@ -15,8 +15,10 @@ use crate::routes::Route;
 use crate::ruleset::HAIRPIN;
 use crate::{Config, RuleSet, RuleSink, SinkError, command, host};
 
-/// How long the first apply waits for the monitor to listen. It takes milliseconds; without it rules still work.
-const MONITOR_START_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for the monitor to repeat a greeting before the next one: it may not have listened yet.
+const GREETING_WAIT: Duration = Duration::from_millis(100);
+/// How many greetings are sent. The monitor takes milliseconds to start; without it rules still work.
+const GREETINGS_MAX: u32 = 30;
 
 /// Puts rules into the kernel of the network namespace this process is in.
 pub struct NftSink {
@@ -69,13 +71,21 @@ impl NftSink {
         Ok(())
     }
 
-    /// Once: what rules need of the kernel, and of the monitor.
-    async fn prepare(&self, state: &mut State) {
+    /// Once: what rules need of the kernel, and a monitor that listens. It does not say when it does; so we greet it with
+    /// signed transactions until it repeats one.
+    async fn prepare(&self, state: &mut State) -> Result<(), SinkError> {
         host::prepare_kernel().await;
-        if tokio::time::timeout(MONITOR_START_MAX, self.shared.confirmed()).await.is_err() {
-            tracing::warn!("nft monitor does not answer: changes by others will go unnoticed until it does");
+        for _ in 0..GREETINGS_MAX {
+            if tokio::time::timeout(GREETING_WAIT, self.shared.confirmed()).await.is_ok() {
+                state.prepared = true;
+                return Ok(());
+            }
+            state.signature = self.shared.sign();
+            command::nft(&render::greeting(state.signature)).await?;
         }
+        tracing::warn!("nft monitor does not answer: changes by others will go unnoticed until it does");
         state.prepared = true;
+        Ok(())
     }
 
     async fn forward(&self) -> Result<(), SinkError> {
@@ -102,7 +112,7 @@ impl RuleSink for NftSink {
         self.put(state, rules).await?;
         let first = !state.prepared;
         if first {
-            self.prepare(state).await;
+            self.prepare(state).await?;
         }
         if rules.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty()) {
             host::allow_hairpins(&self.config.bridge).await?;

@@ -67,8 +67,13 @@ pub fn difference(old: &RuleSet, new: &RuleSet, signature: u32) -> Option<String
     for set in old.affinity.keys().filter(|set| !new.affinity.contains_key(*set)) {
         let _ = writeln!(script, "delete set {TABLE} {set}");
     }
-    let _ = writeln!(script, "flush set {TABLE} {SIGNATURE}\nadd element {TABLE} {SIGNATURE} {{ {signature:#x} }}");
+    script.push_str(&greeting(signature));
     Some(script)
+}
+
+/// A script that changes nothing but the signature.
+pub fn greeting(signature: u32) -> String {
+    format!("flush set {TABLE} {SIGNATURE}\nadd element {TABLE} {SIGNATURE} {{ {signature:#x} }}\n")
 }
 
 /// A script that removes the table, also where there is none.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Chains with their rules, sets and maps with their elements.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     chains: BTreeMap<String, Vec<String>>,
     sets: BTreeMap<String, (String, BTreeMap<String, String>)>,
 }
 
 impl Table {
     /// Runs a script as one transaction.
-    pub fn run(&mut self, script: &str) {
+    pub(crate) fn run(&mut self, script: &str) {
         script.lines().for_each(|line| self.line(line));
         self.check();
     }

@@ -1,0 +1,250 @@
+//! The rules in a real kernel: traffic between network namespaces that these tests make and remove. Needs root and nft.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod lab;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use client::Tasks;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lab::{Lab, NODE_IP, OUTSIDE_IP, PORT, ask_udp, run};
+use proxy::{Config, NftSink, RuleSet, RuleSink, ruleset};
+use serde_json::{Value, json};
+
+const POD1: &str = "10.244.0.11";
+const POD2: &str = "10.244.0.12";
+
+fn config() -> Config {
+    Config::new("node", NODE_IP.parse().unwrap())
+}
+
+/// Rules for the service `10.96.0.1:80` (NodePort 30080) in TCP and UDP, with `extra` in its spec.
+fn rules(endpoints: &[&str], extra: Value) -> RuleSet {
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 80, "nodePort": 30080, "protocol": protocol});
+    let mut spec = json!({"clusterIP": "10.96.0.1", "ports": [port("t", "TCP"), port("u", "UDP")]});
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec});
+    let endpoint = |ip: &&str| json!({"addresses": [ip], "nodeName": "node"});
+    let slice = json!({
+        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "t", "port": PORT, "protocol": "TCP"}, {"name": "u", "port": PORT, "protocol": "UDP"}],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    let (service, slice): (Service, EndpointSlice) =
+        (serde_json::from_value(service).unwrap(), serde_json::from_value(slice).unwrap());
+    ruleset([&service], [&slice], &config())
+}
+
+/// Runs `body` with a sink in the node's namespace.
+fn on_node<F: Future<Output = ()>>(lab: &Lab, body: impl FnOnce(NftSink) -> F + Send) {
+    lab.inside("node", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tasks = Tasks::new();
+            body(NftSink::new(config(), &tasks)).await;
+            assert!(tasks.stop(Duration::from_secs(5)).await);
+        });
+    });
+}
+
+/// A lab whose node serves the service with these endpoints.
+fn serving(endpoints: &[&str], extra: Value) -> Option<Lab> {
+    let lab = Lab::new()?;
+    let rules = rules(endpoints, extra);
+    on_node(&lab, async |sink| {
+        sink.apply_routes(&BTreeSet::new()).await.unwrap();
+        sink.apply(&rules).await.unwrap();
+    });
+    Some(lab)
+}
+
+#[test]
+fn a_cluster_ip_is_reached_from_the_node_and_from_pods_also_from_the_endpoint_itself() {
+    let Some(lab) = serving(&[POD1], json!({})) else { return };
+    for from in ["node", "pod2", "pod1"] {
+        for (protocol, answer) in [("tcp", lab.tcp(from, "10.96.0.1:80")), ("udp", lab.udp(from, "10.96.0.1:80"))] {
+            let answer = answer.unwrap_or_else(|error| panic!("{protocol} from {from}: {error}"));
+            assert!(answer.starts_with("pod1 "), "{protocol} from {from}: {answer}");
+        }
+    }
+    assert_eq!(lab.tcp("pod2", "10.96.0.1:80").unwrap(), "pod1 10.244.0.12", "pods keep their address");
+}
+
+#[test]
+fn a_node_port_is_reached_from_outside_and_from_the_node() {
+    let Some(lab) = serving(&[POD1], json!({})) else { return };
+    assert_eq!(lab.tcp("out", "192.0.2.1:30080").unwrap(), "pod1 10.244.0.1", "masqueraded");
+    assert!(lab.udp("out", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+    assert!(lab.tcp("node", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+    assert!(lab.tcp("pod2", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+    let loopback = lab.tcp("node", "127.0.0.1:30080").unwrap_err();
+    assert_eq!(loopback.kind(), ErrorKind::ConnectionRefused, "loopback is left alone");
+}
+
+#[test]
+fn external_traffic_policy_local_keeps_the_client_address() {
+    let Some(lab) = serving(&[POD1], json!({"externalTrafficPolicy": "Local"})) else { return };
+    assert_eq!(lab.tcp("out", "192.0.2.1:30080").unwrap(), format!("pod1 {OUTSIDE_IP}"));
+    assert!(lab.tcp("node", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+}
+
+#[test]
+fn requests_are_spread_over_endpoints() {
+    let Some(lab) = serving(&[POD1, POD2], json!({})) else { return };
+    let mut counts = BTreeMap::<String, u32>::new();
+    for _ in 0..60 {
+        *counts.entry(lab.tcp("node", "10.96.0.1:80").unwrap()[..4].to_owned()).or_default() += 1;
+    }
+    // One in a billion runs would see fewer than eight of sixty.
+    assert!(counts.len() == 2 && counts.values().all(|n| *n >= 8), "{counts:?}");
+}
+
+#[test]
+fn client_ip_affinity_holds_over_unrelated_changes() {
+    let sticky = json!({"sessionAffinity": "ClientIP"});
+    let Some(lab) = serving(&[POD1], json!({})) else { return };
+    on_node(&lab, async |sink| {
+        sink.apply(&rules(&[POD1, POD2], sticky.clone())).await.unwrap();
+        let first = lab.tcp("out", "192.0.2.1:30080").unwrap();
+        for _ in 0..15 {
+            assert_eq!(lab.tcp("out", "192.0.2.1:30080").unwrap(), first);
+        }
+        sink.apply(&rules(&[POD1, POD2, "10.244.0.13"], sticky.clone())).await.unwrap();
+        for _ in 0..15 {
+            assert_eq!(lab.tcp("out", "192.0.2.1:30080").unwrap(), first);
+        }
+    });
+}
+
+#[test]
+fn what_nobody_serves_is_refused_at_once() {
+    let Some(lab) = serving(&[], json!({})) else { return };
+    for (from, address) in [
+        ("node", "10.96.0.1:80"),
+        ("pod1", "10.96.0.1:80"),
+        ("node", "10.96.0.1:81"),
+        ("pod1", "10.96.0.1:81"),
+        ("out", "192.0.2.1:30080"),
+    ] {
+        assert_eq!(lab.tcp(from, address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "tcp from {from} to {address}");
+        // What a rule refuses in OUTPUT fails in `send` itself, with EPERM.
+        let kind = lab.udp(from, address).unwrap_err().kind();
+        let refused = matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied);
+        assert!(refused, "udp from {from} to {address}: {kind}");
+    }
+}
+
+#[test]
+fn pods_leave_the_cluster_with_the_node_address() {
+    let Some(lab) = serving(&[], json!({})) else { return };
+    assert_eq!(lab.tcp("pod1", "192.0.2.9:8080").unwrap(), format!("out {NODE_IP}"));
+    assert_eq!(lab.tcp("pod1", "10.244.0.12:8080").unwrap(), format!("pod2 {POD1}"));
+}
+
+#[test]
+fn a_udp_flow_follows_when_its_endpoint_goes() {
+    let Some(lab) = serving(&[POD1], json!({})) else { return };
+    on_node(&lab, async |sink| {
+        sink.apply(&rules(&[POD1], json!({}))).await.unwrap();
+        let socket = lab.inside("pod2", || UdpSocket::bind("0.0.0.0:0").unwrap());
+        assert!(ask_udp(&socket, "10.96.0.1:80").unwrap().starts_with("pod1"));
+        sink.apply(&rules(&[POD2], json!({}))).await.unwrap();
+        assert!(ask_udp(&socket, "10.96.0.1:80").unwrap().starts_with("pod2"));
+    });
+}
+
+#[test]
+fn flushed_rules_come_back() {
+    let Some(lab) = Lab::new() else { return };
+    on_node(&lab, async |sink| {
+        let rules = rules(&[POD1], json!({}));
+        sink.apply_routes(&BTreeSet::new()).await.unwrap();
+        for harm in ["nft flush ruleset", "nft delete element ip coracle service_ips '{ 10.96.0.1 . tcp . 80 }'"] {
+            sink.apply(&rules).await.unwrap();
+            run(harm);
+            disturbed(&sink).await;
+            sink.apply(&rules).await.unwrap();
+            assert!(lab.tcp("node", "10.96.0.1:80").unwrap().starts_with("pod1"), "after {harm}");
+        }
+    });
+}
+
+#[test]
+fn our_own_changes_disturb_nobody() {
+    let Some(lab) = Lab::new() else { return };
+    on_node(&lab, async |sink| {
+        for endpoints in [&[POD1][..], &[POD1, POD2], &[]] {
+            sink.apply(&rules(endpoints, json!({}))).await.unwrap();
+        }
+        let quiet = tokio::time::timeout(Duration::from_millis(300), sink.disturbed()).await;
+        assert!(quiet.is_err(), "own transactions were taken for someone else's");
+    });
+}
+
+#[test]
+fn forwarding_is_accepted_where_docker_drops_it_and_again_after_docker_flushed() {
+    let Some(lab) = Lab::new() else { return };
+    let docker = "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };
+                  add chain ip filter DOCKER-USER; add rule ip filter FORWARD jump DOCKER-USER'";
+    on_node(&lab, async |sink| {
+        run(docker);
+        let rules = rules(&[POD1], json!({}));
+        sink.apply(&rules).await.unwrap();
+        let ours = "nft list chain ip filter DOCKER-USER | grep -c 'coracle: '";
+        assert_eq!(run(ours).trim(), "3");
+        assert!(lab.tcp("out", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+        assert!(lab.tcp("pod1", "192.0.2.9:8080").unwrap().starts_with("out"));
+        run("nft flush chain ip filter DOCKER-USER");
+        disturbed(&sink).await;
+        sink.apply(&rules).await.unwrap();
+        assert_eq!(run(ours).trim(), "3");
+        if std::process::Command::new("iptables").arg("--version").output().is_ok() {
+            run("iptables -S DOCKER-USER");
+        }
+    });
+}
+
+#[test]
+fn docker_starting_later_is_noticed() {
+    let Some(lab) = Lab::new() else { return };
+    on_node(&lab, async |sink| {
+        let rules = rules(&[POD1], json!({}));
+        sink.apply(&rules).await.unwrap();
+        run("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+        disturbed(&sink).await;
+        sink.apply(&rules).await.unwrap();
+        assert!(lab.tcp("out", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+    });
+}
+
+#[test]
+fn cleanup_leaves_what_was_there_before() {
+    let Some(lab) = Lab::new() else { return };
+    on_node(&lab, async |sink| {
+        run("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };
+             add rule ip filter FORWARD ip saddr 198.51.100.0/24 accept'");
+        let state = || (run("nft list ruleset"), run("ip route"));
+        let before = state();
+        let other = proxy::routes::Route {
+            destination: "10.244.7.0/24".parse().unwrap(),
+            via: proxy::routes::Via::Gateway(OUTSIDE_IP.parse().unwrap()),
+        };
+        sink.apply_routes(&BTreeSet::from([other])).await.unwrap();
+        sink.apply(&rules(&[POD1], json!({"sessionAffinity": "ClientIP"}))).await.unwrap();
+        let during = state();
+        assert!(during.1.contains("10.244.7.0/24 via 192.0.2.9") && during.1.contains("10.96.0.0/12 dev lo"), "{}", during.1);
+        proxy::cleanup().await.unwrap();
+        assert_eq!(state(), before);
+        proxy::cleanup().await.unwrap();
+    });
+}
+
+/// Waits until the sink notices that someone else was there.
+async fn disturbed(sink: &NftSink) {
+    tokio::time::timeout(Duration::from_secs(5), sink.disturbed()).await.expect("the change was not noticed");
+}
