@@ -152,9 +152,9 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
         pem.transpose()
     };
     let settings = store::etcd::Options {
-        ca_pem: read(&options.etcd_cafile)?,
-        certificate_pem: read(&options.etcd_certfile)?,
-        key_pem: read(&options.etcd_keyfile)?,
+        ca: read(&options.etcd_cafile)?,
+        cert: read(&options.etcd_certfile)?,
+        key: read(&options.etcd_keyfile)?,
         ..store::etcd::Options::default()
     };
     let store = store::etcd::Etcd::connect(&options.etcd_servers, settings)

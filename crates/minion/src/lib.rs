@@ -1,1 +1,20 @@
-//! placeholder
+//! The minion: kubelet and service proxy of one machine in one process.
+//!
+//! ```text
+//!  flags ──▶ Options ──▶ join (certificate of its own) ──▶ kubelet ──▶ Docker
+//!                                                     └──▶ proxy ────▶ nftables
+//! ```
+//!
+//! In reading order:
+//! - [`options`]: the flags, and what is wrong with them.
+//! - [`start`]: what is built from them, in which order, and how it stops.
+//! - [`cleanup`]: `minion --cleanup`: nothing it ever made is left.
+//!
+//! It decides nothing itself: every behaviour lives in the component's own crate.
+
+pub mod cleanup;
+pub mod options;
+pub mod start;
+
+pub use options::Options;
+pub use start::Minion;

@@ -1,0 +1,205 @@
+//! The flags: the kubelet's and kube-proxy's names where they have them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use api::names::{NameRule, validate_name};
+use clap::{Parser, ValueEnum};
+use ipnet::Ipv4Net;
+
+/// What runs the containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeKind {
+    /// A Docker Engine.
+    #[default]
+    Docker,
+    /// Nothing runs: containers exist in memory only, and no rule is set on the machine. For tests and load.
+    Hollow,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A node of a Coracle cluster: kubelet and service proxy in one process.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "minion", version, max_term_width = 110)]
+pub struct Options {
+    /// The master's URL, e.g. https://10.0.0.1:6443
+    #[arg(long, value_name = "URL", required_unless_present = "cleanup")]
+    pub server: Option<String>,
+
+    /// The join token from the master's data directory; needed until the minion has a certificate of its own
+    #[arg(long, value_name = "TOKEN", env = "CORACLE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Where the certificate and pods' volumes are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Name of the Node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Address other machines reach this one by [default: the one that reaches the master]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+
+    /// The Docker Engine to drive: unix:///path or tcp://host:port
+    #[arg(long, value_name = "URL", default_value = "unix:///var/run/docker.sock")]
+    pub docker_endpoint: String,
+
+    /// What runs the containers
+    #[arg(long, value_enum, default_value_t)]
+    pub runtime: RuntimeKind,
+
+    /// Port of the kubelet's HTTPS server (0: any free one)
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+
+    /// Addresses of all pods in the cluster, as the master has it
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Ipv4Net,
+
+    /// Addresses of all services in the cluster, as the master has it
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    pub service_cluster_ip_range: Ipv4Net,
+
+    /// DNS server for pods [default: the machine's own]
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+
+    /// How many pods the node takes
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+
+    /// Labels to register the node with: key=value,...
+    #[arg(long, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+
+    /// Remove every container, network, rule, mount and file a minion made on this machine, and exit
+    #[arg(long)]
+    pub cleanup: bool,
+
+    /// What to log, as tracing filters: info, debug, kubelet=debug,info
+    #[arg(long, value_name = "FILTER", env = "CORACLE_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("a label looks like key=value, not {text:?}"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Options {
+    /// What is wrong with the flags together, before anything starts.
+    pub fn validate(&self) -> Result<()> {
+        let engine = &self.docker_endpoint;
+        ensure!(
+            engine.starts_with("unix://") || engine.starts_with("tcp://"),
+            "--docker-endpoint {engine:?}: it looks like unix:///var/run/docker.sock or tcp://10.0.0.2:2375"
+        );
+        if self.cleanup {
+            return Ok(());
+        }
+        let server = self.server()?;
+        ensure!(server.starts_with("https://"), "--server {server:?}: it looks like https://10.0.0.1:6443");
+        let wrong = validate_name(NameRule::Dns1123Subdomain, &self.node_name()?);
+        ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name()?, wrong.join(", "));
+        ensure!(self.max_pods > 0, "--max-pods: must be at least 1");
+        match self.node_ip {
+            Some(IpAddr::V6(ip)) => bail!("--node-ip {ip}: only IPv4 is served"),
+            Some(IpAddr::V4(ip)) => ensure!(!ip.is_unspecified(), "--node-ip {ip}: not an address of this machine"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The master's URL without a trailing slash.
+    pub fn server(&self) -> Result<String> {
+        let server = self.server.as_deref().context("--server: the master's URL is needed")?;
+        Ok(server.trim_end_matches('/').to_owned())
+    }
+
+    /// The Node's name: as given, or the host name in lower case, as the kubelet has it.
+    pub fn node_name(&self) -> Result<String> {
+        match &self.node_name {
+            Some(name) => Ok(name.clone()),
+            None => Ok(nix::unistd::gethostname()?.to_string_lossy().trim().to_lowercase()),
+        }
+    }
+
+    /// The Node's address: as given, or the source address of packets to the master. No packet is sent to find out.
+    pub fn node_ip(&self) -> Result<Ipv4Addr> {
+        if let Some(IpAddr::V4(ip)) = self.node_ip {
+            return Ok(ip);
+        }
+        let server: http::Uri = self.server()?.parse().context("--server")?;
+        let host = server.host().context("--server: no host in the URL")?;
+        let port = server.port_u16().unwrap_or(443);
+        let find = || {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect((host, port))?;
+            socket.local_addr()
+        };
+        match find().with_context(|| format!("no way to {host}: give --node-ip"))?.ip() {
+            IpAddr::V4(ip) => Ok(ip),
+            IpAddr::V6(ip) => bail!("the way to {host} is by {ip}, and only IPv4 is served: give --node-ip"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(flags: &[&str]) -> String {
+        let all = ["minion", "--data-dir", "/tmp/x"].iter().chain(flags).copied();
+        let options = match Options::try_parse_from(all) {
+            Ok(options) => options,
+            Err(error) => return error.to_string(),
+        };
+        options.validate().map_or_else(|e| e.to_string(), |()| "fine".to_owned())
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_a_sentence() {
+        let server = ["--server", "https://127.0.0.1:6443", "--node-name", "box1"];
+        let table: &[(&[&str], &str)] = &[
+            (&[], "fine"),
+            (&["--server", "http://127.0.0.1:6443"], "it looks like https://"),
+            (&["--node-name", "Box_1"], "a lowercase RFC 1123 subdomain"),
+            (&["--docker-endpoint", "/var/run/docker.sock"], "it looks like unix://"),
+            (&["--runtime", "rkt"], "invalid value 'rkt'"),
+            (&["--node-ip", "::1"], "only IPv4"),
+            (&["--node-ip", "0.0.0.0"], "not an address"),
+            (&["--max-pods", "0"], "at least 1"),
+            (&["--node-labels", "disk"], "key=value"),
+        ];
+        for (flags, expected) in table {
+            let given: Vec<&str> = server.chunks(2).filter(|s| !flags.contains(&s[0])).flatten().chain(*flags).copied().collect();
+            assert!(said(&given).contains(expected), "{flags:?}: {}", said(&given));
+        }
+        assert!(said(&[]).contains("--server"));
+        assert_eq!(said(&["--cleanup"]), "fine");
+    }
+
+    #[test]
+    fn the_node_has_the_address_that_reaches_the_master() {
+        let all = ["minion", "--data-dir", "/tmp/x", "--server", "https://127.0.0.1:6443/"];
+        let options = Options::try_parse_from(all).unwrap();
+        assert_eq!(options.node_ip().unwrap(), Ipv4Addr::LOCALHOST);
+        assert_eq!(options.server().unwrap(), "https://127.0.0.1:6443");
+    }
+}
