@@ -15,6 +15,10 @@
 //!
 //! It knows nothing of kinds or JSON: keys are text, values are bytes.
 
+pub mod embedded;
+pub mod etcd;
+mod limits;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -176,7 +180,7 @@ pub enum Error {
         /// The newest.
         current: Revision,
     },
-    /// The value or transaction is larger than the store takes.
+    /// The transaction is not one the store takes: a value too large, too many operations, a key twice.
     #[error("{0}")]
     TooLarge(String),
     /// No such lease, or it has ended.
@@ -195,6 +199,9 @@ pub const MAX_VALUE_BYTES: usize = 3 * 1024 * 1024 / 2;
 
 /// The most operations in one transaction, as etcd's `--max-txn-ops`.
 pub const MAX_TXN_OPS: usize = 128;
+
+/// The most bytes of keys and values in one transaction: one value of the largest size and its keys.
+pub const MAX_TXN_BYTES: usize = MAX_VALUE_BYTES + 64 * 1024;
 
 /// The contract. Both backends pass `tests/suite.rs`.
 #[async_trait]

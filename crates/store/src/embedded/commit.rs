@@ -1,0 +1,297 @@
+//! The commit thread: the only writer of the log, the index, the ring and the leases.
+//!
+//! ```text
+//!  queue ──▶ evaluate in order (index + overlay) ──▶ one redb transaction, one fsync ──▶ publish ──▶ answer all
+//! ```
+//!
+//! Transactions that came in while the last fsync ran share the next one. Memory changes only after the disk has:
+//! where the write fails, everybody in the batch hears [`Error::Unavailable`] and the store is as before. The thread
+//! sleeps until somebody asks or a known deadline comes (a lease, a compaction).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::compact::Compaction;
+use super::index::{Index, Version};
+use super::lease::Leases;
+use super::log::{LeaseChange, Position, Writes};
+use super::queue::{Outcome, Reply, Taken, Wait, Work};
+use super::ring::{Change, Entry};
+use super::{Options, Shared};
+use crate::{Action, Error, Expect, LeaseId, Op, Revision};
+
+/// Most superseded rows one write takes out of the log along the way.
+pub(super) const REMOVED_PER_WRITE: usize = 256;
+
+/// The thread's own state.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    leases: Leases,
+    compaction: Compaction,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, leases: Leases, options: &Options) -> Committer {
+        let compaction = Compaction::new(options, &shared.state.read());
+        Committer { shared, leases, compaction }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            let taken = self.shared.queue.take(self.wait());
+            let idle = matches!(taken, Taken::Nothing);
+            match taken {
+                Taken::Closed => break,
+                Taken::Work(work) => self.process(work),
+                Taken::Nothing => {}
+            }
+            self.end_due_leases();
+            self.compact(idle);
+        }
+        self.shared.watchers.close();
+        self.shared.log.close();
+    }
+
+    fn wait(&self) -> Wait {
+        if self.compaction.is_running() {
+            return Wait::No;
+        }
+        let lease = self.leases.next_deadline().map(|(deadline, _)| deadline);
+        match lease.into_iter().chain(self.compaction.deadline()).min() {
+            Some(deadline) => Wait::Until(deadline),
+            None => Wait::ForWork,
+        }
+    }
+
+    /// Transactions in a row are one batch; everything else is done on its own, in its turn.
+    fn process(&mut self, work: Vec<Work>) {
+        let mut transactions = Vec::with_capacity(work.len());
+        for work in work {
+            match work {
+                Work::Commit(ops, reply) => {
+                    transactions.push((ops, reply));
+                    continue;
+                }
+                _ if !transactions.is_empty() => self.commit(std::mem::take(&mut transactions)),
+                _ => {}
+            }
+            self.process_alone(work);
+        }
+        self.commit(transactions);
+    }
+
+    /// Answers go out as they are: who no longer waits for one has given up on it.
+    fn process_alone(&mut self, work: Work) {
+        match work {
+            Work::Commit(ops, reply) => self.commit(vec![(ops, reply)]),
+            Work::Grant(ttl_seconds, reply) => drop(reply.send(self.grant(ttl_seconds))),
+            Work::Revoke(lease, reply) => drop(reply.send(self.end_lease(lease))),
+            Work::Compact(revision, reply) => drop(reply.send(self.start_compaction(revision))),
+        }
+    }
+
+    fn commit(&mut self, transactions: Vec<(Vec<Op>, Reply<Outcome>)>) {
+        if transactions.is_empty() {
+            return;
+        }
+        let (entries, answers) = self.evaluate(transactions);
+        let written = self.write_and_publish(entries, None);
+        for (reply, outcome) in answers {
+            let outcome = match &written {
+                Ok(()) => outcome,
+                Err(error) => Outcome::Failed(error.clone()),
+            };
+            // Who no longer waits has given up on the answer.
+            drop(reply.send(outcome));
+        }
+    }
+
+    /// Decides every transaction in order, each seeing what the ones before it will have written.
+    fn evaluate(&self, transactions: Vec<(Vec<Op>, Reply<Outcome>)>) -> (Vec<Entry>, Vec<(Reply<Outcome>, Outcome)>) {
+        let state = self.shared.state.read();
+        let mut batch = Batch {
+            index: &state.index,
+            leases: &self.leases,
+            revision: state.revision,
+            overlay: HashMap::new(),
+            entries: Vec::new(),
+        };
+        let answers = transactions.into_iter().map(|(ops, reply)| (reply, batch.evaluate(ops))).collect();
+        (batch.entries, answers)
+    }
+
+    /// Makes entries durable, together with a change of lease and a bounded part of what compaction has to remove, then
+    /// visible.
+    fn write_and_publish(&mut self, entries: Vec<Entry>, lease: Option<LeaseChange>) -> Result<(), Error> {
+        if entries.is_empty() && lease.is_none() {
+            return Ok(());
+        }
+        let removed = self.compaction.next_removals(REMOVED_PER_WRITE);
+        let rows = entries.iter().flat_map(|entry| &entry.changes).map(|change| (change.at, change.row())).collect();
+        let written = self.shared.log.write(&Writes { rows, removed: &removed, compacted: None, lease });
+        if let Err(error) = written {
+            tracing::error!(%error, "cannot write to the store");
+            self.compaction.not_removed(removed);
+            return Err(error);
+        }
+        self.publish(entries.into_iter().map(Arc::new).collect());
+        Ok(())
+    }
+
+    fn publish(&mut self, entries: Vec<Arc<Entry>>) {
+        let Some(newest) = entries.last().map(|entry| entry.revision) else { return };
+        for change in entries.iter().flat_map(|entry| &entry.changes) {
+            self.leases.bind(&change.key, change.lease);
+        }
+        let mut state = self.shared.state.write();
+        for entry in &entries {
+            for change in &entry.changes {
+                state.index.record(&change.key, Version { at: change.at, created: change.created });
+            }
+            state.ring.push(entry.clone());
+        }
+        state.revision = newest;
+        self.shared.watchers.published(&entries);
+    }
+
+    fn grant(&mut self, ttl_seconds: i64) -> Result<LeaseId, Error> {
+        let (id, deadline, change) = self.leases.next(ttl_seconds, (Instant::now(), SystemTime::now()));
+        self.write_and_publish(Vec::new(), Some(change))?;
+        self.leases.granted(id, deadline);
+        Ok(id)
+    }
+
+    /// Ends a lease: its keys go in one ordinary transaction.
+    fn end_lease(&mut self, id: LeaseId) -> Result<(), Error> {
+        let keys = self.leases.keys(id).ok_or(Error::LeaseNotFound(id))?;
+        let entries = {
+            let state = self.shared.state.read();
+            let revision = state.revision + 1;
+            let live = keys.iter().filter_map(|key| state.index.newest(key).filter(Version::is_live).map(|v| (key, v)));
+            let changes: Vec<Change> =
+                live.enumerate().map(|(n, (key, version))| removal(key, position(revision, n), version)).collect();
+            if changes.is_empty() { Vec::new() } else { vec![Entry { revision, changes }] }
+        };
+        self.write_and_publish(entries, Some(LeaseChange::Ended(id)))?;
+        self.leases.ended(id);
+        Ok(())
+    }
+
+    fn end_due_leases(&mut self) {
+        while let Some((deadline, id)) = self.leases.next_deadline() {
+            if deadline > Instant::now() || self.end_lease(id).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn start_compaction(&mut self, revision: Revision) -> Result<(), Error> {
+        {
+            let state = self.shared.state.read();
+            if revision > state.revision {
+                return Err(Error::Future { requested: revision, current: state.revision });
+            }
+            if revision <= state.compacted {
+                return Err(Error::Compacted { requested: revision, compacted: state.compacted });
+            }
+        }
+        self.shared.log.write(&Writes { compacted: Some(revision), ..Writes::default() })?;
+        self.shared.state.write().compacted = revision;
+        self.compaction.start(revision);
+        Ok(())
+    }
+
+    /// One bounded step of compaction, where one is due.
+    fn compact(&mut self, idle: bool) {
+        let due = self.compaction.due(&self.shared.state.read(), Instant::now());
+        if let Some(revision) = due
+            && let Err(error) = self.start_compaction(revision)
+        {
+            tracing::warn!(%error, revision, "cannot compact the store");
+        }
+        self.compaction.step(&self.shared, idle);
+    }
+}
+
+/// Transactions being decided: what the index says, under what the batch has decided so far.
+struct Batch<'a> {
+    index: &'a Index,
+    leases: &'a Leases,
+    revision: Revision,
+    overlay: HashMap<Arc<str>, Version>,
+    entries: Vec<Entry>,
+}
+
+impl Batch<'_> {
+    fn evaluate(&mut self, ops: Vec<Op>) -> Outcome {
+        for op in &ops {
+            let current = self.live(&op.key);
+            if !holds(op.expect, current) {
+                return Outcome::Conflict { key: op.key.clone(), current };
+            }
+        }
+        let named = ops.iter().filter_map(|op| if let Action::Put(_, lease) = op.action { lease } else { None });
+        if let Some(lease) = named.into_iter().find(|lease| !self.leases.contains(*lease)) {
+            return Outcome::Failed(Error::LeaseNotFound(lease));
+        }
+        let revision = self.revision + 1;
+        let mut changes = Vec::with_capacity(ops.len());
+        for op in ops {
+            changes.extend(self.change(op, position(revision, changes.len())));
+        }
+        if changes.is_empty() {
+            return Outcome::Committed(self.revision);
+        }
+        for change in &changes {
+            self.overlay.insert(change.key.clone(), Version { at: change.at, created: change.created });
+        }
+        self.revision = revision;
+        self.entries.push(Entry { revision, changes });
+        Outcome::Committed(revision)
+    }
+
+    fn live(&self, key: &str) -> Option<Version> {
+        self.overlay.get(key).copied().or_else(|| self.index.newest(key)).filter(Version::is_live)
+    }
+
+    fn change(&self, op: Op, at: Position) -> Option<Change> {
+        let current = self.live(&op.key);
+        let key = || self.shared_key(&op.key);
+        match op.action {
+            Action::Check => None,
+            Action::Delete => current.map(|version| removal(&key(), at, version)),
+            Action::Put(value, lease) => Some(Change {
+                key: key(),
+                at,
+                created: current.map_or(at.revision, |version| version.created),
+                lease,
+                previous: current.map(|version| version.at),
+                value,
+            }),
+        }
+    }
+
+    fn shared_key(&self, key: &str) -> Arc<str> {
+        let in_batch = || self.overlay.get_key_value(key).map(|(key, _)| key.clone());
+        self.index.shared_key(key).or_else(in_batch).unwrap_or_else(|| key.into())
+    }
+}
+
+fn holds(expect: Expect, current: Option<Version>) -> bool {
+    match expect {
+        Expect::Any => true,
+        Expect::Absent => current.is_none(),
+        Expect::Unchanged(revision) => current.is_some_and(|version| version.at.revision == revision),
+    }
+}
+
+fn removal(key: &Arc<str>, at: Position, version: Version) -> Change {
+    let value = bytes::Bytes::new();
+    Change { key: key.clone(), at, created: 0, lease: None, previous: Some(version.at), value }
+}
+
+fn position(revision: Revision, op: usize) -> Position {
+    Position { revision, op: u32::try_from(op).unwrap_or(u32::MAX) }
+}

@@ -1,0 +1,222 @@
+//! The embedded backend: a multi-version store in one file, for one process.
+//!
+//! ```text
+//!  commit ──▶ queue ──▶ commit thread ──▶ log (redb, one fsync per batch)
+//!                            │ publish, under one short lock
+//!                            ▼
+//!            State { index, ring of newest changes, revision, compacted }
+//!                 ▲                     ▲
+//!   get, list: index, then        watch: log for the past,
+//!   ring or a log snapshot        ring for what is live
+//! ```
+//!
+//! In reading order: [`log`] (the file), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
+//! [`commit`] (writes), [`read`], [`watch`], [`lease`], [`compact`].
+//!
+//! Invariants:
+//! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
+//!   transactions.
+//! - A log snapshot taken while the state is locked holds every row the index names at that moment.
+//! - Locks are taken in the order state, watchers, signal; none is held over an fsync.
+
+mod commit;
+mod compact;
+mod index;
+mod lease;
+mod log;
+mod queue;
+mod read;
+mod ring;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+
+use self::commit::Committer;
+use self::index::{Index, Version};
+use self::lease::Leases;
+use self::log::Log;
+use self::queue::{Outcome, Queue, Work};
+use self::ring::Ring;
+use self::watch::Watchers;
+use crate::{Error, KeyValue, LeaseId, ListRequest, ListResponse, Op, Revision, Store, WatchStream, limits};
+
+/// The revision of a store nothing was written to, as etcd's. (0 as a resource version means "any" in Kubernetes.)
+const FIRST_REVISION: Revision = 1;
+
+/// How an embedded store behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for pages of the file.
+    pub cache_bytes: usize,
+    /// Memory for the newest changes, from which live watches are fed.
+    pub event_bytes: usize,
+    /// How long superseded versions are kept at least, as kube-apiserver's compaction interval.
+    pub retention: Duration,
+    /// How many superseded versions are kept at most, roughly.
+    pub history_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            cache_bytes: 16 << 20,
+            event_bytes: 8 << 20,
+            retention: Duration::from_secs(300),
+            history_max: 100_000,
+        }
+    }
+}
+
+/// The embedded store. Dropping it closes it.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the commit thread, readers and watches share.
+struct Shared {
+    state: RwLock<State>,
+    log: Log,
+    queue: Queue,
+    watchers: Watchers,
+}
+
+/// What is visible.
+#[derive(Debug)]
+struct State {
+    index: Index,
+    ring: Ring,
+    revision: Revision,
+    compacted: Revision,
+}
+
+impl State {
+    fn new(event_bytes: usize) -> State {
+        State { index: Index::default(), ring: Ring::new(event_bytes), revision: FIRST_REVISION, compacted: 0 }
+    }
+
+    /// Whether changes from `revision` on are still held.
+    fn check_from(&self, revision: Revision) -> Result<(), Error> {
+        match self.compacted {
+            compacted if revision < compacted => Err(Error::Compacted { requested: revision, compacted }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Embedded {
+    /// Opens or makes the store in `dir`. Only one process at a time can have it open.
+    pub fn open(dir: &Path, options: Options) -> Result<Embedded, Error> {
+        Embedded::start(Log::open(dir, options.cache_bytes)?, &options)
+    }
+
+    /// A store in memory, gone when dropped: for tests.
+    pub fn in_memory() -> Result<Embedded, Error> {
+        let options = Options::default();
+        Embedded::start(Log::in_memory(options.cache_bytes)?, &options)
+    }
+
+    fn start(log: Log, options: &Options) -> Result<Embedded, Error> {
+        let (state, leases) = recover(&log, options)?;
+        let state = RwLock::new(state);
+        let shared = Arc::new(Shared { state, log, queue: Queue::new(), watchers: Watchers::default() });
+        let committer = Committer::new(shared.clone(), leases, options);
+        let thread = std::thread::Builder::new()
+            .name("store-commit".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| Error::Unavailable(format!("cannot start the commit thread: {error}")))?;
+        Ok(Embedded { shared, committer: Mutex::new(Some(thread)) })
+    }
+
+    /// Does what was asked for before, ends all watches and lets go of the file. Whatever comes later is refused.
+    pub fn close(&self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.committer.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the commit thread panicked");
+        }
+        self.shared.watchers.close();
+        self.shared.log.close();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Rebuilds what is in memory from the log.
+fn recover(log: &Log, options: &Options) -> Result<(State, Leases), Error> {
+    let mut state = State::new(options.event_bytes);
+    let mut bound = std::collections::HashMap::new();
+    let recovered = log.recover(|at, row| {
+        let key = state.index.shared_key(row.key).unwrap_or_else(|| row.key.into());
+        match row.lease {
+            Some(lease) => drop(bound.insert(key.clone(), lease)),
+            None => drop(bound.remove(&key)),
+        }
+        state.index.record(&key, Version { at, created: row.created });
+        state.revision = state.revision.max(at.revision);
+    })?;
+    state.compacted = recovered.compacted;
+    let now = (Instant::now(), SystemTime::now());
+    let mut leases = Leases::recover(recovered.last_lease, &recovered.leases, now);
+    bound.iter().for_each(|(key, lease)| leases.bind(key, Some(*lease)));
+    Ok((state, leases))
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn get(&self, key: &str, revision: Option<Revision>) -> Result<(Option<KeyValue>, Revision), Error> {
+        read::get(&self.shared, key, revision)
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
+        read::list(&self.shared, request).await
+    }
+
+    async fn commit(&self, ops: Vec<Op>) -> Result<Revision, Error> {
+        limits::check(&ops)?;
+        match self.shared.queue.ask(|reply| Work::Commit(ops, reply)).await? {
+            Outcome::Committed(revision) => Ok(revision),
+            Outcome::Failed(error) => Err(error),
+            Outcome::Conflict { key, current } => {
+                let current = current.map(|version| read::version(&self.shared, &key, version)).transpose()?.flatten();
+                Err(Error::Conflict { key, current })
+            }
+        }
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, Error> {
+        watch::watch(&self.shared, prefix, after)
+    }
+
+    async fn request_progress(&self) -> Result<(), Error> {
+        self.shared.watchers.request_progress();
+        Ok(())
+    }
+
+    async fn revision(&self) -> Result<Revision, Error> {
+        Ok(self.shared.state.read().revision)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.shared.queue.ask(|reply| Work::Compact(revision, reply)).await?
+    }
+
+    async fn grant_lease(&self, ttl_seconds: i64) -> Result<LeaseId, Error> {
+        self.shared.queue.ask(|reply| Work::Grant(ttl_seconds, reply)).await?
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.shared.queue.ask(|reply| Work::Revoke(lease, reply)).await?
+    }
+}

@@ -1,0 +1,148 @@
+//! The newest changes in memory, shared by all watchers and by reads of what was just written.
+//!
+//! Invariant: the revisions in the ring are contiguous and end at the newest published one; what no longer fits the
+//! byte bound leaves at the old end. A value is one [`Bytes`] however many watchers tell it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::log::{Position, Row};
+use crate::{Event, KeyValue, LeaseId, Revision};
+
+/// What an event costs beside its key and value.
+const CHANGE_BYTES: usize = 128;
+
+/// One change of one key.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) key: Arc<str>,
+    pub(super) at: Position,
+    /// 0 for a removal.
+    pub(super) created: Revision,
+    pub(super) lease: Option<LeaseId>,
+    /// The live version this one took the place of.
+    pub(super) previous: Option<Position>,
+    pub(super) value: Bytes,
+}
+
+impl Change {
+    pub(super) fn row(&self) -> Row<'_> {
+        Row {
+            created: self.created,
+            lease: self.lease,
+            previous: self.previous,
+            key: &self.key,
+            value: &self.value,
+        }
+    }
+
+    /// The version this change made.
+    pub(super) fn key_value(&self) -> KeyValue {
+        KeyValue {
+            key: self.key.clone(),
+            value: self.value.clone(),
+            create_revision: self.created,
+            mod_revision: self.at.revision,
+        }
+    }
+
+    /// The change as a watch tells it.
+    pub(super) fn event(&self, previous: Option<KeyValue>) -> Event {
+        match self.created {
+            0 => Event::Delete { key: self.key.clone(), revision: self.at.revision, previous },
+            _ => Event::Put { current: self.key_value(), previous },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        CHANGE_BYTES + self.key.len() + self.value.len()
+    }
+}
+
+/// The changes of one revision, in the order of their operations.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) revision: Revision,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.changes.iter().map(Change::bytes).sum()
+    }
+}
+
+/// The ring.
+#[derive(Debug)]
+pub(super) struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    limit_bytes: usize,
+}
+
+impl Ring {
+    pub(super) fn new(limit_bytes: usize) -> Ring {
+        Ring { entries: VecDeque::new(), bytes: 0, limit_bytes }
+    }
+
+    /// Adds the next revision.
+    pub(super) fn push(&mut self, entry: Arc<Entry>) {
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
+        while self.bytes > self.limit_bytes {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+
+    /// Whether everything from `revision` up to the newest is here.
+    pub(super) fn covers(&self, revision: Revision, newest: Revision) -> bool {
+        revision > newest || self.entries.front().is_some_and(|oldest| oldest.revision <= revision)
+    }
+
+    /// The entries from `revision` on. Call only where [`Ring::covers`] holds.
+    pub(super) fn from(&self, revision: Revision) -> impl Iterator<Item = &Arc<Entry>> {
+        let skip = self.entries.front().map_or(0, |oldest| (revision - oldest.revision).max(0));
+        self.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX))
+    }
+
+    /// A change that is still here.
+    pub(super) fn change(&self, at: Position) -> Option<&Change> {
+        let oldest = self.entries.front()?.revision;
+        let place = usize::try_from(at.revision.checked_sub(oldest)?).ok()?;
+        self.entries.get(place)?.changes.get(at.op as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(revision: Revision, size: usize) -> Arc<Entry> {
+        let change = Change {
+            key: "k".into(),
+            at: Position { revision, op: 0 },
+            created: 1,
+            lease: None,
+            previous: None,
+            value: Bytes::from(vec![0; size]),
+        };
+        Arc::new(Entry { revision, changes: vec![change] })
+    }
+
+    #[test]
+    fn old_entries_leave_when_the_byte_bound_is_passed() {
+        let mut ring = Ring::new(3 * (CHANGE_BYTES + 1 + 100));
+        for revision in 2..=6 {
+            ring.push(entry(revision, 100));
+        }
+        assert!(!ring.covers(3, 6) && ring.covers(4, 6) && ring.covers(7, 6));
+        assert_eq!(ring.from(5).map(|entry| entry.revision).collect::<Vec<_>>(), [5, 6]);
+        assert!(ring.change(Position { revision: 3, op: 0 }).is_none());
+        assert!(ring.change(Position { revision: 4, op: 0 }).is_some());
+        ring.push(entry(7, 10_000));
+        assert!(!ring.covers(7, 7), "an entry larger than the ring does not stay");
+    }
+}

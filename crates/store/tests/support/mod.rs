@@ -1,0 +1,125 @@
+//! What the store's tests share: an etcd of their own, and words to write and watch with.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use store::{Action, Error, Event, Expect, LeaseId, ListRequest, Op, Revision, Store, WatchStream};
+
+/// Nothing here takes this long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An etcd on loopback with a folder of its own, ended and removed when dropped.
+pub struct EtcdServer {
+    child: Child,
+    pub url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl EtcdServer {
+    /// `None` where etcd is not installed; in CI that is a failure.
+    pub fn start() -> Option<EtcdServer> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "etcd is not installed");
+            println!("skipped: etcd is not installed (Debian's package is etcd-server)");
+            return None;
+        }
+        // A port found free may be taken by the time etcd binds it.
+        Some((0..10).find_map(|_| EtcdServer::try_start()).expect("etcd starts"))
+    }
+
+    fn try_start() -> Option<EtcdServer> {
+        let dir = tempfile::tempdir().unwrap();
+        let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
+        let mut child = Command::new("etcd")
+            .args(["--name", "test", "--data-dir"])
+            .arg(dir.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}"), "--logger", "zap", "--log-outputs", "stderr"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("serving") && line.contains("client"));
+        std::thread::spawn(move || lines.for_each(drop));
+        let server = EtcdServer { child, url: client, _dir: dir };
+        is_ready.then_some(server)
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+pub fn put(key: &str, value: &str, expect: Expect) -> Op {
+    Op { key: key.into(), expect, action: Action::Put(Bytes::copy_from_slice(value.as_bytes()), None) }
+}
+
+pub fn put_leased(key: &str, lease: LeaseId) -> Op {
+    Op { key: key.into(), expect: Expect::Any, action: Action::Put(Bytes::from_static(b"leased"), Some(lease)) }
+}
+
+pub fn delete(key: &str, expect: Expect) -> Op {
+    Op { key: key.into(), expect, action: Action::Delete }
+}
+
+pub fn check(key: &str, expect: Expect) -> Op {
+    Op { key: key.into(), expect, action: Action::Check }
+}
+
+/// Writes one key whatever it is.
+pub async fn set(store: &dyn Store, key: &str, value: &str) -> Revision {
+    within(store.commit(vec![put(key, value, Expect::Any)])).await.unwrap()
+}
+
+/// The value of a key at a revision.
+pub async fn value(store: &dyn Store, key: &str, revision: Option<Revision>) -> Result<Option<String>, Error> {
+    let (found, _) = within(store.get(key, revision)).await?;
+    Ok(found.map(|found| String::from_utf8(found.value.to_vec()).unwrap()))
+}
+
+pub fn prefix(prefix: &str) -> ListRequest {
+    ListRequest { prefix: prefix.into(), ..ListRequest::default() }
+}
+
+/// The next events of a watch, until there are `count`.
+pub async fn events(watch: &mut WatchStream, count: usize) -> Vec<Event> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let batch = within(watch.next()).await.expect("the watch goes on").unwrap();
+        assert!(batch.events.iter().all(|event| event.revision() <= batch.revision));
+        events.extend(batch.events);
+    }
+    events
+}
+
+/// An event in short: `revision key=value (previous value)`.
+pub fn told(event: &Event) -> String {
+    let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let previous = |previous: &Option<store::KeyValue>| match previous {
+        Some(previous) => format!(" ({})", text(&previous.value)),
+        None => String::new(),
+    };
+    match event {
+        Event::Put { current, previous: before } => {
+            format!("{} {}={}{}", current.mod_revision, current.key, text(&current.value), previous(before))
+        }
+        Event::Delete { key, revision, previous: before } => format!("{revision} {key} gone{}", previous(before)),
+    }
+}
