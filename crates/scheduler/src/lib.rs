@@ -14,7 +14,7 @@
 //! ordinary function; so is everything up to and including [`cluster`], with time and chance as arguments.
 //!
 //! In reading order:
-//! - [`pod`], [`node`]: what is kept of pods and nodes; [`resources`], [`ports`], [`taints`], [`affinity`]: their parts.
+//! - [`pod`], [`node`]: what is kept of pods and nodes; [`resources`], [`taints`], [`affinity`]: their parts.
 //! - [`snapshot`]: all nodes with what their pods use, updated event by event.
 //! - [`filter`]: which nodes may take a pod, and why not the others. [`score`]: which of them suits it best.
 //! - [`mod@schedule`]: the decision, its refusal in words, and what each node would say.
@@ -33,7 +33,6 @@ pub mod filter;
 mod fixtures;
 pub mod node;
 pub mod pod;
-pub mod ports;
 pub mod queue;
 pub mod resources;
 pub mod schedule;

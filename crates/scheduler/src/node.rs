@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use api::pods::HostPort;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::pod::Demand;
-use crate::ports::HostPort;
 use crate::resources::{self, Allocatable, Resources};
 use crate::taints::{self, Taint};
 

@@ -1,12 +1,13 @@
 //! What the scheduler keeps of a pod: who it is and what it demands. The rest of the object is not looked at again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::pods::HostPort;
 use api::{owners, pods};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec, Toleration};
 
 use crate::affinity::Affinity;
-use crate::ports::{self, HostPort};
 use crate::resources::{self, Resources};
 
 /// What a container without a CPU request counts for in scores, so that such pods spread too
@@ -158,7 +159,7 @@ impl Demand {
             scoring_milli_cpu: requests.milli_cpu + silent("cpu") * DEFAULT_MILLI_CPU,
             scoring_memory: requests.memory + silent("memory") * DEFAULT_MEMORY,
             requests,
-            host_ports: ports::of(spec),
+            host_ports: pods::host_ports(pod),
             node_name: pods::node_name(pod).map(str::to_owned),
             affinity: Affinity::of(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
@@ -171,13 +172,15 @@ fn requests_resource(container: &Container, resource: &str) -> bool {
     requests.is_some_and(|requests| requests.contains_key(resource))
 }
 
-/// Extended resources: the containers' sum, or the greatest of an init container where that is more.
-fn scalar_requests(spec: &PodSpec) -> std::collections::BTreeMap<String, i128> {
+/// Extended resources: the sum of what runs together, or the greatest of an init container where that is more.
+fn scalar_requests(spec: &PodSpec) -> BTreeMap<String, i128> {
     let mut sum = Resources::default();
-    for container in &spec.containers {
+    let (sidecars, init): (Vec<_>, Vec<_>) =
+        spec.init_containers.iter().flatten().partition(|container| pods::is_sidecar(container));
+    for container in sidecars.into_iter().chain(&spec.containers) {
         sum.add(&Resources { scalars: scalars_of(container), ..Resources::default() });
     }
-    for container in spec.init_containers.iter().flatten() {
+    for container in init {
         for (name, amount) in scalars_of(container) {
             let held = sum.scalars.entry(name).or_insert(0);
             *held = amount.max(*held);
@@ -186,7 +189,7 @@ fn scalar_requests(spec: &PodSpec) -> std::collections::BTreeMap<String, i128> {
     sum.scalars
 }
 
-fn scalars_of(container: &Container) -> std::collections::BTreeMap<String, i128> {
+fn scalars_of(container: &Container) -> BTreeMap<String, i128> {
     let requests = container.resources.iter().flat_map(|r| r.requests.iter().flatten());
     let scalars = requests.filter(|(name, _)| resources::is_scalar(name));
     scalars.map(|(name, amount)| (name.clone(), api::quantity::of(amount).units().into())).collect()
