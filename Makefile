@@ -25,6 +25,7 @@ test: ## install what is missing and run every check and test
 	@deploy/setup.sh test
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory deny
 
 unit: ## run the tests only
 ifdef NEXTEST
@@ -41,7 +42,7 @@ fmt: ## format the sources
 	cargo fmt --all
 
 deny: ## licences, bans and sources of all dependencies (cargo-deny)
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
 	cargo deny --all-features check licenses bans sources
 
 bench: ## measure, and print the table of docs/benchmarks.md
