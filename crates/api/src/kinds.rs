@@ -14,6 +14,7 @@ mod node;
 mod pod;
 mod printers;
 mod replication_controller;
+mod rules;
 mod secret;
 mod service;
 mod service_account;

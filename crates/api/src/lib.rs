@@ -9,6 +9,7 @@
 //! In reading order:
 //! - [`kinds`]: the table of kinds, one row each, and one file per kind with what is particular to it.
 //! - [`object`]: the typed and the erased face of an object.
+//! - [`scale`], [`binding`]: what is written to a pod or controller under another kind's name.
 //! - [`field`]: field paths and field errors.
 //! - [`metadata`]: names, labels, owners: checked once for all kinds.
 //! - [`names`]: rules for names, label keys and values.
@@ -22,6 +23,7 @@
 //!
 //! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
 
+pub mod binding;
 pub mod decode;
 pub mod field;
 pub mod kinds;
@@ -34,6 +36,7 @@ pub mod patch;
 pub mod pods;
 pub mod printing;
 pub mod quantity;
+pub mod scale;
 pub mod selector;
 pub mod well_known;
 pub mod yaml;

@@ -52,7 +52,7 @@ impl Resource for CertificateSigningRequest {
 fn requested_duration(csr: &CertificateSigningRequest, now: Timestamp) -> String {
     let Some(seconds) = csr.spec.expiration_seconds else { return "<none>".to_owned() };
     let start = now - jiff::SignedDuration::from_secs(seconds.into());
-    super::printers::since(Some(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(start)), now)
+    crate::printing::since(Some(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(start)), now)
 }
 
 fn condition(csr: &CertificateSigningRequest) -> String {

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::printers::since;
 use crate::Resource;
 use crate::kinds::{KindInfo, NAME, Scope, column, wide};
 use crate::names::NameRule;
+use crate::printing::since;
 
 impl Resource for Event {
     const INFO: KindInfo = KindInfo {

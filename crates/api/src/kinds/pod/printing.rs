@@ -5,9 +5,10 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::kinds::printers::{or_none, since};
+
 use crate::kinds::{AGE, Column, NAME, column, wide};
 use crate::pods;
+use crate::printing::{or_none, since};
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use serde_json::{Value, json};
 
-use crate::kinds::printers::{labels, or_none};
+use crate::kinds::printers::labels;
 use crate::kinds::{AGE, Column, NAME, column, wide};
+use crate::printing::or_none;
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,
