@@ -1,1 +1,85 @@
-//! placeholder
+//! The controllers: each one drives one part of the cluster towards what its objects ask for.
+//!
+//! ```text
+//!   API ──watch──▶ informers (one per kind, shared) ──handlers──▶ a queue of keys per controller
+//!    ▲                  │                                              │
+//!    │                  └── listers ──▶ plan(objects, now) ◀── worker ─┘
+//!    │                                      │
+//!    └───────────── execute ◀── actions, with their reasons
+//! ```
+//!
+//! Every `plan` is an ordinary function: no client, no clock, no dice, not async; planning again on the result of the
+//! actions gives nothing. Every `sync` reads the caches, plans, and applies the actions one by one; what fails comes
+//! back through the queue. Nothing here polls: workers wait for changes or for the next known deadline.
+//!
+//! In reading order:
+//! - [`Config`], [`start`]: below.
+//! - `context`: what every controller gets: client, caches, tasks. `informers`: the caches and their indexes.
+//! - `objects`: the metadata of every object of every kind, for those who care about all kinds.
+//! - `rest`: the writes, without decoding what comes back. `own_writes`: what we wrote and the cache has not shown yet.
+//! - `replication`: N pods for a replication controller, generic over what asks for replicas.
+//! - `endpoints`, `endpoint_slices`: services × pods; what they share is in `service_pods`.
+//! - `node_lifecycle`: lost nodes, their taints and their pods. `node_ipam`: a pod CIDR for each node.
+//! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
+//! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
+//! - `certificates`: approves and signs certificate requests of nodes.
+//!
+//! It does not choose nodes for pods (`scheduler`) and starts no containers (`kubelet`).
+
+mod certificates;
+mod config;
+mod context;
+mod endpoint_slices;
+mod endpoints;
+mod garbage_collector;
+mod informers;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod objects;
+mod own_writes;
+mod pod_gc;
+mod replication;
+mod rest;
+mod root_ca;
+mod service_account;
+mod service_pods;
+
+pub use config::Config;
+
+use client::Tasks;
+use context::Context;
+
+/// A row of the table of controllers.
+struct Controller {
+    /// Its name, as upstream's `--controllers` flag knows it.
+    name: &'static str,
+    /// Adds its handlers to the informers and spawns its workers.
+    register: fn(&mut Context),
+}
+
+/// Every controller, in the order in which their handlers see a change.
+const CONTROLLERS: &[Controller] = &[
+    Controller { name: "replicationcontroller", register: replication::register },
+    Controller { name: "endpointslice", register: endpoint_slices::register },
+    Controller { name: "endpoints", register: endpoints::register },
+    Controller { name: "nodelifecycle", register: node_lifecycle::register },
+    Controller { name: "nodeipam", register: node_ipam::register },
+    Controller { name: "serviceaccount", register: service_account::register },
+    Controller { name: "root-ca-cert-publisher", register: root_ca::register },
+    Controller { name: "namespace", register: namespace::register },
+    Controller { name: "garbagecollector", register: garbage_collector::register },
+    Controller { name: "podgc", register: pod_gc::register },
+    Controller { name: "csrsigning", register: certificates::register },
+];
+
+/// Starts every controller; they run until `tasks` stop.
+pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
+    let mut context = Context::new(client, config, tasks.clone());
+    for controller in CONTROLLERS {
+        (controller.register)(&mut context);
+        tracing::debug!(controller = controller.name, "controller registered");
+    }
+    context.run();
+    tracing::info!(controllers = CONTROLLERS.len(), "controllers started");
+}

@@ -1,0 +1,207 @@
+//! What each signer signs, and who may have it without asking a human.
+
+use std::net::IpAddr;
+
+use api::well_known::{
+    GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_NODES, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING, USER_NODE_PREFIX,
+};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+
+use super::request::Request;
+
+/// Signs client certificates that a human has approved.
+const SIGNER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+
+/// What we think of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Another signer's.
+    NotOurs,
+    /// Not what its signer signs, whoever approves it.
+    Unsignable(String),
+    /// Could be signed, but only a human may approve it.
+    Unentitled(String),
+    /// May be approved, and why.
+    Entitled(String),
+}
+
+/// Judges a request; `node` is the object of the node that made it, if a node did.
+pub(super) fn judge(csr: &CertificateSigningRequest, node: Option<&Node>) -> Verdict {
+    let signer = csr.spec.signer_name.as_str();
+    if ![SIGNER_CLIENT, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING].contains(&signer) {
+        return Verdict::NotOurs;
+    }
+    let judged = Request::parse(csr).map_err(Verdict::Unsignable).and_then(|request| {
+        signable(csr, &request).map_err(Verdict::Unsignable)?;
+        entitled(csr, &request, node).map_err(Verdict::Unentitled)
+    });
+    judged.map_or_else(|verdict| verdict, Verdict::Entitled)
+}
+
+/// Whether the request is what its signer signs
+/// (`ValidateKubeletClientCSR`, `ValidateKubeletServingCSR` in `pkg/apis/certificates/helpers.go`).
+fn signable(csr: &CertificateSigningRequest, request: &Request) -> Result<(), String> {
+    match csr.spec.signer_name.as_str() {
+        SIGNER_KUBELET_CLIENT => {
+            node_subject(request)?;
+            if request.has_names() {
+                return Err("subject alternative names are not allowed".to_owned());
+            }
+            usages(csr, "client auth")
+        }
+        SIGNER_KUBELET_SERVING => {
+            node_subject(request)?;
+            if request.other_names > 0 || !request.has_names() {
+                return Err("subject alternative names must be DNS names or IP addresses, at least one".to_owned());
+            }
+            usages(csr, "server auth")
+        }
+        _ => {
+            // The subject restriction of upstream's admission: nobody becomes cluster admin by a request.
+            if request.organizations.iter().any(|organization| organization == GROUP_MASTERS) {
+                return Err(format!("organization {GROUP_MASTERS} is not allowed"));
+            }
+            usages(csr, "client auth")
+        }
+    }
+}
+
+fn node_subject(request: &Request) -> Result<(), String> {
+    if request.organizations != [GROUP_NODES] {
+        return Err(format!("organization must be exactly {GROUP_NODES}"));
+    }
+    match request.common_name.strip_prefix(USER_NODE_PREFIX) {
+        Some(node) if !node.is_empty() => Ok(()),
+        _ => Err(format!("common name must be {USER_NODE_PREFIX}<name>")),
+    }
+}
+
+fn usages(csr: &CertificateSigningRequest, purpose: &str) -> Result<(), String> {
+    let usages = csr.spec.usages.as_deref().unwrap_or(&[]);
+    let allowed = ["digital signature", "key encipherment", purpose];
+    if let Some(other) = usages.iter().find(|usage| !allowed.contains(&usage.as_str())) {
+        return Err(format!("usage {other} is not allowed"));
+    }
+    if !usages.iter().any(|usage| usage == purpose) {
+        return Err(format!("usage {purpose} is missing"));
+    }
+    Ok(())
+}
+
+/// Why the user may have it, or why not.
+fn entitled(csr: &CertificateSigningRequest, request: &Request, node: Option<&Node>) -> Result<String, String> {
+    let user = csr.spec.username.as_deref().unwrap_or_default();
+    let in_group = |group: &str| csr.spec.groups.iter().flatten().any(|g| g == group);
+    let is_itself = in_group(GROUP_NODES) && user == request.common_name;
+    match csr.spec.signer_name.as_str() {
+        SIGNER_KUBELET_CLIENT if is_itself => Ok("Auto approving self kubelet client certificate.".to_owned()),
+        SIGNER_KUBELET_CLIENT if in_group(GROUP_BOOTSTRAPPERS) => {
+            Ok("Auto approving kubelet client certificate.".to_owned())
+        }
+        SIGNER_KUBELET_SERVING if is_itself => {
+            own_names(request, node)?;
+            Ok("Auto approving kubelet serving certificate for the node's own addresses.".to_owned())
+        }
+        SIGNER_CLIENT => Err("client certificates of users are for a human to approve".to_owned()),
+        _ => Err(format!("user {user} may not have a certificate for {}", request.common_name)),
+    }
+}
+
+/// Whether the request names only the node and its addresses. Loopback is every host's own.
+fn own_names(request: &Request, node: Option<&Node>) -> Result<(), String> {
+    let Some(node) = node else { return Err("the node does not exist yet".to_owned()) };
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let own: Vec<_> = addresses.into_iter().flatten().map(|a| a.address.as_str()).collect();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let foreign_name = |dns: &&String| *dns != name && *dns != "localhost" && !own.contains(&dns.as_str());
+    if let Some(dns) = request.dns_names.iter().find(foreign_name) {
+        return Err(format!("{dns} is not a name of node {name}"));
+    }
+    let own: Vec<IpAddr> = own.iter().filter_map(|address| address.parse().ok()).collect();
+    match request.addresses.iter().find(|address| !address.is_loopback() && !own.contains(address)) {
+        Some(address) => Err(format!("{address} is not an address of node {name}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{DnType, SanType};
+
+    use super::super::testing::{client_csr, node, request_pem, serving_csr};
+    use super::*;
+
+    type Change = fn(&mut CertificateSigningRequest);
+
+    #[test]
+    fn client_certificates_go_to_nodes_and_those_who_join() {
+        let cases: &[(&str, Change, fn(&Verdict) -> bool)] = &[
+            ("one who joins", |_| (), |v| matches!(v, Verdict::Entitled(_))),
+            (
+                "the node itself",
+                |c| {
+                    c.spec.username = Some("system:node:box1".into());
+                    c.spec.groups = Some(vec![GROUP_NODES.into()]);
+                },
+                |v| matches!(v, Verdict::Entitled(_)),
+            ),
+            (
+                "another node",
+                |c| {
+                    c.spec.username = Some("system:node:box2".into());
+                    c.spec.groups = Some(vec![GROUP_NODES.into()]);
+                },
+                |v| matches!(v, Verdict::Unentitled(_)),
+            ),
+            ("anyone else", |c| c.spec.groups = None, |v| matches!(v, Verdict::Unentitled(_))),
+            ("another signer", |c| c.spec.signer_name = "example.com/x".into(), |v| *v == Verdict::NotOurs),
+            (
+                "more usages",
+                |c| c.spec.usages.as_mut().unwrap().push("server auth".into()),
+                |v| matches!(v, Verdict::Unsignable(_)),
+            ),
+            ("no usage", |c| c.spec.usages = None, |v| matches!(v, Verdict::Unsignable(_))),
+            ("no request", |c| c.spec.request.0.clear(), |v| matches!(v, Verdict::Unsignable(_))),
+            ("bytes", |c| c.spec.request.0 = vec![0xff; 10], |v| matches!(v, Verdict::Unsignable(_))),
+        ];
+        for (sentence, change, expected) in cases {
+            let mut csr = client_csr();
+            change(&mut csr);
+            let verdict = judge(&csr, None);
+            assert!(expected(&verdict), "{sentence}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_names_a_node_and_nothing_else() {
+        let cases: &[(&str, fn(&mut rcgen::CertificateParams))] = &[
+            ("another organization", |p| p.distinguished_name.push(DnType::OrganizationName, "system:masters")),
+            ("another common name", |p| p.distinguished_name.push(DnType::CommonName, "admin")),
+            ("a node without name", |p| p.distinguished_name.push(DnType::CommonName, "system:node:")),
+            ("further names", |p| p.subject_alt_names.push(SanType::IpAddress([10, 0, 0, 1].into()))),
+        ];
+        for (sentence, change) in cases {
+            let mut csr = client_csr();
+            csr.spec.request.0 = request_pem(change);
+            assert!(matches!(judge(&csr, None), Verdict::Unsignable(_)), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_serving_certificate_names_the_node_and_its_addresses_only() {
+        let cases: &[(&str, &[&str], &[[u8; 4]], bool)] = &[
+            ("its name and address", &["box1"], &[[192, 168, 0, 7]], true),
+            ("loopback", &["localhost"], &[[127, 0, 0, 1]], true),
+            ("another's name", &["box2"], &[], false),
+            ("another's address", &["box1"], &[[192, 168, 0, 8]], false),
+        ];
+        for (sentence, names, addresses, expected) in cases {
+            let verdict = judge(&serving_csr(names, addresses), Some(&node()));
+            assert_eq!(matches!(verdict, Verdict::Entitled(_)), *expected, "{sentence}: {verdict:?}");
+        }
+        let unknown = judge(&serving_csr(&["box1"], &[]), None);
+        assert!(matches!(unknown, Verdict::Unentitled(_)), "a node that does not exist has no names");
+        assert!(matches!(judge(&serving_csr(&[], &[]), Some(&node())), Verdict::Unsignable(_)), "no names at all");
+    }
+}

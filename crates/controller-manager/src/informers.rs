@@ -1,0 +1,165 @@
+//! The shared caches: one watch per kind, however many controllers look at it.
+
+use std::collections::BTreeMap;
+
+use client::{Informer, Lister, Tasks};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::api::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
+
+use crate::{root_ca, service_account};
+
+/// Index of pods by the UID of their controller.
+pub(crate) const BY_OWNER: &str = "owner";
+/// Index of pods by the node they are bound to.
+pub(crate) const BY_NODE: &str = "node";
+/// Index of pods by each of their labels, see [`label_key`].
+pub(crate) const BY_LABEL: &str = "label";
+/// Index of pods that have ended, under [`TERMINAL`].
+pub(crate) const BY_PHASE: &str = "phase";
+/// The one value of [`BY_PHASE`].
+pub(crate) const TERMINAL: &str = "terminal";
+/// Index of what has a selector by the first pair of it, see [`selector_key`].
+pub(crate) const BY_SELECTOR: &str = "selector";
+/// Index of endpoint slices by `namespace/service`.
+pub(crate) const BY_SERVICE: &str = "service";
+/// Index of certificate signing requests by user.
+pub(crate) const BY_USER: &str = "user";
+
+/// The metadata of service accounts; their contents matter to nobody here.
+pub(crate) type ServiceAccountMeta = PartialObjectMeta<ServiceAccount>;
+
+/// Declares the caches that are open for handlers, their read handles, and what is done to all of them.
+macro_rules! caches {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty,)*) => {
+        /// The caches, open for handlers.
+        pub(crate) struct Informers { $($(#[$doc])* pub(crate) $field: Informer<$kind>,)* }
+
+        /// Read handles on the caches. Cheap to clone.
+        #[derive(Clone)]
+        pub(crate) struct Caches { $($(#[$doc])* pub(crate) $field: Lister<$kind>,)* }
+
+        impl Informers {
+            /// Read handles.
+            pub(crate) fn caches(&self) -> Caches {
+                Caches { $($field: self.$field.lister(),)* }
+            }
+
+            /// Starts every watch.
+            pub(crate) fn run(self, tasks: &Tasks) {
+                $(self.$field.run(tasks);)*
+            }
+        }
+    };
+}
+
+caches! {
+    /// Pods, by owner, node, label and whether they have ended.
+    pods: Pod,
+    /// Replication controllers, by selector.
+    replication_controllers: ReplicationController,
+    /// Services, by selector.
+    services: Service,
+    /// Endpoints.
+    endpoints: Endpoints,
+    /// Endpoint slices, by service.
+    endpoint_slices: EndpointSlice,
+    /// Nodes.
+    nodes: Node,
+    /// The leases by which nodes say that they live.
+    leases: Lease,
+    /// Namespaces.
+    namespaces: Namespace,
+    /// Service accounts called `default`.
+    service_accounts: ServiceAccountMeta,
+    /// Config maps called `kube-root-ca.crt`.
+    root_cas: ConfigMap,
+    /// Certificate signing requests, by user.
+    certificate_signing_requests: CertificateSigningRequest,
+}
+
+impl Informers {
+    /// Caches with their indexes, without handlers.
+    pub(crate) fn new(client: &Client) -> Informers {
+        let all = watcher::Config::default;
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut informers = Informers {
+            pods: Informer::new(Api::all(client.clone()), all()),
+            replication_controllers: Informer::new(Api::all(client.clone()), all()),
+            services: Informer::new(Api::all(client.clone()), all()),
+            endpoints: Informer::new(Api::all(client.clone()), all()),
+            endpoint_slices: Informer::new(Api::all(client.clone()), all()),
+            nodes: Informer::new(Api::all(client.clone()), all()),
+            leases: Informer::new(Api::namespaced(client.clone(), api::well_known::NAMESPACE_NODE_LEASE), all()),
+            namespaces: Informer::new(Api::all(client.clone()), all()),
+            service_accounts: Informer::new(Api::all(client.clone()), named(service_account::NAME)),
+            root_cas: Informer::new(Api::all(client.clone()), named(root_ca::NAME)),
+            certificate_signing_requests: Informer::new(Api::all(client.clone()), all()),
+        };
+        informers.add_indexes();
+        informers
+    }
+
+    fn add_indexes(&mut self) {
+        self.pods.index(BY_OWNER, |pod| {
+            api::owners::controller_of(&pod.metadata).map(|owner| owner.uid.clone()).into_iter().collect()
+        });
+        self.pods.index(BY_NODE, |pod| api::pods::node_name(pod).map(str::to_owned).into_iter().collect());
+        self.pods.index(BY_LABEL, |pod| label_keys(&pod.metadata).collect());
+        self.pods.index(
+            BY_PHASE,
+            |pod| {
+                if api::pods::is_terminal(pod) { vec![TERMINAL.to_owned()] } else { Vec::new() }
+            },
+        );
+        self.replication_controllers.index(BY_SELECTOR, |rc| {
+            let selector = rc.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector_key(&rc.metadata, selector).into_iter().collect()
+        });
+        self.services.index(BY_SELECTOR, |service| {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector_key(&service.metadata, selector).into_iter().collect()
+        });
+        self.endpoint_slices.index(BY_SERVICE, |slice| {
+            crate::endpoint_slices::service_of(slice).map(|key| service_key(&key)).into_iter().collect()
+        });
+        self.certificate_signing_requests.index(BY_USER, |csr| csr.spec.username.clone().into_iter().collect());
+    }
+}
+
+/// The value of [`BY_LABEL`] and [`BY_SELECTOR`] for one label in one namespace.
+fn label_key(namespace: &str, key: &str, value: &str) -> String {
+    format!("{namespace}/{key}={value}")
+}
+
+/// The values of [`BY_LABEL`] of an object: what selects it is filed in [`BY_SELECTOR`] under one of these.
+pub(crate) fn label_keys(metadata: &ObjectMeta) -> impl Iterator<Item = String> {
+    let namespace = metadata.namespace.as_deref().unwrap_or("");
+    metadata.labels.iter().flatten().map(move |(key, value)| label_key(namespace, key, value))
+}
+
+/// The value of [`BY_SELECTOR`] of an object with this selector: the selector's first pair. What it selects is filed
+/// in [`BY_LABEL`] under it. An empty selector selects nothing.
+pub(crate) fn selector_key(metadata: &ObjectMeta, selector: Option<&BTreeMap<String, String>>) -> Option<String> {
+    let (key, value) = selector?.first_key_value()?;
+    Some(label_key(metadata.namespace.as_deref().unwrap_or(""), key, value))
+}
+
+/// The value of [`BY_SERVICE`] for a service.
+pub(crate) fn service_key(service: &crate::context::Key) -> String {
+    format!("{}/{}", service.namespace, service.name)
+}
+
+/// Whether labels have every pair of `selector`, and it has one.
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: Option<&BTreeMap<String, String>>) -> bool {
+    !selector.is_empty()
+        && labels.is_some_and(|labels| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+}
