@@ -168,6 +168,8 @@ pub struct Kind {
     pub info: &'static KindInfo,
     /// Decodes JSON of this kind, and says which fields it did not know (see [`crate::decode`]).
     pub decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
+    /// A reference to the JSON schema of this kind, which the generator keeps with all it refers to.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }
 
 /// Every kind the API serves, in the order discovery lists them.

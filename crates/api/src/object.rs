@@ -21,6 +21,7 @@ pub trait Resource:
     k8s_openapi::Metadata<Ty = ObjectMeta>
     + serde::Serialize
     + serde::de::DeserializeOwned
+    + schemars::JsonSchema
     + Clone
     + Default
     + Send
@@ -233,6 +234,6 @@ impl<T: Resource> Object for T {
 impl Kind {
     /// The row for `T`, with the one decoder of its type.
     pub const fn of<T: Resource>() -> Kind {
-        Kind { info: &T::INFO, decode: crate::decode::decode::<T> }
+        Kind { info: &T::INFO, decode: crate::decode::decode::<T>, schema: |generator| generator.subschema_for::<T>() }
     }
 }
