@@ -147,7 +147,9 @@ async fn reads_in_the_past_see_the_past(store: Shared) {
         assert_eq!((list.items.len(), list.revision), (usize::from(expected.is_some()), revision));
     }
     let future = store.get("/a", Some(fourth + 1)).await;
-    assert!(matches!(future, Err(Error::Future { requested, current }) if (requested, current) == (fourth + 1, fourth)));
+    assert!(
+        matches!(future, Err(Error::Future { requested, current }) if (requested, current) == (fourth + 1, fourth))
+    );
     let future = store.list(ListRequest { revision: Some(fourth + 1), ..prefix("/") }).await;
     assert!(matches!(future, Err(Error::Future { .. })));
 }
@@ -354,7 +356,9 @@ async fn count_up(store: Shared, times: usize) -> Vec<Revision> {
     let mut current = store.get("/n", None).await.unwrap().0;
     while revisions.len() < times {
         let (count, expect) = match &current {
-            Some(found) => (std::str::from_utf8(&found.value).unwrap().parse().unwrap(), Expect::Unchanged(found.mod_revision)),
+            Some(found) => {
+                (std::str::from_utf8(&found.value).unwrap().parse().unwrap(), Expect::Unchanged(found.mod_revision))
+            }
             None => (0, Expect::Absent),
         };
         match within(store.commit(vec![put("/n", &(count + 1usize).to_string(), expect)])).await {

@@ -129,7 +129,8 @@ impl Index {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut keys = self.keys.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
+        let mut keys =
+            self.keys.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
         let mut last = None;
         for (key, history) in keys.by_ref().take(steps) {
             last = Some(key);
@@ -201,7 +202,7 @@ mod tests {
                 .map(|revision| (0..4).map(|key| index.at(&format!("k{key}"), revision)).collect::<Vec<_>>())
                 .collect::<Vec<_>>();
             let before = view(&index);
-            let mut all = |index: &mut Index| {
+            let all = |index: &mut Index| {
                 let (mut from, mut removed) = (None::<Arc<str>>, Vec::new());
                 loop {
                     let pruned = index.prune(from.as_deref(), at, steps);

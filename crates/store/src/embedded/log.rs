@@ -189,8 +189,7 @@ impl Log {
         {
             let mut log = transaction.open_table(LOG).map_err(unavailable)?;
             for (position, row) in &writes.rows {
-                let mut slot =
-                    log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
+                let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
                 row.encode(slot.as_mut());
             }
             for position in writes.removed {

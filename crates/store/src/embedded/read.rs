@@ -104,12 +104,13 @@ fn find(shared: &Shared, request: &ListRequest) -> Result<Found, Error> {
     let mut found = Found { versions: Vec::new(), snapshot: shared.log.snapshot()?, revision, remaining: 0 };
     let mut after = request.after.as_deref().map(Arc::from);
     loop {
-        after = state.index.walk(&request.prefix, after.as_deref(), revision, KEYS_PER_LOCK, |key, version| {
-            match found.versions.len() < limit {
-                true => found.versions.push((key.clone(), version)),
-                false => found.remaining += 1,
-            }
-        });
+        after =
+            state.index.walk(&request.prefix, after.as_deref(), revision, KEYS_PER_LOCK, |key, version| {
+                match found.versions.len() < limit {
+                    true => found.versions.push((key.clone(), version)),
+                    false => found.remaining += 1,
+                }
+            });
         if after.is_none() {
             return Ok(found);
         }

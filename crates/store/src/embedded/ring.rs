@@ -29,13 +29,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn row(&self) -> Row<'_> {
-        Row {
-            created: self.created,
-            lease: self.lease,
-            previous: self.previous,
-            key: &self.key,
-            value: &self.value,
-        }
+        Row { created: self.created, lease: self.lease, previous: self.previous, key: &self.key, value: &self.value }
     }
 
     /// The version this change made.

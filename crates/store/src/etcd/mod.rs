@@ -107,7 +107,7 @@ impl Etcd {
     /// Gives a failure about revisions its numbers, which etcd's answer lacks.
     async fn explain(&self, failure: Failure, requested: Revision) -> Error {
         match failure {
-            Failure::Compacted => match watch::compacted(self, requested).await {
+            Failure::Compacted => match watch::compacted(self).await {
                 Ok(compacted) => Error::Compacted { requested, compacted },
                 Err(error) => error,
             },

@@ -8,7 +8,6 @@
 //! (etcd issue 15220). There each watch finds out by itself: it knows how many keys its prefix has (it counts what its
 //! events create and delete), and if etcd finds the same number and no key written after the cursor, nothing happened.
 
-
 use etcd_client::{GetOptions, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -76,11 +75,7 @@ async fn keys_at(reader: &mut Reader, after: Revision) -> Result<Option<i64>, Fa
     }
 }
 
-async fn open(
-    etcd: &Etcd,
-    prefix: &str,
-    from: Revision,
-) -> Result<(WatchRequestSender, WatchResponseStream), Error> {
+async fn open(etcd: &Etcd, prefix: &str, from: Revision) -> Result<(WatchRequestSender, WatchResponseStream), Error> {
     let mut client = etcd.client.watch_client().max_decoding_message_size(MAX_MESSAGE_BYTES);
     let options = WatchOptions::new()
         .with_range(prefix_end(prefix))
@@ -92,10 +87,16 @@ async fn open(
     Ok(stream.split())
 }
 
-/// The compacted revision, which etcd tells watches only: one from `requested` on is refused with it.
-pub(super) async fn compacted(etcd: &Etcd, requested: Revision) -> Result<Revision, Error> {
+/// The compacted revision, which etcd tells watches only: one from the beginning on is refused with it.
+pub(super) async fn compacted(etcd: &Etcd) -> Result<Revision, Error> {
+    let first = GetOptions::new().with_count_only().with_revision(1);
+    match etcd.range(b"\0".to_vec(), first).await {
+        Err(Failure::Compacted) => {}
+        Ok(_) => return Ok(1),
+        Err(failure) => return Err(failure.into_error()),
+    }
     // Until it ends the sender keeps the stream open.
-    let (_sender, mut responses) = open(etcd, "", requested.max(1)).await?;
+    let (_sender, mut responses) = open(etcd, "", 1).await?;
     let refusal = async {
         while let Some(response) = responses.message().await? {
             if response.compact_revision() > 0 {
@@ -226,9 +227,14 @@ mod tests {
 
     #[test]
     fn progress_is_trusted_where_etcd_was_mended() {
-        for (version, safe) in
-            [("3.4.23", false), ("3.4.31", true), ("3.5.12", false), ("3.5.13", true), ("3.6.0", true), ("3.3.9", false)]
-        {
+        for (version, safe) in [
+            ("3.4.23", false),
+            ("3.4.31", true),
+            ("3.5.12", false),
+            ("3.5.13", true),
+            ("3.6.0", true),
+            ("3.3.9", false),
+        ] {
             assert_eq!(has_safe_progress(version), safe, "{version}");
         }
     }

@@ -1,4 +1,5 @@
 //! What the store's tests share: an etcd of their own, and words to write and watch with.
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
