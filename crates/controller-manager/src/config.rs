@@ -25,7 +25,7 @@ pub struct Config {
     pub ca_cert: PathBuf,
     /// The cluster CA's key (PEM). Read when needed.
     pub ca_key: PathBuf,
-    /// The CA certificate that every namespace publishes in `kube-root-ca.crt`.
+    /// The CA certificate that every namespace publishes in `kube-root-ca.crt`; empty means the one in `ca_cert`.
     pub root_ca_pem: String,
     /// How long a signed certificate is valid.
     pub certificate_validity: Duration,

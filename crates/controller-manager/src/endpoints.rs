@@ -193,7 +193,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
             groups.entry(members).or_default().push(EndpointPort {
                 name: port.name.clone().filter(|name| !name.is_empty()),
                 port: number,
-                protocol: port.protocol.clone(),
+                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
                 app_protocol: port.app_protocol.clone(),
             });
         }

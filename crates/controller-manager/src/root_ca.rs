@@ -73,7 +73,8 @@ impl Controller {
         let Some(object) = self.namespaces.get(None, namespace) else { return Ok(Outcome::Done) };
         let current = self.root_cas.get(Some(namespace), NAME);
         let path = rest::path::<ConfigMap>(Some(namespace));
-        let written = match plan(&object, current.as_deref(), &self.config.root_ca_pem) {
+        let pem = self.certificate().await?;
+        let written = match plan(&object, current.as_deref(), &pem) {
             None => return Ok(Outcome::Done),
             Some(Action::Create(map)) => self.rest.create(&path, rest::encode(&map)).await,
             Some(Action::Update(map)) => self.rest.replace(&path, NAME, None, rest::encode(&map)).await,
@@ -84,6 +85,16 @@ impl Controller {
             other => drop(other?),
         }
         Ok(Outcome::Done)
+    }
+
+    /// The certificate to publish.
+    async fn certificate(&self) -> Result<String, Error> {
+        let Config { root_ca_pem, ca_cert, .. } = &*self.config;
+        if !root_ca_pem.is_empty() {
+            return Ok(root_ca_pem.clone());
+        }
+        let unreadable = |error| format!("cannot read {}: {error}", ca_cert.display());
+        tokio::fs::read_to_string(ca_cert).await.map_err(|error| Error::Service(unreadable(error).into()))
     }
 }
 

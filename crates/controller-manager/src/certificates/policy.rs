@@ -133,10 +133,14 @@ mod tests {
     use super::*;
 
     type Change = fn(&mut CertificateSigningRequest);
+    type ChangeRequest = fn(&mut rcgen::CertificateParams);
+    type Check = fn(&Verdict) -> bool;
+    type Names = &'static [&'static str];
+    type Addresses = &'static [[u8; 4]];
 
     #[test]
     fn client_certificates_go_to_nodes_and_those_who_join() {
-        let cases: &[(&str, Change, fn(&Verdict) -> bool)] = &[
+        let cases: &[(&str, Change, Check)] = &[
             ("one who joins", |_| (), |v| matches!(v, Verdict::Entitled(_))),
             (
                 "the node itself",
@@ -175,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_client_certificate_names_a_node_and_nothing_else() {
-        let cases: &[(&str, fn(&mut rcgen::CertificateParams))] = &[
+        let cases: &[(&str, ChangeRequest)] = &[
             ("another organization", |p| p.distinguished_name.push(DnType::OrganizationName, "system:masters")),
             ("another common name", |p| p.distinguished_name.push(DnType::CommonName, "admin")),
             ("a node without name", |p| p.distinguished_name.push(DnType::CommonName, "system:node:")),
@@ -190,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_serving_certificate_names_the_node_and_its_addresses_only() {
-        let cases: &[(&str, &[&str], &[[u8; 4]], bool)] = &[
+        let cases: &[(&str, Names, Addresses, bool)] = &[
             ("its name and address", &["box1"], &[[192, 168, 0, 7]], true),
             ("loopback", &["localhost"], &[[127, 0, 0, 1]], true),
             ("another's name", &["box2"], &[], false),

@@ -117,7 +117,7 @@ impl<'a> Placement<'a> {
                 continue;
             }
             let new = slice(service, group, old.metadata.clone(), kept);
-            if new != *old {
+            if differs(&new, old) {
                 rest.push(Action::Update(new));
             }
         }
@@ -128,6 +128,11 @@ impl<'a> Placement<'a> {
             creations.push(slice(service, group, new_metadata(service), Vec::new()));
         }
     }
+}
+
+/// Whether a slice of the same group must be written. Spellings of the ports that mean the same do not count.
+fn differs(new: &EndpointSlice, old: &EndpointSlice) -> bool {
+    new.endpoints != old.endpoints || new.metadata != old.metadata
 }
 
 fn new_metadata(service: &Service) -> ObjectMeta {
