@@ -49,6 +49,7 @@ impl<K> Change<K> {
 
 type KeysOf<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+type Transform<K> = Box<dyn Fn(&mut K) + Send + Sync>;
 
 struct Index<K> {
     name: &'static str,
@@ -71,6 +72,7 @@ pub struct Informer<K> {
     api: Api<K>,
     config: watcher::Config,
     handlers: Vec<Handler<K>>,
+    transform: Option<Transform<K>>,
     shared: Arc<Shared<K>>,
 }
 
@@ -93,7 +95,7 @@ where
     pub fn new(api: Api<K>, config: watcher::Config) -> Informer<K> {
         let state = RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() });
         let shared = Arc::new(Shared { state, synced: watch::Sender::new(false) });
-        Informer { api, config, handlers: Vec::new(), shared }
+        Informer { api, config, handlers: Vec::new(), transform: None, shared }
     }
 
     /// Adds an index: `keys` gives the values under which [`Lister::by_index`] finds an object. Call before `run`.
@@ -106,6 +108,12 @@ where
     /// `run`.
     pub fn on_change(&mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         self.handlers.push(Box::new(handler));
+    }
+
+    /// Changes every object before it is kept, to drop what nobody here reads. Names and versions must stay. Call
+    /// before `run`.
+    pub fn transform(&mut self, transform: impl Fn(&mut K) + Send + Sync + 'static) {
+        self.transform = Some(Box::new(transform));
     }
 
     /// A read handle; valid before and after `run`.
@@ -137,15 +145,22 @@ where
         match event {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(object) => {
-                listed.insert(key_of(&object), Arc::new(object));
+                listed.insert(key_of(&object), self.kept(object));
             }
             watcher::Event::InitDone => {
                 self.replace(std::mem::take(listed));
                 self.shared.synced.send_replace(true);
             }
-            watcher::Event::Apply(object) => self.apply(key_of(&object), Some(Arc::new(object))),
+            watcher::Event::Apply(object) => self.apply(key_of(&object), Some(self.kept(object))),
             watcher::Event::Delete(object) => self.apply(key_of(&object), None),
         }
+    }
+
+    fn kept(&self, mut object: K) -> Arc<K> {
+        if let Some(transform) = &self.transform {
+            transform(&mut object);
+        }
+        Arc::new(object)
     }
 
     fn replace(&self, listed: HashMap<Key, Arc<K>>) {
@@ -327,5 +342,13 @@ mod tests {
         feed(&informer, vec![Delete(config_map("a", "3", "y"))]);
         assert!(lister.by_index("team", "y").is_empty() && lister.is_empty());
         assert_eq!(*told.lock(), ["added a", "updated a", "deleted a"]);
+    }
+
+    #[tokio::test]
+    async fn what_the_transform_drops_is_not_kept() {
+        let (mut informer, _) = informer();
+        informer.transform(|map| map.metadata.labels = None);
+        feed(&informer, vec![watcher::Event::Apply(config_map("a", "1", "x"))]);
+        assert_eq!(informer.lister().get(Some("default"), "a").unwrap().metadata.labels, None);
     }
 }
