@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::bind;
 use crate::cluster::{Cluster, Step};
-use crate::node::NodeSpec;
+use crate::node::{self, NodeSpec};
 use crate::pod::{self, PodInfo, Uid};
 use crate::schedule::{Decision, Unschedulable};
 
@@ -84,6 +84,7 @@ pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
 fn watch_nodes(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<Node> {
     let mut informer = Informer::new(Api::<Node>::all(client.clone()), watcher::Config::default());
     let (lister, shared) = (informer.lister(), shared.clone());
+    informer.transform(node::trim);
     informer.on_change(move |change| match change {
         Change::Added(node) | Change::Updated { new: node, .. } => {
             let node = NodeSpec::of(node);
@@ -102,6 +103,7 @@ fn watch_pods(client: &kube::Client, scheduler_name: &str, shared: &Arc<Shared>,
     let config = watcher::Config::default().fields(LIVING_PODS);
     let mut informer = Informer::new(Api::<Pod>::all(client.clone()), config);
     let (lister, shared, scheduler_name) = (informer.lister(), shared.clone(), scheduler_name.to_owned());
+    informer.transform(pod::trim);
     informer.on_change(move |change| match change {
         Change::Deleted(pod) => shared.tell(|cluster| cluster.pod_gone(uid_of(pod))),
         Change::Added(pod) | Change::Updated { new: pod, .. } => {

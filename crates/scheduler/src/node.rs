@@ -82,6 +82,15 @@ impl NodeSpec {
     }
 }
 
+/// Drops the bulk of a node that no decision looks at.
+pub fn trim(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+}
+
 impl Usage {
     /// A pod comes.
     pub fn add(&mut self, pod: &Demand) {

@@ -89,6 +89,24 @@ pub fn observe(pod: &Pod, scheduler_name: &str) -> Observed {
     Observed::Waiting(PodInfo::of(pod))
 }
 
+/// Drops the bulk of a pod that no decision looks at, so that the cache stays small.
+pub fn trim(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+    pod.metadata.labels = None;
+    let Some(spec) = &mut pod.spec else { return };
+    spec.volumes = None;
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        *container = Container {
+            name: std::mem::take(&mut container.name),
+            ports: container.ports.take(),
+            resources: container.resources.take(),
+            restart_policy: container.restart_policy.take(),
+            ..Container::default()
+        };
+    }
+}
+
 /// Whether the pod is being deleted and all its containers have ended already.
 fn has_ended(pod: &Pod) -> bool {
     let containers = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
@@ -265,6 +283,27 @@ mod tests {
         assert_eq!((pod.demand.requests.milli_cpu, pod.demand.requests.memory), (250, 1 << 30));
         assert_eq!((pod.demand.scoring_milli_cpu, pod.demand.scoring_memory), (350, (1 << 30) + (200 << 20)));
         assert_eq!(pod.demand.requests.scalars["example.com/gpu"], 2);
+    }
+
+    #[test]
+    fn a_trimmed_pod_demands_the_same() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}, "ownerReferences":
+                [{"apiVersion": "v1", "kind": "ReplicationController", "name": "rc", "uid": "rc", "controller": true}]},
+            "spec": {
+                "nodeSelector": {"disk": "ssd"}, "priority": 3, "tolerations": [{"operator": "Exists"}],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "initContainers": [{"name": "i", "image": "x", "restartPolicy": "Always",
+                    "resources": {"requests": {"cpu": "1", "example.com/gpu": "1"}}}],
+                "containers": [{"name": "c", "image": "x", "env": [{"name": "A", "value": "b"}],
+                    "ports": [{"containerPort": 80, "hostPort": 80}], "resources": {"requests": {"memory": "1Gi"}}}],
+            },
+        }))
+        .unwrap();
+        let whole = PodInfo::of(&pod).demand;
+        trim(&mut pod);
+        assert_eq!(PodInfo::of(&pod).demand, whole);
+        assert_eq!(pod.spec.unwrap().containers[0].image, None);
     }
 
     #[test]

@@ -154,7 +154,8 @@ fn assert_legal(node: &Value, pods: &[&Value]) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However many pods come, none is put where a filter forbids it, and nothing is given twice.
+    /// However many pods come, none is put where a rule forbids it, nothing is given twice, and none is refused
+    /// that fits somewhere.
     #[test]
     fn no_decision_breaks_a_rule(
         nodes in prop::collection::vec(any_node(), 1..6),
@@ -169,9 +170,15 @@ proptest! {
         let mut placed: Vec<Vec<&Value>> = vec![Vec::new(); nodes.len()];
         for (position, change) in pods.iter().enumerate() {
             let pod = pod(&position.to_string(), change.clone());
-            if let Ok(decision) = schedule(&pod, &snapshot, &mut rng) {
-                placed[decision.node.parse::<usize>().unwrap()].push(change);
-                snapshot.assume(pod.into(), &decision.node);
+            match schedule(&pod, &snapshot, &mut rng) {
+                Ok(decision) => {
+                    placed[decision.node.parse::<usize>().unwrap()].push(change);
+                    snapshot.assume(pod.into(), &decision.node);
+                }
+                Err(_) => for (node, pods) in nodes.iter().zip(&placed) {
+                    let with = [pods.as_slice(), &[change]].concat();
+                    prop_assert!(assert_legal(node, &with).is_err(), "refused although it fits");
+                },
             }
         }
         for (node, pods) in nodes.iter().zip(&placed) {
