@@ -7,10 +7,16 @@ use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
+use super::rules;
 use crate::Resource;
+use crate::field::{ErrorList, Path, invalid};
 use crate::kinds::{KindInfo, NAME, Scope, column, wide};
 use crate::names::NameRule;
 use crate::printing::since;
+
+/// How long the words and the sentence of an event may be.
+const MAX_WORD: usize = 128;
+const MAX_MESSAGE: usize = 1024;
 
 impl Resource for Event {
     const INFO: KindInfo = KindInfo {
@@ -50,6 +56,20 @@ impl Resource for Event {
         ],
         name_rule: NameRule::PathSegment,
     };
+
+    fn validate(&self, errors: &mut ErrorList) {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or("");
+        let involved = self.involved_object.namespace.as_deref().unwrap_or("");
+        // Events about objects without a namespace live in the default one.
+        let fits = if involved.is_empty() { matches!(namespace, "" | "default") } else { namespace == involved };
+        if !fits {
+            let path = Path::new("involvedObject").child("namespace");
+            errors.push(invalid(&path, involved, "does not match event.namespace"));
+        }
+        if self.event_time.is_some() {
+            modern(self, errors);
+        }
+    }
 
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
         let text = |value: &'_ Option<String>| Cow::Owned(value.clone().unwrap_or_default());
@@ -117,5 +137,74 @@ fn last_seen(event: &Event, now: Timestamp) -> String {
     match in_series.as_ref().or(event.last_timestamp.as_ref()) {
         Some(last) => since(Some(last), now),
         None => first_seen(event, now),
+    }
+}
+
+/// What events must say that know when they happened to the microsecond (`events.k8s.io`).
+fn modern(event: &Event, errors: &mut ErrorList) {
+    let component = Path::new("reportingComponent");
+    if rules::given(event.reporting_component.as_deref().unwrap_or(""), &component, errors) {
+        rules::label_key(event.reporting_component.as_deref().unwrap_or(""), &component, errors);
+    }
+    let words = [
+        (&event.reporting_instance, "reportingInstance"),
+        (&event.action, "action"),
+        (&event.reason, "reason"),
+    ];
+    for (word, field) in words {
+        let (word, path) = (word.as_deref().unwrap_or(""), Path::new(field));
+        rules::given(word, &path, errors);
+        at_most(word, MAX_WORD, &path, errors);
+    }
+    at_most(event.message.as_deref().unwrap_or(""), MAX_MESSAGE, &Path::new("message"), errors);
+}
+
+fn at_most(text: &str, max: usize, path: &Path, errors: &mut ErrorList) {
+    if text.len() > max {
+        errors.push(invalid(path, "", &format!("can have at most {max} characters")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Object;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    fn about(namespace: &str, involved: &str) -> Event {
+        let mut event = Event::default();
+        event.metadata.namespace = Some(namespace.into());
+        event.involved_object.namespace = Some(involved.into());
+        event.involved_object.kind = Some("Pod".into());
+        event.involved_object.name = Some("web".into());
+        event
+    }
+
+    #[test]
+    fn events_live_beside_their_objects() {
+        for (namespace, involved, is_fine) in
+            [("web", "web", true), ("default", "", true), ("web", "", false), ("web", "db", false)]
+        {
+            let errors = Object::validate(&about(namespace, involved));
+            assert_eq!(errors.is_empty(), is_fine, "{namespace} about {involved}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn modern_events_say_who_did_what() {
+        let event = Event { event_time: Some(MicroTime(Timestamp::UNIX_EPOCH)), ..about("web", "web") };
+        let fields: Vec<String> = Object::validate(&event).iter().map(|e| e.field.to_string()).collect();
+        assert_eq!(fields, ["reportingComponent", "reportingInstance", "action", "reason"]);
+    }
+
+    #[test]
+    fn cells_tell_when_it_was_last_seen() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut event = about("web", "web");
+        event.first_timestamp = Some(Time(at(0)));
+        event.last_timestamp = Some(Time(at(50)));
+        event.count = Some(3);
+        let cells = Object::cells(&event, at(60));
+        assert_eq!((&cells[0], &cells[3], &cells[7], &cells[8]), (&json!("10s"), &json!("pod/web"), &json!("60s"), &json!(3)));
     }
 }

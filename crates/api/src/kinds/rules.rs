@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -122,6 +123,24 @@ pub(super) fn port_number_or_name(port: &IntOrString, path: &Path, errors: &mut 
 /// An IP address.
 pub(super) fn ip(value: &str, path: &Path, errors: &mut ErrorList) {
     all(names::is_ip(value), value, path, errors);
+}
+
+/// An address that others can send to: not this host, not this link (`ValidateNonSpecialIP`).
+pub(super) fn sendable_ip(value: &str, path: &Path, errors: &mut ErrorList) {
+    let before = errors.len();
+    ip(value, path, errors);
+    let (Ok(address), true) = (value.parse::<IpAddr>(), errors.len() == before) else { return };
+    let (link_local, link_multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    let refusals = [
+        (address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (link_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ];
+    errors.extend(refusals.into_iter().filter(|(is, _)| *is).map(|(_, detail)| invalid(path, value, detail)));
 }
 
 /// No element of the path is `..`.

@@ -1,6 +1,10 @@
 //! Node: a box that runs pods.
 
+//!
+//! A node is born with the status its kubelet gives it; afterwards spec and status are written apart.
+
 mod printing;
+mod validation;
 
 use std::borrow::Cow;
 
@@ -9,8 +13,10 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::Value;
 
 use crate::Resource;
+use crate::field::ErrorList;
 use crate::kinds::{KindInfo, Scope, Subresource};
 use crate::names::NameRule;
+use crate::quantity::canonicalize;
 
 impl Resource for Node {
     const INFO: KindInfo = KindInfo {
@@ -27,6 +33,40 @@ impl Resource for Node {
         selectable_fields: &["spec.unschedulable"],
         name_rule: NameRule::Dns1123Subdomain,
     };
+
+    fn set_defaults(&mut self) {
+        if let Some(status) = self.status.as_mut() {
+            let amounts = status.capacity.iter_mut().chain(&mut status.allocatable).flat_map(|m| m.values_mut());
+            amounts.for_each(canonicalize);
+            if status.allocatable.is_none() {
+                status.allocatable.clone_from(&status.capacity);
+            }
+        }
+        if let Some(spec) = self.spec.as_mut() {
+            let cidr = spec.pod_cidr.clone().filter(|c| !c.is_empty());
+            match (cidr, spec.pod_cidrs.as_ref().and_then(|c| c.first()).cloned()) {
+                (Some(cidr), None) => spec.pod_cidrs = Some(vec![cidr]),
+                (None, first) => spec.pod_cidr = first,
+                _ => {}
+            }
+        }
+    }
+
+    fn prepare_update(&mut self, old: &Self) {
+        self.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, errors: &mut ErrorList) {
+        validation::node(self, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut ErrorList) {
+        validation::update(self, old, errors);
+    }
 
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
         let unschedulable = self.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);

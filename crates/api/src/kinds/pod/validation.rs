@@ -24,6 +24,7 @@ use crate::metadata::{validate_annotations, validate_labels};
 use crate::names;
 use crate::well_known::ANNOTATION_CONFIG_MIRROR;
 
+pub(in crate::kinds) use scheduling::TAINT_EFFECTS;
 pub(super) use scheduling::added_only;
 
 /// Whether pods may restart their containers.
