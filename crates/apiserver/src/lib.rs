@@ -1,1 +1,60 @@
-//! placeholder
+//! The API server: Kubernetes on the wire, over a [`store::Store`].
+//!
+//! ```text
+//!  TLS / in process ─▶ route ─▶ authn ─▶ authz ─▶ verbs ──writes──▶ store
+//!                                                   ▲                 │ one watch
+//!                                                   └────reads──── cache ◀┘
+//! ```
+//!
+//! In reading order:
+//! - [`Config`], [`User`], [`ApiServer`]: what others use.
+//! - `route`, `request`, `query`, `negotiate`: what a request asks for, and in which form.
+//! - `authn`, `authz`, `admission`: who may do it, and what every write must satisfy.
+//! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
+//!   what lies below objects.
+//! - `storage`, `allocators`, `leases`: writes as transactions of the store.
+//! - `cache`: the watch cache, from which everything is read.
+//! - `status`, `respond`, `table`, `discovery`, `openapi`, `health`, `metrics`: answers.
+//! - `pki`, `serve`: certificates and HTTPS.
+//! - `bootstrap`, `compaction`: what the server does on its own account.
+//!
+//! It knows no kind but through `api::kinds`, apart from the few whose writes touch more than themselves (Service,
+//! Namespace, Pod, CertificateSigningRequest). It runs no controllers.
+
+mod admission;
+mod allocators;
+mod authn;
+mod authz;
+mod body;
+mod bootstrap;
+mod cache;
+mod call;
+mod compaction;
+mod config;
+mod discovery;
+mod error;
+mod health;
+mod inflight;
+mod leases;
+mod metadata;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod pki;
+mod query;
+mod request;
+mod respond;
+mod route;
+mod serve;
+mod server;
+mod status;
+mod storage;
+mod subresources;
+mod table;
+mod user;
+mod verbs;
+
+pub use config::Config;
+pub use error::Error;
+pub use server::ApiServer;
+pub use user::User;

@@ -1,0 +1,61 @@
+//! What a node may do: read what it needs to run its pods, and write about itself and them.
+//!
+//! Compare upstream's Node authorizer (`plugin/pkg/auth/authorizer/node`) and NodeRestriction.
+
+use std::sync::Arc;
+
+use api::Subresource;
+use api::well_known::NAMESPACE_NODE_LEASE;
+
+use super::bootstrap::{exact_field, named, owns_request};
+use super::references;
+use crate::query::Query;
+use crate::request::{RequestInfo, Verb};
+use crate::server::Shared;
+use crate::status::ApiError;
+use crate::user::User;
+
+pub(super) async fn allows(
+    shared: &Arc<Shared>,
+    user: &User,
+    node: &str,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<bool, ApiError> {
+    use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
+    let reads = matches!(info.verb, Get | List | Watch);
+    let is_own = info.name.as_deref() == Some(node);
+    let kind = info.kind.info;
+    let allowed = match (kind.group, kind.plural, info.verb, info.subresource) {
+        ("", "nodes" | "services" | "endpoints", _, None) if reads => true,
+        ("discovery.k8s.io", "endpointslices", _, None) if reads => true,
+        // The name of a new object is in its body: NodeRestriction looks there, see `admission`.
+        ("", "nodes", Create, None) => true,
+        ("", "nodes", Update | Patch, None | Some(Subresource::Status)) => is_own,
+        ("coordination.k8s.io", "leases", Get | Create | Update | Patch | Delete, None) => {
+            info.namespace.as_deref() == Some(NAMESPACE_NODE_LEASE) && (is_own || info.verb == Create)
+        }
+        ("" | "events.k8s.io", "events", Create | Update | Patch, None) => true,
+        ("", "pods", Create, None) => true,
+        ("", "pods", Get | Delete, None) => runs(shared, info, node),
+        ("", "pods", List | Watch, None) => exact_field(query, "spec.nodeName").as_deref() == Some(node),
+        ("", "pods", Update | Patch, Some(Subresource::Status)) => runs(shared, info, node),
+        ("", "secrets" | "configmaps", _, None) if reads => references::needs(shared, node, info, query),
+        ("", "namespaces", Get, None) => true,
+        ("certificates.k8s.io", "certificatesigningrequests", Create, None) => true,
+        ("certificates.k8s.io", "certificatesigningrequests", Get | List | Watch, None) => {
+            named(info, query).is_some() && owns_request(shared, user, info, query).await?
+        }
+        _ => false,
+    };
+    Ok(allowed)
+}
+
+/// Whether the pod of the request is bound to the node. A node acts only on pods it has heard of through this very
+/// cache, so what the cache says is fresh enough.
+fn runs(shared: &Shared, info: &RequestInfo, node: &str) -> bool {
+    let key = info.key();
+    let on_node = shared.cache.of(info.kind).with_indexed_value(node);
+    // A pod that is gone is for the verb to say so.
+    shared.cache.of(info.kind).get(&key).is_none() || on_node.iter().any(|e| *e.key == *key)
+}

@@ -1,0 +1,65 @@
+//! Which Secrets and ConfigMaps the pods of a node need.
+
+use serde_json::Value;
+
+use super::bootstrap::named;
+use crate::query::Query;
+use crate::request::RequestInfo;
+use crate::server::Shared;
+
+/// Whether the one Secret or ConfigMap a request is about belongs to a pod of the node.
+pub(super) fn needs(shared: &Shared, node: &str, info: &RequestInfo, query: &Query) -> bool {
+    let (Some(name), Some(namespace)) = (named(info, query), info.namespace.as_deref()) else { return false };
+    let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return false };
+    let secrets = info.kind.info.plural == "secrets";
+    shared.cache.of(pods).with_indexed_value(node).iter().any(|entry| {
+        entry.namespace(pods.info) == Some(namespace)
+            && serde_json::from_slice(entry.json()).is_ok_and(|pod: Value| refers(&pod["spec"], secrets, &name))
+    })
+}
+
+/// Whether a pod's spec names the Secret or ConfigMap.
+fn refers(spec: &Value, secret: bool, name: &str) -> bool {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let is = |value: &Value| value.as_str() == Some(name);
+    let (volume, key_ref, env_from) = match secret {
+        true => ("secret", "secretKeyRef", "secretRef"),
+        false => ("configMap", "configMapKeyRef", "configMapRef"),
+    };
+    let in_volumes = list(&spec["volumes"]).iter().any(|v| {
+        is(&v[volume]["secretName"])
+            || is(&v[volume]["name"])
+            || list(&v["projected"]["sources"]).iter().any(|s| is(&s[volume]["name"]))
+    });
+    let in_containers = ["containers", "initContainers", "ephemeralContainers"].iter().any(|containers| {
+        list(&spec[*containers]).iter().any(|c| {
+            list(&c["env"]).iter().any(|e| is(&e["valueFrom"][key_ref]["name"]))
+                || list(&c["envFrom"]).iter().any(|e| is(&e[env_from]["name"]))
+        })
+    });
+    in_volumes || in_containers || (secret && list(&spec["imagePullSecrets"]).iter().any(|s| is(&s["name"])))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_way_a_pod_names_a_secret_or_config_map_counts() {
+        let cases = [
+            (true, json!({"volumes": [{"secret": {"secretName": "x"}}]})),
+            (true, json!({"volumes": [{"projected": {"sources": [{"secret": {"name": "x"}}]}}]})),
+            (true, json!({"containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "x"}}}]}]})),
+            (true, json!({"initContainers": [{"envFrom": [{"secretRef": {"name": "x"}}]}]})),
+            (true, json!({"imagePullSecrets": [{"name": "x"}]})),
+            (false, json!({"volumes": [{"configMap": {"name": "x"}}]})),
+            (false, json!({"containers": [{"envFrom": [{"configMapRef": {"name": "x"}}]}]})),
+        ];
+        for (secret, spec) in cases {
+            assert!(refers(&spec, secret, "x"), "{spec}");
+            assert!(!refers(&spec, !secret, "x") && !refers(&spec, secret, "y"), "{spec}");
+        }
+    }
+}

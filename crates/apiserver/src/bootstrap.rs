@@ -1,0 +1,114 @@
+//! The objects every cluster has: system namespaces, and the `kubernetes` service with this server as its endpoint.
+
+use std::sync::Arc;
+
+use api::Kind;
+use api::well_known::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC, NAMESPACE_SYSTEM};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::server::Shared;
+use crate::status::{ApiError, Subject};
+use crate::storage::Write;
+use crate::user::User;
+
+/// Creates what is missing and corrects the endpoint.
+pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Error> {
+    let namespaces = ["default", NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
+    let objects = namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    futures::future::try_join_all(objects.iter().map(|object| ensure(shared, object))).await?;
+    let service = kubernetes_service(shared);
+    let (endpoints, slice) = (kubernetes_endpoints(shared), kubernetes_slice(shared));
+    futures::try_join!(ensure(shared, &service), keep(shared, &endpoints), keep(shared, &slice))?;
+    Ok(())
+}
+
+fn kubernetes_service(shared: &Shared) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": shared.config.kubernetes_service_ip().to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": shared.config.secure_port}],
+        },
+    })
+}
+
+fn kubernetes_endpoints(shared: &Shared) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            // The slice beside it is made here too: nobody needs to mirror it.
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": shared.config.advertise_address.to_string()}],
+            "ports": [{"name": "https", "port": shared.config.secure_port, "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn kubernetes_slice(shared: &Shared) -> Value {
+    let address = shared.config.advertise_address;
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {LABEL_SERVICE_NAME: "kubernetes", LABEL_MANAGED_BY: "apiserver"},
+        },
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": shared.config.secure_port, "protocol": "TCP"}],
+    })
+}
+
+fn user() -> Arc<User> {
+    Arc::new(User::master("system:apiserver"))
+}
+
+/// The row of the table, namespace, name and key of an object made here.
+fn place(object: &Value) -> Option<(&'static Kind, Option<&str>, Subject, String)> {
+    let kind = api::kinds::by_kind(object["apiVersion"].as_str()?, object["kind"].as_str()?)?;
+    let (namespace, name) = (object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str()?);
+    Some((kind, namespace, Subject::new(kind.info, name), kind.info.registry_key(namespace, name)))
+}
+
+fn failed(object: &Value, reason: impl std::fmt::Display) -> Error {
+    Error::Bootstrap { what: format!("{} {}", object["kind"], object["metadata"]["name"]), reason: reason.to_string() }
+}
+
+/// Creates an object unless it is there.
+async fn ensure(shared: &Arc<Shared>, object: &Value) -> Result<(), Error> {
+    let (kind, namespace, _, key) = place(object).ok_or_else(|| failed(object, "the kind is not served"))?;
+    if shared.cache.of(kind).get(&key).is_some() {
+        return Ok(());
+    }
+    let decoded = (kind.decode)(object.to_string().as_bytes()).map_err(|e| failed(object, e))?.object;
+    match shared.create(&user(), kind, namespace, decoded, false).await {
+        Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(failed(object, error)),
+    }
+}
+
+/// Creates an object, or makes all but its metadata what it should be.
+async fn keep(shared: &Arc<Shared>, object: &Value) -> Result<(), Error> {
+    ensure(shared, object).await?;
+    let (kind, _, subject, key) = place(object).ok_or_else(|| failed(object, "the kind is not served"))?;
+    let outcome = shared
+        .modify(kind, &subject, &key, false, |current, _| {
+            let mut wanted = object.clone();
+            let have: Value = serde_json::from_slice(&current.json).map_err(|e| ApiError::Internal(e.to_string()))?;
+            wanted["metadata"] = have["metadata"].clone();
+            let decoded = (kind.decode)(wanted.to_string().as_bytes());
+            let mut object = decoded.map_err(|e| ApiError::Internal(e.to_string()))?.object;
+            object.metadata_mut().resource_version = None;
+            object.set_defaults();
+            Ok(Write::Put(object, Vec::new()))
+        })
+        .await;
+    outcome.map(|_| ()).map_err(|error| failed(object, error))
+}

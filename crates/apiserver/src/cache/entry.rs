@@ -1,0 +1,203 @@
+//! One version of one object as the cache holds it: bytes ready to send, and what selectors look at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Kind, KindInfo, Scope};
+use bytes::Bytes;
+use store::Revision;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Change {
+    /// The start of a watch event of this type, up to the object.
+    pub(crate) const fn prefix(self) -> &'static [u8] {
+        match self {
+            Change::Added => br#"{"type":"ADDED","object":"#,
+            Change::Modified => br#"{"type":"MODIFIED","object":"#,
+            Change::Deleted => br#"{"type":"DELETED","object":"#,
+        }
+    }
+}
+
+/// The end of every watch event.
+pub(crate) const FRAME_END: &[u8] = b"}\n";
+
+/// What selectors look at.
+#[derive(Debug, Default)]
+pub(crate) struct Selectable {
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// In the order of `KindInfo::selectable_fields`.
+    pub(crate) fields: Box<[Box<str>]>,
+}
+
+/// An object at a revision. The JSON is a slice of the watch frame it was first sent in.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Arc<str>,
+    pub(crate) revision: Revision,
+    pub(crate) create_revision: Revision,
+    pub(crate) select: Arc<Selectable>,
+    /// The change the frame tells.
+    change: Change,
+    frame: Bytes,
+}
+
+impl Entry {
+    /// The object as JSON, with its resourceVersion.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.frame[self.change.prefix().len()..self.frame.len() - FRAME_END.len()]
+    }
+
+    /// The same, sharing the memory.
+    pub(crate) fn json_bytes(&self) -> Bytes {
+        self.frame.slice(self.change.prefix().len()..self.frame.len() - FRAME_END.len())
+    }
+
+    /// The watch event that tells `change`; shared when it is the one the entry was made for.
+    pub(crate) fn frame(&self, change: Change) -> Bytes {
+        if change == self.change {
+            self.frame.clone()
+        } else {
+            [change.prefix(), self.json(), FRAME_END].concat().into()
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn size(&self) -> usize {
+        self.frame.len()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or("")
+    }
+
+    pub(crate) fn namespace(&self, info: &KindInfo) -> Option<&str> {
+        match info.scope {
+            Scope::Cluster => None,
+            Scope::Namespaced => self.key.rsplit('/').nth(1),
+        }
+    }
+
+    /// Decodes a stored value of `kind` and makes its frame.
+    pub(crate) fn new(
+        kind: &'static Kind,
+        key: Arc<str>,
+        value: &[u8],
+        (create_revision, revision): (Revision, Revision),
+        change: Change,
+    ) -> Result<Entry, api::decode::DecodeError> {
+        let object = (kind.decode)(value)?.object;
+        let fields = object.selectable_fields().into_iter().map(|f| f.into_owned().into_boxed_str()).collect();
+        let select = Arc::new(Selectable { labels: object.metadata().labels.clone(), fields });
+        let prefix = kind.info.metadata_prefix();
+        let frame = match value.strip_prefix(prefix.as_bytes()) {
+            Some(rest) => frame(change, prefix.as_bytes(), rest, revision),
+            // Written by someone else in another key order: bring it into ours.
+            None => {
+                let canonical = object.encode();
+                let rest = canonical.strip_prefix(prefix.as_bytes()).unwrap_or(b"}}");
+                frame(change, prefix.as_bytes(), rest, revision)
+            }
+        };
+        Ok(Entry { key, revision, create_revision, select, change, frame })
+    }
+
+    /// This object's end: the last version, with the revision of the deletion.
+    pub(crate) fn deleted(&self, kind: &'static Kind, revision: Revision) -> Entry {
+        let prefix = kind.info.metadata_prefix();
+        let rest = &self.json()[prefix.len()..];
+        // Skip `"resourceVersion":"N"` and the comma, if more follows.
+        let version = resource_version(self.revision);
+        let rest = rest.strip_prefix(version.as_bytes()).unwrap_or(rest);
+        let rest = rest.strip_prefix(b",").unwrap_or(rest);
+        Entry {
+            key: self.key.clone(),
+            revision,
+            create_revision: self.create_revision,
+            select: self.select.clone(),
+            change: Change::Deleted,
+            frame: frame(Change::Deleted, prefix.as_bytes(), rest, revision),
+        }
+    }
+}
+
+fn resource_version(revision: Revision) -> String {
+    format!(r#""resourceVersion":"{revision}""#)
+}
+
+/// `prefix` is everything up to the brace that opens metadata, `rest` what follows in an object without
+/// resourceVersion.
+fn frame(change: Change, prefix: &[u8], rest: &[u8], revision: Revision) -> Bytes {
+    let version = resource_version(revision);
+    let mut frame =
+        Vec::with_capacity(change.prefix().len() + prefix.len() + version.len() + 1 + rest.len() + FRAME_END.len());
+    frame.extend_from_slice(change.prefix());
+    splice(&mut frame, prefix, rest, &version);
+    frame.extend_from_slice(FRAME_END);
+    frame.into()
+}
+
+fn splice(out: &mut Vec<u8>, prefix: &[u8], rest: &[u8], version: &str) {
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(version.as_bytes());
+    if !rest.starts_with(b"}") {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+}
+
+/// An encoded object with its resourceVersion put in, as answers to writes carry it.
+pub(crate) fn encode_with_revision(info: &KindInfo, value: &[u8], revision: Revision) -> Bytes {
+    let prefix = info.metadata_prefix();
+    let rest = value.strip_prefix(prefix.as_bytes()).unwrap_or(b"}}");
+    let mut out = Vec::with_capacity(value.len() + 42);
+    splice(&mut out, prefix.as_bytes(), rest, &resource_version(revision));
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUE: &[u8] = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"n","labels":{"x":"y"}},"data":{"k":"v"}}"#;
+
+    fn kind() -> &'static Kind {
+        api::kinds::by_kind("v1", "ConfigMap").unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_its_value_with_the_resource_version() {
+        let entry = Entry::new(kind(), "/registry/configmaps/n/a".into(), VALUE, (3, 7), Change::Added).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(entry.json()).unwrap();
+        assert_eq!(json["metadata"]["resourceVersion"], "7");
+        assert_eq!(json["data"]["k"], "v");
+        assert_eq!((entry.name(), entry.namespace(kind().info)), ("a", Some("n")));
+        assert!(entry.frame(Change::Added).ends_with(b"}}}\n"));
+        assert!(entry.frame(Change::Modified).starts_with(br#"{"type":"MODIFIED","object":{"apiVersion":"v1""#));
+    }
+
+    #[test]
+    fn a_deletion_carries_its_own_revision_once() {
+        let entry = Entry::new(kind(), "/registry/configmaps/n/a".into(), VALUE, (3, 7), Change::Added).unwrap();
+        let deleted = entry.deleted(kind(), 9);
+        let text = String::from_utf8(deleted.frame(Change::Deleted).to_vec()).unwrap();
+        assert!(text.contains(r#""resourceVersion":"9","#) && !text.contains(r#""resourceVersion":"7""#), "{text}");
+    }
+
+    #[test]
+    fn values_in_another_key_order_are_brought_into_ours() {
+        let value = br#"{"kind":"ConfigMap","metadata":{"name":"a"},"apiVersion":"v1"}"#;
+        let entry = Entry::new(kind(), "/registry/configmaps/n/a".into(), value, (1, 1), Change::Added).unwrap();
+        assert_eq!(
+            std::str::from_utf8(entry.json()).unwrap(),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"1","name":"a"}}"#
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Which objects of a kind a request wants: namespace, labels, fields.
+
+use api::selector::{FieldSelector, Selector};
+use api::{KindInfo, Scope};
+
+use super::entry::Selectable;
+use crate::query::Query;
+use crate::status::ApiError;
+
+/// A request's selection.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    info: &'static KindInfo,
+    /// Keys of the kind, or of one namespace of it.
+    pub(crate) prefix: String,
+    pub(crate) labels: Selector,
+    pub(crate) fields: FieldSelector,
+}
+
+impl Filter {
+    /// Everything of a kind, or of one namespace of it.
+    pub(crate) fn all(info: &'static KindInfo, namespace: Option<&str>) -> Filter {
+        let mut prefix = info.registry_prefix();
+        if let Some(namespace) = namespace {
+            prefix.push_str(namespace);
+            prefix.push('/');
+        }
+        Filter { info, prefix, labels: Selector::default(), fields: FieldSelector::default() }
+    }
+
+    /// What `labelSelector` and `fieldSelector` of a query select.
+    pub(crate) fn parse(
+        info: &'static KindInfo,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        query: &Query,
+    ) -> Result<Filter, ApiError> {
+        let mut filter = Filter::all(info, namespace);
+        if let Some(text) = query.get("labelSelector") {
+            let bad = |e| ApiError::BadRequest(format!("unable to parse requirement: {e}"));
+            filter.labels = Selector::parse(text).map_err(bad)?;
+        }
+        let mut fields = query.get("fieldSelector").unwrap_or("").to_owned();
+        if let Some(name) = name {
+            // The old path form `watch/pods/name`.
+            fields = format!("metadata.name={name},{fields}");
+        }
+        filter.fields = FieldSelector::parse(&fields).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+        for requirement in filter.fields.requirements() {
+            filter.known_field(&requirement.field, &fields)?;
+        }
+        Ok(filter)
+    }
+
+    fn known_field(&self, field: &str, selector: &str) -> Result<(), ApiError> {
+        let known = match field {
+            "metadata.name" => true,
+            "metadata.namespace" => self.info.scope == Scope::Namespaced,
+            field => self.info.selectable_fields.contains(&field),
+        };
+        if known {
+            return Ok(());
+        }
+        Err(ApiError::BadRequest(format!(
+            "Unable to find {:?} that match label selector {:?}, field selector {selector:?}: field label not \
+             supported: {field}",
+            format!("{}, Resource={}", self.info.api_version(), self.info.plural),
+            self.labels.to_string(),
+        )))
+    }
+
+    /// The kind selected from.
+    pub(crate) fn info(&self) -> &'static KindInfo {
+        self.info
+    }
+
+    /// Whether it looks at nothing but the key.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The value `field` must have, if the selection demands exactly one.
+    pub(crate) fn exact(&self, field: &str) -> Option<&str> {
+        let mut requirements = self.fields.requirements().iter();
+        requirements.find(|r| r.equal && r.field == field).map(|r| r.value.as_str())
+    }
+
+    /// Whether the object under `key` is selected.
+    pub(crate) fn matches(&self, key: &str, object: &Selectable) -> bool {
+        key.starts_with(&self.prefix)
+            && (self.labels.is_empty() || self.labels.matches(object.labels.as_ref()))
+            && (self.fields.is_empty() || self.fields.matches(|field| self.value_of(field, key, object)))
+    }
+
+    fn value_of<'a>(&self, field: &str, key: &'a str, object: &'a Selectable) -> Option<&'a str> {
+        match field {
+            "metadata.name" => key.rsplit('/').next(),
+            "metadata.namespace" => key.rsplit('/').nth(1),
+            field => {
+                let index = self.info.selectable_fields.iter().position(|f| *f == field)?;
+                object.fields.get(index).map(|f| &**f)
+            }
+        }
+    }
+}

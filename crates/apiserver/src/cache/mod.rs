@@ -1,0 +1,71 @@
+//! The watch cache: the latest state of every kind and a bounded past, fed by one watch on the store.
+//!
+//! ```text
+//!  store ──one watch──▶ feeder ──by kind──▶ KindCache: latest state (GET, LIST) + ring of events (WATCH)
+//! ```
+//!
+//! An object is decoded once and encoded once, whoever reads it: a LIST joins slices, a watch event is a slice.
+//! Watchers are cursors into the ring; nothing is queued for them, and nobody waits for a slow one.
+//! Compare `k8s.io/apiserver/pkg/storage/cacher`.
+
+mod entry;
+mod feeder;
+mod filter;
+mod fresh;
+mod kind_cache;
+mod ring;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::{KINDS, Kind};
+use store::{Revision, Store};
+use tokio::sync::watch;
+
+pub(crate) use entry::{Change, Entry, encode_with_revision};
+pub(crate) use feeder::{load, run};
+pub(crate) use filter::Filter;
+pub(crate) use kind_cache::{Cursor, FellBehind, KindCache, Snapshot};
+pub(crate) use ring::CacheEvent;
+
+/// The cache of everything under `/registry/`.
+pub(crate) struct Cache {
+    store: Arc<dyn Store>,
+    by_plural: HashMap<&'static str, Arc<KindCache>>,
+    /// Every change up to this revision is in, for all kinds.
+    revision: watch::Sender<Revision>,
+    fresh: fresh::RevisionReads,
+}
+
+impl Cache {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Cache {
+        let mut by_plural = HashMap::new();
+        for kind in KINDS {
+            by_plural.entry(kind.info.plural).or_insert_with(|| Arc::new(KindCache::new(kind)));
+        }
+        Cache { store, by_plural, revision: watch::Sender::new(0), fresh: fresh::RevisionReads::default() }
+    }
+
+    /// The cache of one kind. Kinds that share a plural share their objects.
+    pub(crate) fn of(&self, kind: &Kind) -> &Arc<KindCache> {
+        self.by_plural.get(kind.info.plural).expect("there is a cache for every row of the table of kinds")
+    }
+
+    /// The cache whose keys `key` is one of.
+    fn of_key(&self, key: &str) -> Option<&Arc<KindCache>> {
+        let (plural, _) = key.strip_prefix(REGISTRY)?.split_once('/')?;
+        self.by_plural.get(plural)
+    }
+
+    /// The revision up to which everything is in.
+    pub(crate) fn revision(&self) -> Revision {
+        *self.revision.borrow()
+    }
+
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<KindCache>> {
+        self.by_plural.values()
+    }
+}
+
+/// Where objects live in the store.
+pub(crate) const REGISTRY: &str = "/registry/";

@@ -1,0 +1,47 @@
+//! One request on its way through the verbs.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::body;
+use crate::negotiate::Output;
+use crate::query::Query;
+use crate::request::RequestInfo;
+use crate::respond::{self, ApiResponse};
+use crate::server::Shared;
+use crate::status::ApiError;
+use crate::storage::Written;
+use crate::user::User;
+
+/// An authenticated and authorised request.
+pub(crate) struct Call {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) user: Arc<User>,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) output: Output,
+}
+
+impl Call {
+    /// The body as JSON.
+    pub(crate) async fn json_body(&self, body: Body) -> Result<Bytes, ApiError> {
+        let bytes = body::read(&self.headers, body).await?;
+        body::to_json(&self.headers, bytes)
+    }
+
+    /// The object the request names; its URL always names one where this is called.
+    pub(crate) fn name(&self) -> &str {
+        self.info.name.as_deref().unwrap_or("")
+    }
+
+    /// The answer to a write.
+    pub(crate) fn wrote(&self, code: StatusCode, written: Written, warnings: &[String]) -> ApiResponse {
+        let mut response = respond::object(code, self.info.kind, written.json, self.output);
+        respond::warn(&mut response, warnings);
+        response
+    }
+}

@@ -1,0 +1,66 @@
+//! What an API server is told at start.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+/// The flags of kube-apiserver that matter here, under their upstream names and with their upstream defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where certificates, keys, the join token and the admin's kubeconfig live.
+    pub data_dir: PathBuf,
+    /// The address the HTTPS listener binds to (part of the serving certificate).
+    pub bind_address: IpAddr,
+    /// The port clients reach the server at.
+    pub secure_port: u16,
+    /// The address other boxes reach the server at.
+    pub advertise_address: IpAddr,
+    /// Where service addresses come from.
+    pub service_cluster_ip_range: Ipv4Net,
+    /// Where node ports come from.
+    pub service_node_port_range: RangeInclusive<u16>,
+    /// A static token file: lines `token,user,uid,"group,group"`.
+    pub token_auth_file: Option<PathBuf>,
+    /// The DNS suffix of services.
+    pub cluster_domain: String,
+    /// Reported by `/version`.
+    pub git_version: String,
+    /// How long Events are kept.
+    pub event_ttl: Duration,
+    /// How long history is kept in the store; also how often it is compacted. `None` leaves compaction to others.
+    pub compaction_interval: Option<Duration>,
+    /// Requests in flight that only read, watches and logs not counted.
+    pub max_requests_inflight: usize,
+    /// Requests in flight that write.
+    pub max_mutating_requests_inflight: usize,
+}
+
+impl Config {
+    /// The defaults around a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Config {
+        Config {
+            data_dir: data_dir.into(),
+            bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            secure_port: 6443,
+            advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            service_cluster_ip_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
+            service_node_port_range: 30_000..=32_767,
+            token_auth_file: None,
+            cluster_domain: "cluster.local".to_owned(),
+            git_version: "v1.35.0+coracle.0.1.0".to_owned(),
+            event_ttl: Duration::from_secs(3600),
+            compaction_interval: Some(Duration::from_secs(300)),
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+        }
+    }
+
+    /// The address of the `kubernetes` service: the first of the range.
+    pub fn kubernetes_service_ip(&self) -> Ipv4Addr {
+        let network = u32::from(self.service_cluster_ip_range.network());
+        Ipv4Addr::from(network.saturating_add(1))
+    }
+}

@@ -1,0 +1,221 @@
+//! Discovery: which groups, versions and resources there are, in the older and the aggregated form, all from the table of
+//! kinds.
+
+use std::sync::Arc;
+
+use api::{KINDS, KindInfo, Scope, Subresource};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use crate::negotiate::split;
+use crate::respond::{self, ApiResponse};
+use crate::server::Shared;
+use crate::status::ApiError;
+
+const AGGREGATED: HeaderValue =
+    HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+
+/// The answer if the path is one of discovery's; `None` if it is a resource's.
+pub(crate) fn respond(
+    shared: &Arc<Shared>,
+    headers: &HeaderMap,
+    segments: &[&str],
+) -> Result<Option<ApiResponse>, ApiError> {
+    let aggregated = wants_aggregated(headers);
+    let document = match segments {
+        [] => json!({"paths": paths()}),
+        ["api" | "apis"] if aggregated => {
+            let body = aggregated_list(segments == ["api"]).to_string();
+            return Ok(Some(respond::with_type(StatusCode::OK, AGGREGATED, body.into())));
+        }
+        ["api"] => api_versions(shared),
+        ["apis"] => {
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().map(group).collect::<Vec<_>>()})
+        }
+        ["apis", name] => group(groups().find(|g| g == name).ok_or(ApiError::PathNotFound)?),
+        ["api", version] => resource_list("", version)?,
+        ["apis", name, version] => resource_list(name, version)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(respond::json(StatusCode::OK, &document)))
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for group in groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+    }
+    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    paths.extend(rest.map(str::to_owned));
+    paths
+}
+
+/// Named groups, in the order of the table.
+fn groups() -> impl Iterator<Item = &'static str> {
+    let all: Vec<&str> = KINDS.iter().map(|k| k.info.group).filter(|g| !g.is_empty()).collect();
+    let mut seen = std::collections::HashSet::new();
+    all.into_iter().filter(move |g| seen.insert(*g))
+}
+
+fn versions(group: &str) -> Vec<&'static str> {
+    let mut versions: Vec<&str> = Vec::new();
+    for kind in KINDS.iter().filter(|k| k.info.group == group) {
+        if !versions.contains(&kind.info.version) {
+            versions.push(kind.info.version);
+        }
+    }
+    versions
+}
+
+fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static KindInfo> + use<'a> {
+    KINDS.iter().map(|k| k.info).filter(move |i| i.group == group && i.version == version)
+}
+
+fn api_versions(shared: &Shared) -> Value {
+    let address = format!("{}:{}", shared.config.advertise_address, shared.config.secure_port);
+    json!({
+        "kind": "APIVersions", "versions": versions(""),
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    })
+}
+
+fn group(name: &str) -> Value {
+    let versions: Vec<Value> =
+        versions(name).iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    json!({"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": versions, "preferredVersion": versions[0]})
+}
+
+fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
+    let kinds: Vec<&KindInfo> = kinds_of(group, version).collect();
+    let first = kinds.first().ok_or(ApiError::PathNotFound)?;
+    let mut resources: Vec<Value> = kinds.iter().flat_map(|info| resource(info)).collect();
+    if group.is_empty() {
+        resources.insert(0, bindings());
+    }
+    Ok(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
+    }))
+}
+
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The older path to bind pods has a row of its own in discovery.
+fn bindings() -> Value {
+    json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]})
+}
+
+fn resource(info: &KindInfo) -> Vec<Value> {
+    let namespaced = info.scope == Scope::Namespaced;
+    let mut main = json!({
+        "name": info.plural, "singularName": info.singular, "namespaced": namespaced, "kind": info.kind, "verbs": VERBS,
+    });
+    if !info.short_names.is_empty() {
+        main["shortNames"] = json!(info.short_names);
+    }
+    if !info.categories.is_empty() {
+        main["categories"] = json!(info.categories);
+    }
+    let mut all = vec![main];
+    for sub in info.subresources {
+        let (group, version, kind, verbs) = subresource(info, *sub);
+        let mut row = json!({
+            "name": format!("{}/{}", info.plural, sub.as_str()), "singularName": "", "namespaced": namespaced,
+            "kind": kind, "verbs": verbs,
+        });
+        if (group, version) != (info.group, info.version) {
+            row["group"] = json!(group);
+            row["version"] = json!(version);
+        }
+        all.push(row);
+    }
+    all
+}
+
+/// The kind a subresource speaks, and its verbs.
+fn subresource<'a>(info: &'a KindInfo, sub: Subresource) -> (&'a str, &'a str, &'a str, &'static [&'static str]) {
+    let own = (info.group, info.version, info.kind);
+    match sub {
+        Subresource::Status | Subresource::Approval => (own.0, own.1, own.2, &["get", "patch", "update"]),
+        Subresource::Scale => ("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
+        Subresource::Binding => ("", "v1", "Binding", &["create"]),
+        Subresource::Log => (own.0, own.1, own.2, &["get"]),
+        Subresource::Finalize => (own.0, own.1, own.2, &["update"]),
+    }
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let clauses = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    for clause in clauses {
+        let (essence, parameters) = split(clause.trim());
+        let parameters: Vec<(&str, &str)> = parameters.collect();
+        let has = |key, value| parameters.contains(&(key, value));
+        if has("g", "apidiscovery.k8s.io") && has("v", "v2") && has("as", "APIGroupDiscoveryList") {
+            return true;
+        }
+        if matches!(essence.as_str(), "application/json" | "*/*") && !parameters.iter().any(|(k, _)| *k == "as") {
+            return false;
+        }
+    }
+    false
+}
+
+/// `apidiscovery.k8s.io/v2` APIGroupDiscoveryList: everything in one document.
+fn aggregated_list(core: bool) -> Value {
+    let names: Vec<&str> = if core { vec![""] } else { groups().collect() };
+    let items: Vec<Value> = names.into_iter().map(aggregated_group).collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_group(name: &str) -> Value {
+    let versions: Vec<Value> = versions(name)
+        .into_iter()
+        .map(|version| {
+            let mut resources: Vec<Value> = kinds_of(name, version).map(aggregated_resource).collect();
+            if name.is_empty() {
+                resources.insert(0, aggregated_bindings());
+            }
+            json!({"version": version, "freshness": "Current", "resources": resources})
+        })
+        .collect();
+    let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name}) };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn aggregated_bindings() -> Value {
+    json!({
+        "resource": "bindings", "singularResource": "binding", "scope": "Namespaced", "verbs": ["create"],
+        "responseKind": response_kind("", "v1", "Binding"),
+    })
+}
+
+fn aggregated_resource(info: &KindInfo) -> Value {
+    let mut row = json!({
+        "resource": info.plural, "singularResource": info.singular, "verbs": VERBS,
+        "responseKind": response_kind(info.group, info.version, info.kind),
+        "scope": if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
+    });
+    if !info.short_names.is_empty() {
+        row["shortNames"] = json!(info.short_names);
+    }
+    if !info.categories.is_empty() {
+        row["categories"] = json!(info.categories);
+    }
+    let subresources: Vec<Value> = info
+        .subresources
+        .iter()
+        .map(|sub| {
+            let (group, version, kind, verbs) = subresource(info, *sub);
+            json!({"subresource": sub.as_str(), "responseKind": response_kind(group, version, kind), "verbs": verbs})
+        })
+        .collect();
+    if !subresources.is_empty() {
+        row["subresources"] = json!(subresources);
+    }
+    row
+}

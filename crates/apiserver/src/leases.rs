@@ -1,0 +1,39 @@
+//! One store lease for all Events of about a minute, so that they end without anyone looking for old ones.
+
+use std::time::Duration;
+
+use api::Kind;
+use parking_lot::Mutex;
+use store::LeaseId;
+use tokio::time::Instant;
+
+use crate::server::Shared;
+use crate::status::ApiError;
+
+/// How long one lease is given to new keys; they live up to this much longer than asked.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+
+/// The lease given out now, and since when.
+#[derive(Default)]
+pub(crate) struct SharedLease(Mutex<Option<(LeaseId, Instant)>>);
+
+impl Shared {
+    /// The lease objects of `kind` are put under: only Events end by themselves.
+    pub(crate) async fn lease_for(&self, kind: &Kind) -> Result<Option<LeaseId>, ApiError> {
+        if kind.info.plural != "events" {
+            return Ok(None);
+        }
+        let known = *self.event_lease.0.lock();
+        if let Some((lease, since)) = known
+            && since.elapsed() < SHARED_FOR
+        {
+            return Ok(Some(lease));
+        }
+        // Two who come at once make two leases; both are right.
+        let ttl = self.config.event_ttl + SHARED_FOR;
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let lease = self.store.grant_lease(seconds).await?;
+        *self.event_lease.0.lock() = Some((lease, Instant::now()));
+        Ok(Some(lease))
+    }
+}

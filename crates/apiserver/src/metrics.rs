@@ -1,0 +1,165 @@
+//! `/metrics`, under kube-apiserver's names where it has them.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::request::RequestInfo;
+use crate::respond::{self, ApiResponse};
+use crate::server::Shared;
+
+/// Upper bounds of the latency histogram, in seconds.
+const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    resource: &'static str,
+    code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DurationLabels {
+    verb: &'static str,
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindOfRequest {
+    request_kind: &'static str,
+}
+
+/// What is counted of a request.
+pub(crate) struct Observed {
+    verb: &'static str,
+    resource: &'static str,
+    long_running: bool,
+}
+
+impl Observed {
+    pub(crate) fn new(method: &Method) -> Observed {
+        let verb = match *method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            _ => "other",
+        };
+        Observed { verb, resource: "", long_running: false }
+    }
+
+    pub(crate) fn resource(&mut self, info: &RequestInfo) {
+        self.verb = info.verb.as_str();
+        self.resource = info.kind.info.plural;
+        self.long_running = info.is_long_running();
+    }
+}
+
+/// The counters, and the gauges filled when someone looks.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
+    objects: Family<ResourceLabels, Gauge>,
+    events: Family<ResourceLabels, Gauge>,
+    watchers: Family<ResourceLabels, Gauge>,
+    in_flight: Family<KindOfRequest, Gauge>,
+    resident: Gauge,
+    cpu: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            objects: Family::default(),
+            events: Family::default(),
+            watchers: Family::default(),
+            in_flight: Family::default(),
+            resident: Gauge::default(),
+            cpu: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("apiserver_request", "Requests by verb, resource and code", self.requests.clone());
+        r.register_with_unit(
+            "apiserver_request_duration",
+            "Time until the answer began, watches and logs not counted",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        r.register("apiserver_storage_objects", "Objects in the watch cache", self.objects.clone());
+        r.register("apiserver_watch_cache_events", "Past events in the watch cache", self.events.clone());
+        r.register("apiserver_longrunning_requests", "Open watches", self.watchers.clone());
+        r.register("apiserver_current_inflight_requests", "Requests being worked on", self.in_flight.clone());
+        r.register("process_resident_memory_bytes", "Resident memory", self.resident.clone());
+        r.register("process_cpu_seconds", "User and system time", self.cpu.clone());
+    }
+
+    pub(crate) fn observe(&self, observed: &Observed, code: StatusCode, elapsed: Duration) {
+        let Observed { verb, resource, long_running } = *observed;
+        self.requests.get_or_create(&RequestLabels { verb, resource, code: code.as_u16() }).inc();
+        if !long_running {
+            self.durations.get_or_create(&DurationLabels { verb, resource }).observe(elapsed.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn respond(&self, shared: &Shared) -> ApiResponse {
+        for cache in shared.cache.kinds() {
+            let labels = ResourceLabels { resource: cache.kind.info.plural };
+            let (objects, events, watchers) = cache.sizes();
+            for (family, value) in [(&self.objects, objects), (&self.events, events), (&self.watchers, watchers)] {
+                family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        let limits = (shared.config.max_requests_inflight, shared.config.max_mutating_requests_inflight);
+        let (reading, writing) = shared.in_flight.used(limits);
+        for (request_kind, value) in [("readOnly", reading), ("mutating", writing)] {
+            let gauge = self.in_flight.get_or_create(&KindOfRequest { request_kind });
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        if let Some((resident, cpu)) = process() {
+            self.resident.set(resident);
+            self.cpu.set(cpu);
+        }
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        respond::with_type(StatusCode::OK, media_type, axum::body::Body::from(text))
+    }
+}
+
+/// Bytes resident and seconds of CPU of this process, from `/proc/self`.
+fn process() -> Option<(i64, f64)> {
+    /// The unit of `/proc/self/stat` times; 100 on every Linux that matters.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kilobytes: i64 = resident.split_whitespace().next()?.parse().ok()?;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold spaces: count after it.
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    Some((kilobytes * 1024, ticks / TICKS_PER_SECOND))
+}

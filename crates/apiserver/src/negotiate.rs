@@ -1,0 +1,143 @@
+//! Media types: what a body is in, and what the client wants back.
+
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE};
+
+use crate::status::ApiError;
+
+const JSON: &str = "application/json, application/yaml";
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// Which shape of an object or list the client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// As it is.
+    Object,
+    /// `meta.k8s.io/v1` Table.
+    Table,
+    /// `meta.k8s.io/v1` PartialObjectMetadata.
+    Metadata,
+}
+
+/// The answer's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) encoding: Encoding,
+    pub(crate) shape: Shape,
+}
+
+impl Output {
+    pub(crate) const JSON: Output = Output { encoding: Encoding::Json, shape: Shape::Object };
+
+    /// Whether stored bytes can be sent as they are.
+    pub(crate) fn is_plain(self) -> bool {
+        self == Output::JSON
+    }
+}
+
+/// A media type without parameters, in lower case, and its parameters.
+pub(crate) fn split(media_type: &str) -> (String, impl Iterator<Item = (&str, &str)>) {
+    let mut parts = media_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or("").to_ascii_lowercase();
+    (essence, parts.filter_map(|p| p.split_once('=')).map(|(k, v)| (k.trim(), v.trim().trim_matches('"'))))
+}
+
+/// The media type of a request's body, without parameters.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map_or_else(String::new, |v| split(v).0)
+}
+
+/// How the body of a create, update or delete is encoded; 415 for what is not read here.
+pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    match content_type(headers).as_str() {
+        "" | "application/json" | "text/json" | "*/*" => Ok(Encoding::Json),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Encoding::Yaml),
+        _ => Err(ApiError::UnsupportedMediaType(JSON)),
+    }
+}
+
+/// The first acceptable form the client lists; 406 when none is.
+pub(crate) fn accept(headers: &HeaderMap) -> Result<Output, ApiError> {
+    let mut asked = false;
+    for value in headers.get_all(ACCEPT) {
+        let Ok(value) = value.to_str() else { continue };
+        for clause in value.split(',').filter(|c| !c.trim().is_empty()) {
+            asked = true;
+            if let Some(output) = clause_output(clause) {
+                return Ok(output);
+            }
+        }
+    }
+    if asked { Err(ApiError::NotAcceptable(JSON)) } else { Ok(Output::JSON) }
+}
+
+fn clause_output(clause: &str) -> Option<Output> {
+    let (essence, parameters) = split(clause);
+    let encoding = match essence.as_str() {
+        "application/json" | "*/*" | "application/*" | "text/json" => Encoding::Json,
+        "application/yaml" => Encoding::Yaml,
+        _ => return None,
+    };
+    let (mut kind, mut group, mut version) = ("", "", "");
+    for (key, value) in parameters {
+        match key {
+            "as" => kind = value,
+            "g" => group = value,
+            "v" => version = value,
+            _ => {}
+        }
+    }
+    let shape = match (kind, group, version) {
+        ("", ..) => Shape::Object,
+        ("Table", "meta.k8s.io", "v1") => Shape::Table,
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Metadata,
+        _ => return None,
+    };
+    Some(Output { encoding, shape })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(value: &'static str) -> Option<Output> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, http::HeaderValue::from_static(value));
+        accept(&headers).ok()
+    }
+
+    #[test]
+    fn the_first_acceptable_clause_wins() {
+        let table = Output { encoding: Encoding::Json, shape: Shape::Table };
+        let yaml = Output { encoding: Encoding::Yaml, shape: Shape::Object };
+        let metadata = Output { encoding: Encoding::Json, shape: Shape::Metadata };
+        let cases = [
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(table)),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(Output::JSON)),
+            ("application/vnd.kubernetes.protobuf, application/json; q=0.9", Some(Output::JSON)),
+            ("application/vnd.kubernetes.protobuf", None),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(metadata)),
+            ("application/yaml", Some(yaml)),
+            ("*/*", Some(Output::JSON)),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(accepted(header), expected, "{header}");
+        }
+        assert_eq!(accept(&HeaderMap::new()).unwrap(), Output::JSON);
+    }
+
+    #[test]
+    fn protobuf_bodies_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json; charset=utf-8"));
+        assert_eq!(body_encoding(&headers).unwrap(), Encoding::Json);
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
+        assert!(matches!(body_encoding(&headers), Err(ApiError::UnsupportedMediaType(_))));
+    }
+}

@@ -1,0 +1,156 @@
+//! OpenAPI v2 and v3, made from the table of kinds and the schemas of its types when someone asks.
+//!
+//! Stock kubectl reads from it which fields there are (`explain`) and that the server validates them itself
+//! (`fieldValidation` of PATCH).
+
+mod operations;
+mod schemas;
+
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use api::KINDS;
+
+use crate::negotiate::split;
+use crate::query::Query;
+use crate::respond::{self, ApiResponse};
+use crate::status::ApiError;
+
+/// The answer to a path below `/openapi`.
+pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> Result<Option<ApiResponse>, ApiError> {
+    accepts_json(headers)?;
+    let document = match segments {
+        ["openapi", "v2"] => v2(),
+        ["openapi", "v3"] => index(),
+        ["openapi", "v3", path @ ..] => v3(&path.join("/")).ok_or(ApiError::PathNotFound)?,
+        _ => return Err(ApiError::PathNotFound),
+    };
+    let mut response = respond::json(StatusCode::OK, &document);
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", hash())) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    if query.get("hash").is_some_and(|h| h == hash()) {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    }
+    Ok(Some(response))
+}
+
+/// Documents are JSON; the protobuf form of older clients is not made here.
+fn accepts_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let clauses: Vec<String> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|c| split(c.trim()).0)
+        .collect();
+    let fits = |c: &String| matches!(c.as_str(), "application/json" | "*/*" | "application/*");
+    if clauses.is_empty() || clauses.iter().any(fits) {
+        Ok(())
+    } else {
+        Err(ApiError::NotAcceptable("application/json"))
+    }
+}
+
+/// Changes with the program, as the documents do.
+fn hash() -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(env!("CARGO_PKG_VERSION").as_bytes());
+    for kind in KINDS {
+        context.update(kind.info.api_version().as_bytes());
+        context.update(kind.info.kind.as_bytes());
+        for sub in kind.info.subresources {
+            context.update(sub.as_str().as_bytes());
+        }
+    }
+    context.finish().as_ref().iter().take(16).map(|b| format!("{b:02X}")).collect()
+}
+
+/// `api/v1`, `apis/discovery.k8s.io/v1`: one document each.
+fn documents() -> Vec<String> {
+    let mut all = Vec::new();
+    for kind in KINDS {
+        let path = operations::root(kind.info);
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    all
+}
+
+fn index() -> Value {
+    let hash = hash();
+    let entries = documents().into_iter().map(|path| {
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        (path, json!({"serverRelativeURL": url}))
+    });
+    json!({"paths": entries.collect::<serde_json::Map<_, _>>()})
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": "v1.35.0"})
+}
+
+fn v3(path: &str) -> Option<Value> {
+    let kinds: Vec<_> = KINDS.iter().filter(|k| operations::root(k.info) == path).collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let (names, schemas) = schemas::v3(&kinds);
+    let mut paths = serde_json::Map::new();
+    for (kind, name) in kinds.iter().zip(&names) {
+        paths.extend(operations::paths(kind.info, &format!("#/components/schemas/{name}"), operations::Form::V3));
+    }
+    Some(json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}}))
+}
+
+fn v2() -> Value {
+    let kinds: Vec<_> = KINDS.iter().collect();
+    let (names, definitions) = schemas::v2(&kinds);
+    let mut paths = serde_json::Map::new();
+    for (kind, name) in kinds.iter().zip(&names) {
+        paths.extend(operations::paths(kind.info, &format!("#/definitions/{name}"), operations::Form::V2));
+    }
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_patch_that_validates_fields() {
+        for path in documents() {
+            let document = v3(&path).unwrap();
+            for kind in KINDS.iter().filter(|k| operations::root(k.info) == path) {
+                let gvk = json!({"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind});
+                let patches = document["paths"].as_object().unwrap().values().map(|p| &p["patch"]);
+                let own = patches.filter(|p| p["x-kubernetes-group-version-kind"] == gvk);
+                let validates =
+                    own.flat_map(|p| p["parameters"].as_array().unwrap()).any(|p| p["name"] == "fieldValidation");
+                assert!(validates, "{}", kind.info.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn check(document: &Value, value: &Value) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                        let pointer = reference.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{reference}");
+                    }
+                    map.values().for_each(|v| check(document, v));
+                }
+                Value::Array(list) => list.iter().for_each(|v| check(document, v)),
+                _ => {}
+            }
+        }
+        for document in documents().iter().map(|p| v3(p).unwrap()).chain([v2()]) {
+            check(&document, &document);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The schemas of kinds and of all they are made of, under upstream's names.
+
+use api::Kind;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// The names of the kinds' schemas, and every schema, for OpenAPI v3.
+pub(super) fn v3(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
+    let settings = SchemaSettings::openapi3().with(|s| s.meta_schema = None);
+    collect(kinds, settings)
+}
+
+/// The same for OpenAPI v2, where a reference stands alone.
+pub(super) fn v2(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
+    let settings = SchemaSettings::draft07().with(|s| {
+        s.meta_schema = None;
+        s.definitions_path = "/definitions".into();
+    });
+    let (names, mut schemas) = collect(kinds, settings);
+    schemas.values_mut().for_each(flatten_references);
+    (names, schemas)
+}
+
+fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<String, Value>) {
+    let mut generator = settings.into_generator();
+    let mut names = Vec::new();
+    for kind in kinds {
+        let reference = (kind.schema)(&mut generator);
+        let reference = reference.get("$ref").and_then(Value::as_str).unwrap_or("");
+        names.push(reference.rsplit('/').next().unwrap_or("").to_owned());
+    }
+    let mut schemas = generator.take_definitions(true);
+    for (kind, name) in kinds.iter().zip(&names) {
+        let gvk = json!([{"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind}]);
+        if let Some(schema) = schemas.get_mut(name) {
+            schema["x-kubernetes-group-version-kind"] = gvk;
+        }
+    }
+    (names, schemas)
+}
+
+/// `{"allOf": [{"$ref": x}], "description": d}` becomes `{"$ref": x, "description": d}`.
+fn flatten_references(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::Array(all)) = map.get("allOf")
+                && let [only] = all.as_slice()
+                && let Some(reference) = only.get("$ref").cloned()
+            {
+                map.remove("allOf");
+                map.insert("$ref".to_owned(), reference);
+            }
+            map.values_mut().for_each(flatten_references);
+        }
+        Value::Array(list) => list.iter_mut().for_each(flatten_references),
+        _ => {}
+    }
+}

@@ -1,0 +1,131 @@
+//! The cluster's keys: one CA, the server's certificate, the certificate it shows to kubelets, the admin's kubeconfig, the
+//! join token. Made at first start, reused afterwards.
+
+mod certificates;
+mod files;
+mod join_token;
+mod kubeconfig;
+
+use std::path::Path;
+
+use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::Config;
+use crate::error::Error;
+
+pub(crate) use join_token::JoinToken;
+
+/// The user and group of the server's certificate for kubelets.
+const KUBELET_CLIENT: (&str, &str) = ("kube-apiserver-kubelet-client", "system:masters");
+/// The user and group of the admin's kubeconfig.
+const ADMIN: (&str, &str) = ("kubernetes-admin", "system:masters");
+
+/// A certificate and its key.
+pub(crate) struct Identity {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+/// Everything in the data directory that proves something.
+pub(crate) struct Pki {
+    pub(crate) ca: CertificateDer<'static>,
+    pub(crate) ca_certificate_pem: String,
+    pub(crate) server: Identity,
+    pub(crate) kubelet_client: Identity,
+    pub(crate) join_token: JoinToken,
+}
+
+impl Pki {
+    /// Reads what is there and makes what is missing, expired or no longer fitting.
+    pub(crate) fn load_or_create(config: &Config) -> Result<Pki, Error> {
+        let directory = config.data_dir.join("pki");
+        files::create_directory(&directory)?;
+        let (ca_certificate_pem, ca_key_pem) = authority(&directory)?;
+        let ca = parse_certificate(&ca_certificate_pem)?;
+        let issuer = issuer(&ca_certificate_pem, &ca_key_pem)?;
+        let server = certificates::server(config)?;
+        let server = leaf(&directory, "apiserver", &ca, &issuer, server)?;
+        let kubelet = certificates::client(KUBELET_CLIENT.0, KUBELET_CLIENT.1)?;
+        let kubelet_client = leaf(&directory, "apiserver-kubelet-client", &ca, &issuer, kubelet)?;
+        files::write_public(&config.data_dir.join("ca.crt"), &ca_certificate_pem)?;
+        kubeconfig::write_admin(config, &ca, &ca_certificate_pem, || {
+            pair(&certificates::client(ADMIN.0, ADMIN.1)?, &issuer)
+        })?;
+        let join_token = JoinToken::load_or_create(&config.data_dir.join("join-token"), &ca)?;
+        Ok(Pki {
+            ca,
+            ca_certificate_pem,
+            server: identity(&server)?,
+            kubelet_client: identity(&kubelet_client)?,
+            join_token,
+        })
+    }
+}
+
+/// PEM of a certificate and its key.
+type Pair = (String, String);
+
+fn damaged(reason: impl std::fmt::Display) -> Error {
+    Error::Certificate(reason.to_string())
+}
+
+fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>, Error> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(damaged)
+}
+
+fn identity((certificate, key): &Pair) -> Result<Identity, Error> {
+    Ok(Identity {
+        certificate: parse_certificate(certificate)?,
+        key: PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(damaged)?,
+    })
+}
+
+fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, Error> {
+    Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key).map_err(damaged)?).map_err(damaged)
+}
+
+/// The CA. It is never replaced: every identity in the cluster hangs on it.
+fn authority(directory: &Path) -> Result<Pair, Error> {
+    let paths = (directory.join("ca.crt"), directory.join("ca.key"));
+    match (files::read(&paths.0)?, files::read(&paths.1)?) {
+        (Some(certificate), Some(key)) => Ok((certificate, key)),
+        (None, None) => {
+            let key = KeyPair::generate().map_err(damaged)?;
+            let certificate = certificates::authority().self_signed(&key).map_err(damaged)?;
+            let pair = (certificate.pem(), key.serialize_pem());
+            files::write_private(&paths.1, &pair.1)?;
+            files::write_public(&paths.0, &pair.0)?;
+            Ok(pair)
+        }
+        _ => Err(damaged(format!("{} holds only one of ca.crt and ca.key", directory.display()))),
+    }
+}
+
+/// A certificate as `wanted`: the one that is there if it still fits, else a new one.
+fn leaf(
+    directory: &Path,
+    name: &str,
+    ca: &CertificateDer<'_>,
+    issuer: &Issuer<'_, KeyPair>,
+    wanted: CertificateParams,
+) -> Result<Pair, Error> {
+    let paths = (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+    if let (Some(certificate), Some(key)) = (files::read(&paths.0)?, files::read(&paths.1)?)
+        && certificates::still_fits(&certificate, &key, ca, &wanted)
+    {
+        return Ok((certificate, key));
+    }
+    let made = pair(&wanted, issuer)?;
+    files::write_private(&paths.1, &made.1)?;
+    files::write_public(&paths.0, &made.0)?;
+    Ok(made)
+}
+
+fn pair(wanted: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, Error> {
+    debug_assert!(wanted.key_usages.contains(&KeyUsagePurpose::DigitalSignature), "leaves sign handshakes");
+    let key = KeyPair::generate().map_err(damaged)?;
+    let certificate = wanted.signed_by(&key, issuer).map_err(damaged)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}

@@ -1,0 +1,132 @@
+//! The query of a request: percent decoding, and the options every verb shares.
+
+use crate::status::ApiError;
+
+/// The decoded pairs of a query string, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(text: Option<&str>) -> Query {
+        let pairs = text.unwrap_or("").split('&').filter(|p| !p.is_empty());
+        Query(
+            pairs
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(key, true), decode(value, true))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of `key`; `None` when it is not given or empty.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// Every value of `key`.
+    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// A switch: given without a value, `true` and `1` are on; upstream treats everything but `false` and `0` so.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| !matches!(v.as_str(), "false" | "0"))
+    }
+
+    /// A number that is not negative.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, ApiError> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| ApiError::BadRequest(format!("invalid value {text:?} for query parameter {key}")))
+        };
+        self.get(key).map(parse).transpose()
+    }
+
+    /// Whether the request must leave everything as it is; only `All` is known.
+    pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
+        dry_run(self.all("dryRun").filter(|v| !v.is_empty()))
+    }
+
+    /// What to do about fields the server does not know.
+    pub(crate) fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        match self.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(ApiError::BadRequest(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
+    }
+}
+
+/// Reads `dryRun` values, from a query or from DeleteOptions.
+pub(crate) fn dry_run<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
+    match values.next() {
+        None => Ok(false),
+        Some("All") => values.all(|v| v == "All").then_some(true).ok_or_else(|| invalid_dry_run("All")),
+        Some(other) => Err(invalid_dry_run(other)),
+    }
+}
+
+fn invalid_dry_run(value: &str) -> ApiError {
+    ApiError::BadRequest(format!("dryRun: Unsupported value: {value:?}: supported values: \"All\""))
+}
+
+/// `fieldValidation`: what happens to unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// Undoes percent encoding; malformed escapes stay as they are. In queries `+` is a space.
+pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
+    if !text.bytes().any(|b| b == b'%' || b == b'+') {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let escaped = bytes.get(i + 1..i + 3).filter(|_| bytes[i] == b'%').and_then(hex);
+        match (bytes[i], escaped) {
+            (_, Some(byte)) => {
+                out.push(byte);
+                i += 2;
+            }
+            (b'+', None) if plus_is_space => out.push(b' '),
+            (byte, None) => out.push(byte),
+        }
+        i += 1;
+    }
+    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+(a)&watch&limit=5&bad=%zz%4"));
+        assert_eq!(query.get("labelSelector"), Some("app=web,tier in (a)"));
+        assert!(query.flag("watch") && !query.flag("absent"));
+        assert_eq!(query.number("limit").unwrap(), Some(5));
+        assert!(query.number("bad").is_err());
+        assert_eq!(query.get("bad"), Some("%zz%4"));
+    }
+
+    #[test]
+    fn dry_run_knows_only_all() {
+        assert!(Query::parse(Some("dryRun=All")).dry_run().unwrap());
+        assert!(!Query::parse(Some("dryRun=")).dry_run().unwrap());
+        assert!(Query::parse(Some("dryRun=Some")).dry_run().is_err());
+    }
+}

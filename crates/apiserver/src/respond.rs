@@ -1,0 +1,102 @@
+//! Answers: bytes, objects in the shape the client asked for, errors.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use api::Kind;
+
+use crate::negotiate::{Encoding, Output, Shape};
+use crate::status::{ApiError, RETRY_AFTER_SECONDS, status_of, success};
+use crate::table;
+
+pub(crate) type ApiResponse = Response<Body>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// Bytes that are JSON.
+pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> ApiResponse {
+    with_type(code, JSON, Body::from(bytes))
+}
+
+/// A body of a known media type.
+pub(crate) fn with_type(code: StatusCode, media_type: HeaderValue, body: Body) -> ApiResponse {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+/// A JSON stream of unknown length.
+pub(crate) fn json_body(body: Body) -> ApiResponse {
+    with_type(StatusCode::OK, JSON, body)
+}
+
+/// A JSON tree.
+pub(crate) fn json(code: StatusCode, value: &Value) -> ApiResponse {
+    json_bytes(code, value.to_string().into())
+}
+
+/// A short text.
+pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> ApiResponse {
+    with_type(code, HeaderValue::from_static("text/plain; charset=utf-8"), Body::from(text.into()))
+}
+
+/// JSON bytes in the encoding asked for.
+pub(crate) fn encoded(code: StatusCode, json: Bytes, encoding: Encoding) -> ApiResponse {
+    match encoding {
+        Encoding::Json => json_bytes(code, json),
+        Encoding::Yaml => {
+            let tree = serde_json::from_slice(&json).unwrap_or(Value::Null);
+            with_type(code, YAML, Body::from(api::yaml::to_string(&tree)))
+        }
+    }
+}
+
+/// An object of `kind` in the form asked for.
+pub(crate) fn object(code: StatusCode, kind: &'static Kind, json: Bytes, output: Output) -> ApiResponse {
+    let json = match output.shape {
+        Shape::Object => json,
+        Shape::Metadata => table::partial_metadata(&json).into(),
+        Shape::Table => table::Table::new(kind, table::IncludeObject::Metadata).of_one(&json).into(),
+    };
+    encoded(code, json, output.encoding)
+}
+
+/// A request that succeeded and has no object to show.
+pub(crate) fn succeeded(code: StatusCode, details: Value) -> ApiResponse {
+    json(code, &success(details))
+}
+
+/// The `Status` of an error.
+pub(crate) fn error(error: &ApiError) -> ApiResponse {
+    let (code, status) = status_of(error);
+    if code.is_server_error() {
+        tracing::warn!(%error, "request failed");
+    }
+    let mut response = json(code, &status);
+    if matches!(error, ApiError::TooManyRequests | ApiError::TooLargeResourceVersion { .. }) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if matches!(error, ApiError::Unauthorized) {
+        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Adds `Warning` headers (`299 - "text"`, RFC 7234).
+pub(crate) fn warn(response: &mut ApiResponse, warnings: &[String]) {
+    for warning in warnings.iter().take(MAX_WARNINGS) {
+        let quoted = warning.replace('\\', r"\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// The most warnings one answer carries.
+const MAX_WARNINGS: usize = 64;

@@ -1,0 +1,68 @@
+//! From a request to its handler: health and version for everyone, the rest after authentication and authorisation.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+
+use crate::authn::Caller;
+use crate::call::Call;
+use crate::metrics::Observed;
+use crate::negotiate;
+use crate::query::Query;
+use crate::respond::ApiResponse;
+use crate::server::Shared;
+use crate::status::ApiError;
+use crate::user::User;
+use crate::{authz, discovery, health, openapi, request, verbs};
+
+pub(crate) async fn route(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    request: Request<Body>,
+    observed: &mut Observed,
+) -> Result<ApiResponse, ApiError> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let query = Query::parse(parts.uri.query());
+    let user = shared.authenticator.authenticate(caller, &parts.headers)?;
+    if let Some(response) = health::respond(shared, path, &query).await {
+        return response;
+    }
+    // Whoever shows no credentials sees only health and version.
+    let user: Arc<User> = user.ok_or(ApiError::Unauthorized)?;
+    if let Some(response) = not_resources(shared, &user, &parts, &query)? {
+        return Ok(response);
+    }
+    let info = request::parse(&parts.method, path, &query)?;
+    observed.resource(&info);
+    let output = negotiate::accept(&parts.headers)?;
+    authz::authorize(shared, &user, &info, &query).await?;
+    let _permit = shared.in_flight.enter(&user, &info)?;
+    let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
+    verbs::run(call, body).await
+}
+
+/// Paths that are about the API rather than in it.
+fn not_resources(
+    shared: &Arc<Shared>,
+    user: &User,
+    parts: &http::request::Parts,
+    query: &Query,
+) -> Result<Option<ApiResponse>, ApiError> {
+    let path = parts.uri.path();
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let is_get = matches!(parts.method, http::Method::GET | http::Method::HEAD);
+    let response = match segments.as_slice() {
+        ["metrics"] => {
+            authz::authorize_path(user, "get", path)?;
+            Some(shared.metrics.respond(shared))
+        }
+        ["openapi", ..] => openapi::respond(&parts.headers, &segments, query)?,
+        _ => discovery::respond(shared, &parts.headers, &segments)?,
+    };
+    match response {
+        Some(_) if !is_get => Err(ApiError::MethodNotAllowed),
+        response => Ok(response),
+    }
+}

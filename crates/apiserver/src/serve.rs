@@ -1,0 +1,145 @@
+//! HTTPS: an accept loop of its own, so that the client's certificate and every limit of a connection are at hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use crate::authn::{Caller, user_of_certificate};
+use crate::error::Error;
+use crate::pki::Pki;
+use crate::server::Shared;
+
+/// Connections held at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 16_384;
+/// How long a client may take for its part of the TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's headers.
+const HEADERS_MAX: Duration = Duration::from_secs(30);
+/// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_MAX: Duration = Duration::from_secs(20);
+/// Requests, watches above all, on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 10_000;
+/// Flow control: at the default of 64 KiB many watches on one connection stall each other.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Go clients end watches by resetting their streams, often many at once.
+const MAX_PENDING_RESETS: usize = 1000;
+/// How long requests may take to finish once the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// The pause after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result<(), Error> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&shared.pki)?));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let place = tokio::select! {
+            () = shared.stop.cancelled() => break,
+            place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(shared.clone(), acceptor.clone(), stream, graceful.watcher(), place);
+                tokio::spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::select! {
+                    () = shared.stop.cancelled() => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    Ok(())
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    watcher: Watcher,
+    _place: OwnedSemaphorePermit,
+) {
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::select! {
+        () = shared.stop.cancelled() => return,
+        handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => handshake,
+    };
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|c| c.first()).and_then(|c| user_of_certificate(c)).map(Arc::new);
+    let caller = Caller::Connection(user);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, caller) = (shared.clone(), caller.clone());
+        async move { Ok::<_, std::convert::Infallible>(shared.handle(caller, request.map(Body::new)).await) }
+    });
+    let builder = builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_MAX)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+    builder
+}
+
+/// The server's certificate, and the cluster's CA for clients that have one too. The chain holds the CA itself, so that
+/// a minion can compare it with the fingerprint in its join token.
+fn tls(pki: &Pki) -> Result<rustls::ServerConfig, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::Certificate(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(pki.ca.clone()).map_err(|e| failed(&e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| failed(&e))?;
+    let chain = vec![pki.server.certificate.clone(), pki.ca.clone()];
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(&e))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, pki.server.key.clone_key())
+        .map_err(|e| failed(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

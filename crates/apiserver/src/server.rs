@@ -1,0 +1,121 @@
+//! The API server as a value: started once, asked from everywhere.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use futures::FutureExt;
+use http::{Request, Response};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocators::Ranges;
+use crate::authn::{Authenticator, Caller};
+use crate::cache::{self, Cache};
+use crate::config::Config;
+use crate::error::Error;
+use crate::inflight::InFlight;
+use crate::leases::SharedLease;
+use crate::metrics::{Metrics, Observed};
+use crate::pki::Pki;
+use crate::respond;
+use crate::status::ApiError;
+use crate::subresources::kubelet::KubeletClient;
+use crate::user::User;
+use crate::{bootstrap, compaction, route, serve};
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) pki: Pki,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: InFlight,
+    pub(crate) event_lease: SharedLease,
+    pub(crate) kubelets: KubeletClient,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// What services may be given.
+    pub(crate) fn ranges(&self) -> Ranges {
+        Ranges { addresses: self.config.service_cluster_ip_range, ports: self.config.service_node_port_range.clone() }
+    }
+
+    /// Answers one request. A panic is an answer too: 500.
+    pub(crate) async fn handle(self: &Arc<Self>, caller: Caller, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let mut observed = Observed::new(request.method());
+        let answer = AssertUnwindSafe(route::route(self, &caller, request, &mut observed)).catch_unwind().await;
+        let response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => respond::error(&error),
+            Err(_) => respond::error(&ApiError::Internal("the request could not be processed".into())),
+        };
+        self.metrics.observe(&observed, response.status(), started.elapsed());
+        response
+    }
+}
+
+/// A running API server; clones are handles to the same one.
+#[derive(Clone)]
+pub struct ApiServer {
+    shared: Arc<Shared>,
+}
+
+impl ApiServer {
+    /// Makes certificates, kubeconfig and join token where they are missing, fills the watch cache, and writes the objects
+    /// every cluster has. Background work ends with `stop`.
+    pub async fn start(config: Config, store: Arc<dyn Store>, stop: CancellationToken) -> Result<ApiServer, Error> {
+        let pki = Pki::load_or_create(&config)?;
+        let authenticator = Authenticator::new(config.token_auth_file.as_deref(), pki.join_token.bearer())?;
+        let cache = Arc::new(Cache::new(store.clone()));
+        cache::load(&cache, &*store).await?;
+        tokio::spawn(cache::run(cache.clone(), store.clone(), stop.clone()));
+        let shared = Arc::new(Shared {
+            in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
+            kubelets: KubeletClient::new(&pki)?,
+            metrics: Metrics::new(),
+            event_lease: SharedLease::default(),
+            config,
+            store,
+            cache,
+            pki,
+            authenticator,
+            stop,
+        });
+        bootstrap::write_system_objects(&shared).await?;
+        if let Some(interval) = shared.config.compaction_interval {
+            tokio::spawn(compaction::run(shared.store.clone(), interval, shared.stop.clone()));
+        }
+        Ok(ApiServer { shared })
+    }
+
+    /// The API as a service in this process, for a component that is `user`.
+    pub fn service_as(&self, user: User) -> axum::Router {
+        let user = Arc::new(user);
+        let shared = self.shared.clone();
+        axum::Router::new().fallback(move |request: Request<Body>| {
+            let (shared, user) = (shared.clone(), user.clone());
+            async move { shared.handle(Caller::InProcess(user), request).await }
+        })
+    }
+
+    /// Serves HTTPS on `listener` until told to stop, then lets requests finish for a bounded time.
+    pub async fn serve(&self, listener: tokio::net::TcpListener) -> Result<(), Error> {
+        serve::serve(&self.shared, listener).await
+    }
+
+    /// The cluster's CA certificate, PEM.
+    pub fn ca_certificate(&self) -> &str {
+        &self.shared.pki.ca_certificate_pem
+    }
+
+    /// What a minion joins with: `<id>.<secret>.<sha256 of the CA certificate>`.
+    pub fn join_token(&self) -> String {
+        self.shared.pki.join_token.to_string()
+    }
+}

@@ -1,0 +1,253 @@
+//! Errors of the API, and the one function that turns an error into a `Status`.
+//!
+//! Reasons, codes and texts follow `k8s.io/apimachinery/pkg/api/errors`, because clients decide by them.
+
+use std::borrow::Cow;
+
+use api::KindInfo;
+use api::field::ErrorList;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Which object an error is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) group: &'static str,
+    pub(crate) kind: &'static str,
+    /// `pods`, or `pods/binding`.
+    pub(crate) resource: Cow<'static, str>,
+    pub(crate) name: String,
+}
+
+impl Subject {
+    pub(crate) fn new(info: &KindInfo, name: &str) -> Subject {
+        Subject { group: info.group, kind: info.kind, resource: info.plural.into(), name: name.to_owned() }
+    }
+
+    /// The same object, seen through one of its subresources.
+    pub(crate) fn sub(mut self, subresource: &str) -> Subject {
+        self.resource = format!("{}/{subresource}", self.resource).into();
+        self
+    }
+
+    fn qualified(&self) -> String {
+        if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
+    }
+
+    fn qualified_kind(&self) -> String {
+        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+    }
+}
+
+/// Everything a request can be refused with; one variant per answer a client may act on differently.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("the server could not find the requested resource")]
+    PathNotFound,
+    #[error("{} {:?} not found", .0.qualified(), .0.name)]
+    NotFound(Subject),
+    #[error("{} {:?} already exists", .0.qualified(), .0.name)]
+    AlreadyExists(Subject),
+    #[error("Operation cannot be fulfilled on {} {:?}: {}", .0.qualified(), .0.name, .1)]
+    Conflict(Subject, String),
+    #[error("{} {:?} is invalid: {}", .0.qualified_kind(), .0.name, join(.1))]
+    Invalid(Subject, ErrorList),
+    /// A patch that does not fit the object.
+    #[error("the server rejected our request due to an error in our request")]
+    NotApplicable(String),
+    #[error("{}{} is forbidden: {}", .0.qualified(), quoted(&.0.name), .1)]
+    Forbidden(Subject, String),
+    /// A refusal with causes of its own (a namespace that is going away).
+    #[error("{}{} is forbidden: {message}", subject.qualified(), quoted(&subject.name))]
+    ForbiddenBecause { subject: Subject, message: String, cause: &'static str, field: &'static str },
+    /// A path that is no resource, to someone who may not see it.
+    #[error("forbidden: User {user:?} cannot {verb} path {path:?}")]
+    ForbiddenPath { user: String, verb: String, path: String },
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("Unauthorized")]
+    Unauthorized,
+    #[error("the server does not allow this method on the requested resource")]
+    MethodNotAllowed,
+    #[error("only the following media types are accepted: {0}")]
+    NotAcceptable(&'static str),
+    #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
+    UnsupportedMediaType(&'static str),
+    #[error("{0}")]
+    TooLarge(String),
+    /// The history a client asks for is gone: start over.
+    #[error("{0}")]
+    Expired(String),
+    /// The client has seen a future this server has not.
+    #[error("Timeout: Too large resource version: {requested}, current: {current}")]
+    TooLargeResourceVersion { requested: i64, current: i64 },
+    #[error("Too many requests, please try again later.")]
+    TooManyRequests,
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("Internal error occurred: {0}")]
+    Internal(String),
+}
+
+fn join(errors: &ErrorList) -> String {
+    match errors.as_slice() {
+        [one] => one.to_string(),
+        many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" {name:?}") }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> ApiError {
+        match error {
+            store::Error::Compacted { .. } => ApiError::Expired(EXPIRED_CONTINUE.to_owned()),
+            store::Error::Future { requested, current } => ApiError::TooLargeResourceVersion { requested, current },
+            store::Error::TooLarge(message) => ApiError::TooLarge(message),
+            store::Error::Unavailable(message) => ApiError::Unavailable(message),
+            other => ApiError::Internal(other.to_string()),
+        }
+    }
+}
+
+/// Upstream's words for a continue token whose revision is gone.
+pub(crate) const EXPIRED_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list \
+     result. You can start a new list without the continue parameter.";
+
+/// The reason and the HTTP code of an error.
+fn reason(error: &ApiError) -> (&'static str, StatusCode) {
+    match error {
+        ApiError::PathNotFound | ApiError::NotFound(_) => ("NotFound", StatusCode::NOT_FOUND),
+        ApiError::AlreadyExists(_) => ("AlreadyExists", StatusCode::CONFLICT),
+        ApiError::Conflict(..) => ("Conflict", StatusCode::CONFLICT),
+        ApiError::Invalid(..) | ApiError::NotApplicable(_) => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
+        ApiError::Forbidden(..) | ApiError::ForbiddenBecause { .. } | ApiError::ForbiddenPath { .. } => {
+            ("Forbidden", StatusCode::FORBIDDEN)
+        }
+        ApiError::BadRequest(_) => ("BadRequest", StatusCode::BAD_REQUEST),
+        ApiError::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
+        ApiError::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
+        ApiError::NotAcceptable(_) => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
+        ApiError::UnsupportedMediaType(_) => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ApiError::TooLarge(_) => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
+        ApiError::Expired(_) => ("Expired", StatusCode::GONE),
+        ApiError::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
+        ApiError::TooManyRequests => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
+        ApiError::Unavailable(_) => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
+        ApiError::Internal(_) => ("InternalError", StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// Seconds a client is told to wait before it tries again.
+pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
+
+fn details(error: &ApiError) -> Map<String, Value> {
+    let mut details = Map::new();
+    let subject = match error {
+        ApiError::NotFound(s)
+        | ApiError::AlreadyExists(s)
+        | ApiError::Conflict(s, _)
+        | ApiError::Invalid(s, _)
+        | ApiError::Forbidden(s, _)
+        | ApiError::ForbiddenBecause { subject: s, .. } => Some(s),
+        _ => None,
+    };
+    if let Some(subject) = subject {
+        if !subject.name.is_empty() {
+            details.insert("name".into(), json!(subject.name));
+        }
+        if !subject.group.is_empty() {
+            details.insert("group".into(), json!(subject.group));
+        }
+        let kind = if matches!(error, ApiError::Invalid(..)) { subject.kind } else { &*subject.resource };
+        details.insert("kind".into(), json!(kind));
+    }
+    let causes = causes(error);
+    if !causes.is_empty() {
+        details.insert("causes".into(), Value::Array(causes));
+    }
+    if matches!(error, ApiError::TooLargeResourceVersion { .. } | ApiError::TooManyRequests) {
+        details.insert("retryAfterSeconds".into(), json!(RETRY_AFTER_SECONDS));
+    }
+    details
+}
+
+fn causes(error: &ApiError) -> Vec<Value> {
+    match error {
+        ApiError::Invalid(_, errors) => errors
+            .iter()
+            .map(|e| json!({"reason": e.error_type.reason(), "message": e.message, "field": e.field.as_str()}))
+            .collect(),
+        ApiError::NotApplicable(message) => {
+            vec![json!({"reason": "UnexpectedServerResponse", "message": message})]
+        }
+        ApiError::ForbiddenBecause { message, cause, field, .. } => {
+            vec![json!({"reason": cause, "message": message, "field": field})]
+        }
+        ApiError::TooLargeResourceVersion { .. } => {
+            vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The `Status` of an error. The only place where an error becomes HTTP.
+pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
+    let (reason, code) = reason(error);
+    let mut status = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": error.to_string(),
+        "reason": reason,
+        "code": code.as_u16(),
+    });
+    let details = details(error);
+    if !details.is_empty() || matches!(error, ApiError::PathNotFound | ApiError::MethodNotAllowed) {
+        status["details"] = Value::Object(details);
+    }
+    (code, status)
+}
+
+/// The `Status` of a request that succeeded and has no object to show.
+pub(crate) fn success(details: Value) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> Subject {
+        Subject { group: "", kind: "Pod", resource: "pods".into(), name: "web".into() }
+    }
+
+    #[test]
+    fn errors_read_as_upstream_prints_them() {
+        let required = api::field::required(&api::field::Path::new("spec").child("containers"), "");
+        let cases = [
+            (ApiError::NotFound(web()), 404, "NotFound", r#"pods "web" not found"#),
+            (ApiError::AlreadyExists(web()), 409, "AlreadyExists", r#"pods "web" already exists"#),
+            (
+                ApiError::Conflict(web().sub("binding"), "no".into()),
+                409,
+                "Conflict",
+                r#"Operation cannot be fulfilled on pods/binding "web": no"#,
+            ),
+            (
+                ApiError::Invalid(web(), vec![required.clone(), required]),
+                422,
+                "Invalid",
+                r#"Pod "web" is invalid: [spec.containers: Required value, spec.containers: Required value]"#,
+            ),
+        ];
+        for (error, code, reason, message) in cases {
+            let (http, status) = status_of(&error);
+            assert_eq!((http.as_u16(), &status["reason"], &status["message"]), (code, &json!(reason), &json!(message)));
+            assert_eq!(status["details"]["name"], "web");
+        }
+    }
+}

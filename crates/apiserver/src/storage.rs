@@ -1,0 +1,175 @@
+//! Between the verbs and the store: read, change, write, and again when someone else was faster.
+
+use api::{Kind, Object};
+use bytes::Bytes;
+use store::{Action, Expect, KeyValue, Op, Revision};
+
+use crate::allocators::{self, Taken};
+use crate::cache::encode_with_revision;
+use crate::server::Shared;
+use crate::status::{ApiError, Subject};
+
+/// How often one write is tried while others write the same object. Upstream's `GuaranteedUpdate` has no bound; this one
+/// is far beyond what fairness needs.
+const MAX_WRITE_ATTEMPTS: usize = 512;
+
+/// Upstream's words for a stale resourceVersion.
+pub(crate) const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// An object as it is now.
+pub(crate) struct Current {
+    pub(crate) object: Box<dyn Object>,
+    pub(crate) revision: Revision,
+    /// With its resourceVersion.
+    pub(crate) json: Bytes,
+}
+
+/// What a write wants.
+pub(crate) enum Write {
+    /// Keep this instead. The operations belong to the same transaction.
+    Put(Box<dyn Object>, Vec<Op>),
+    /// Keep nothing. The object is what the answer shows.
+    Remove(Box<dyn Object>, Vec<Op>),
+    /// Leave it as it is.
+    Keep,
+}
+
+/// What a write did.
+pub(crate) struct Written {
+    /// The object, with its resourceVersion.
+    pub(crate) json: Bytes,
+    pub(crate) removed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Nearly always the newest version, and free. What is decided on it counts only if the store agrees.
+    Cache,
+    Store,
+}
+
+impl Shared {
+    /// The object under `key`, from the store itself.
+    pub(crate) async fn read(&self, kind: &'static Kind, key: &str) -> Result<Option<Current>, ApiError> {
+        let (found, _) = self.store.get(key, None).await?;
+        found.map(|kv| current_of(kind, &kv)).transpose()
+    }
+
+    fn read_cache(&self, kind: &'static Kind, key: &str) -> Result<Option<Current>, ApiError> {
+        let Some(entry) = self.cache.of(kind).get(key) else { return Ok(None) };
+        let object = decode(kind, entry.json())?;
+        Ok(Some(Current { object, revision: entry.revision, json: entry.json_bytes() }))
+    }
+
+    /// Changes the object under `key` by `change`, which may be called several times and decides on the last version
+    /// it is shown. A refusal decided on a version the store does not confirm is decided again.
+    pub(crate) async fn modify(
+        &self,
+        kind: &'static Kind,
+        subject: &Subject,
+        key: &str,
+        dry_run: bool,
+        mut change: impl FnMut(&Current, &Taken) -> Result<Write, ApiError>,
+    ) -> Result<Written, ApiError> {
+        let mut source = Source::Cache;
+        let mut known = self.read_cache(kind, key)?;
+        let mut taken = Taken::default();
+        for _ in 0..MAX_WRITE_ATTEMPTS {
+            let decision = match &known {
+                Some(current) => change(current, &taken),
+                None => Err(ApiError::NotFound(subject.clone())),
+            };
+            let keeps = matches!(&decision, Ok(write) if known.as_ref().is_some_and(|c| unchanged(c, write)));
+            if source == Source::Cache && (decision.is_err() || keeps) {
+                (source, known) = (Source::Store, self.read(kind, key).await?);
+                continue;
+            }
+            let (write, current) = match (decision?, &known) {
+                (_, Some(current)) if keeps => return Ok(Written { json: current.json.clone(), removed: false }),
+                (write, Some(current)) => (write, current),
+                (_, None) => return Err(ApiError::NotFound(subject.clone())),
+            };
+            match self.write(kind, key, current.revision, write, dry_run).await? {
+                Outcome::Done(written) => return Ok(written),
+                Outcome::Taken => taken = Taken::read(&*self.store).await?,
+                Outcome::Conflict(Some(newer)) => (source, known) = (Source::Store, Some(current_of(kind, &newer)?)),
+                Outcome::Conflict(None) => (source, known) = (Source::Store, None),
+            }
+        }
+        Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()))
+    }
+
+    async fn write(
+        &self,
+        kind: &'static Kind,
+        key: &str,
+        revision: Revision,
+        write: Write,
+        dry_run: bool,
+    ) -> Result<Outcome, ApiError> {
+        let (object, mut ops, removed) = match write {
+            Write::Put(object, ops) => (object, ops, false),
+            Write::Remove(object, ops) => (object, ops, true),
+            Write::Keep => return Err(ApiError::Internal("nothing to write".into())),
+        };
+        let value = encode(&*object)?;
+        let put = if removed { Action::Delete } else { Action::Put(value.clone(), self.lease_for(kind).await?) };
+        ops.push(Op { key: key.to_owned(), expect: Expect::Unchanged(revision), action: put });
+        if dry_run {
+            let json = encode_with_revision(kind.info, &value, revision);
+            return Ok(Outcome::Done(Written { json, removed }));
+        }
+        match self.store.commit(ops).await {
+            Ok(revision) => {
+                let json = encode_with_revision(kind.info, &value, revision);
+                Ok(Outcome::Done(Written { json, removed }))
+            }
+            Err(store::Error::Conflict { key: which, .. }) if allocators::is_range_key(&which) => Ok(Outcome::Taken),
+            Err(store::Error::Conflict { current, .. }) => Ok(Outcome::Conflict(current)),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+enum Outcome {
+    Done(Written),
+    /// Someone else wrote the object: this is it now.
+    Conflict(Option<KeyValue>),
+    /// Someone else took an address or port.
+    Taken,
+}
+
+/// Whether a write would store the very bytes that are there.
+fn unchanged(current: &Current, write: &Write) -> bool {
+    match write {
+        Write::Keep => true,
+        Write::Remove(..) => false,
+        Write::Put(object, _) => {
+            encode_with_revision(object.info(), &object.encode(), current.revision) == current.json
+        }
+    }
+}
+
+/// The bytes an object is stored as: without its resourceVersion, and within the store's bounds.
+pub(crate) fn encode(object: &dyn Object) -> Result<Bytes, ApiError> {
+    debug_assert!(object.metadata().resource_version.is_none(), "resourceVersion is never stored");
+    let value = object.encode();
+    if value.len() > store::MAX_VALUE_BYTES {
+        let message = format!("Request entity too large: limit is {}", store::MAX_VALUE_BYTES);
+        return Err(ApiError::TooLarge(message));
+    }
+    Ok(value.into())
+}
+
+fn current_of(kind: &'static Kind, kv: &KeyValue) -> Result<Current, ApiError> {
+    let mut object = decode(kind, &kv.value)?;
+    let json = encode_with_revision(kind.info, &kv.value, kv.mod_revision);
+    object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
+    Ok(Current { object, revision: kv.mod_revision, json })
+}
+
+fn decode(kind: &'static Kind, json: &[u8]) -> Result<Box<dyn Object>, ApiError> {
+    let broken = |e| ApiError::Internal(format!("stored {} cannot be decoded: {e}", kind.info.kind));
+    Ok((kind.decode)(json).map_err(broken)?.object)
+}

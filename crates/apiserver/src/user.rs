@@ -1,0 +1,38 @@
+//! Who is asking.
+
+use std::collections::BTreeMap;
+
+use api::well_known::{GROUP_AUTHENTICATED, GROUP_MASTERS};
+
+/// An authenticated identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// `system:node:box1`.
+    pub name: String,
+    /// Groups, `system:authenticated` among them.
+    pub groups: Vec<String>,
+    /// Tells apart users of one name, where the authenticator knows.
+    pub uid: Option<String>,
+    /// Whatever else the authenticator knows.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// A user in `groups`, and in `system:authenticated`.
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> User {
+        let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
+        if !groups.iter().any(|g| g == GROUP_AUTHENTICATED) {
+            groups.push(GROUP_AUTHENTICATED.to_owned());
+        }
+        User { name: name.into(), groups, ..User::default() }
+    }
+
+    /// A cluster admin: a member of `system:masters`.
+    pub fn master(name: impl Into<String>) -> User {
+        User::new(name, [GROUP_MASTERS])
+    }
+
+    pub(crate) fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}

@@ -1,0 +1,190 @@
+//! POST: a new object, completed, checked, and written together with what it needs: its namespace being there, the
+//! addresses and ports it takes.
+
+use std::sync::Arc;
+
+use api::{Kind, Object, Scope};
+use axum::body::Body;
+use bytes::Bytes;
+use http::StatusCode;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use store::{Action, Expect, KeyValue, Op, Revision};
+
+use crate::allocators::{self, Taken};
+use crate::cache::encode_with_revision;
+use crate::call::Call;
+use crate::respond::ApiResponse;
+use crate::server::Shared;
+use crate::status::{ApiError, Subject};
+use crate::storage::{Written, encode};
+use crate::user::User;
+use crate::{admission, body, metadata};
+
+/// How many generated names are tried (`maxNameGenerationCreateAttempts`).
+const MAX_NAME_ATTEMPTS: usize = 8;
+/// How often a creation is tried while its namespace changes or others take the addresses it chose.
+const MAX_CREATE_ATTEMPTS: usize = 64;
+
+pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let json = call.json_body(request_body).await?;
+    let decoded = body::decode(call.info.kind, &json, &call.query)?;
+    let dry_run = call.query.dry_run()?;
+    let namespace = call.info.namespace.as_deref();
+    let written = call.shared.create(&call.user, call.info.kind, namespace, decoded.object, dry_run).await?;
+    Ok(call.wrote(StatusCode::CREATED, written, &decoded.warnings))
+}
+
+impl Shared {
+    /// Creates an object. With `generateName` the server chooses the name.
+    pub(crate) async fn create(
+        &self,
+        user: &Arc<User>,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        mut object: Box<dyn Object>,
+        dry_run: bool,
+    ) -> Result<Written, ApiError> {
+        metadata::check_namespace(object.metadata(), namespace)?;
+        if kind.info.scope == Scope::Namespaced && namespace.is_none() {
+            return Err(ApiError::BadRequest("an empty namespace may not be set during creation".into()));
+        }
+        if object.metadata().resource_version.as_deref().is_some_and(|rv| !rv.is_empty() && rv != "0") {
+            return Err(ApiError::BadRequest("resourceVersion should not be set on objects to be created".into()));
+        }
+        metadata::prepare_create(kind.info, object.metadata_mut(), namespace);
+        let given = object.metadata().name.as_deref().unwrap_or("");
+        let prefix = object.metadata().generate_name.clone().filter(|p| given.is_empty() && !p.is_empty());
+        let Some(prefix) = prefix else {
+            return self.create_named(user, kind, namespace, object, dry_run).await;
+        };
+        let mut attempt = 1;
+        loop {
+            let mut candidate = object.clone_object();
+            candidate.metadata_mut().name = Some(api::names::generate_name(&prefix, &mut rand::rng()));
+            match self.create_named(user, kind, namespace, candidate, dry_run).await {
+                Err(ApiError::AlreadyExists(_)) if attempt < MAX_NAME_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        user: &Arc<User>,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        mut object: Box<dyn Object>,
+        dry_run: bool,
+    ) -> Result<Written, ApiError> {
+        let subject = Subject::new(kind.info, object.metadata().name.as_deref().unwrap_or(""));
+        object.set_defaults();
+        object.prepare_create();
+        admission::create(user, &subject, &mut *object)?;
+        object.set_defaults();
+        let mut namespace_check = match namespace.filter(|_| kind.info.scope == Scope::Namespaced) {
+            Some(namespace) => Some(self.namespace_check(&subject, namespace).await?),
+            None => None,
+        };
+        let asked = object.as_any().downcast_ref::<Service>().cloned();
+        let mut taken = Taken::default();
+        let key = kind.info.registry_key(namespace, &subject.name);
+        for _ in 0..MAX_CREATE_ATTEMPTS {
+            let (value, mut ops) = self.complete(kind, &subject, &mut *object, asked.as_ref(), &taken)?;
+            if dry_run {
+                return self.pretend(kind, &subject, &key, value).await;
+            }
+            ops.extend(namespace_check.clone());
+            let lease = self.lease_for(kind).await?;
+            ops.push(Op { key: key.clone(), expect: Expect::Absent, action: Action::Put(value.clone(), lease) });
+            match self.store.commit(ops).await {
+                Ok(revision) => {
+                    let json = encode_with_revision(kind.info, &value, revision);
+                    return Ok(Written { json, removed: false });
+                }
+                Err(store::Error::Conflict { key: which, .. }) if which == key => {
+                    return Err(ApiError::AlreadyExists(subject));
+                }
+                Err(store::Error::Conflict { key: which, .. }) if allocators::is_range_key(&which) => {
+                    taken = Taken::read(&*self.store).await?;
+                }
+                Err(store::Error::Conflict { current, .. }) => {
+                    let namespace = namespace.unwrap_or("");
+                    namespace_check = Some(usable_namespace(&subject, namespace, current.as_ref())?);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(ApiError::Conflict(subject, "the namespace or the ranges of services keep changing; try again".into()))
+    }
+
+    /// Completes and validates, and gives the bytes and what else belongs to the transaction.
+    fn complete(
+        &self,
+        kind: &'static Kind,
+        subject: &Subject,
+        object: &mut dyn Object,
+        asked: Option<&Service>,
+        taken: &Taken,
+    ) -> Result<(Bytes, Vec<Op>), ApiError> {
+        let invalid = |errors| ApiError::Invalid(subject.clone(), errors);
+        let mut ops = Vec::new();
+        if let (Some(service), Some(asked)) = (object.as_any_mut().downcast_mut::<Service>(), asked) {
+            service.clone_from(asked);
+            ops = allocators::plan(&self.ranges(), None, service, taken).map_err(invalid)?;
+        }
+        let mut errors = metadata::validate(kind.info, object.metadata());
+        errors.extend(object.validate());
+        if errors.is_empty() { Ok((encode(object)?, ops)) } else { Err(invalid(errors)) }
+    }
+
+    /// A dry run fails where the write would.
+    async fn pretend(&self, kind: &Kind, subject: &Subject, key: &str, value: Bytes) -> Result<Written, ApiError> {
+        match self.store.get(key, None).await? {
+            (Some(_), _) => Err(ApiError::AlreadyExists(subject.clone())),
+            (None, revision) => Ok(Written { json: encode_with_revision(kind.info, &value, revision), removed: false }),
+        }
+    }
+
+    /// `NamespaceLifecycle`: a transaction that creates something in a namespace holds only while that namespace is
+    /// what it was when it was looked at, so nothing can slip into a namespace that ends.
+    async fn namespace_check(&self, subject: &Subject, namespace: &str) -> Result<Op, ApiError> {
+        let kind = namespaces();
+        let key = kind.info.registry_key(None, namespace);
+        if let Some(entry) = self.cache.of(kind).get(&key)
+            && entry.select.fields.first().is_some_and(|phase| **phase != *TERMINATING)
+        {
+            return Ok(unchanged(key, entry.revision));
+        }
+        let (found, _) = self.store.get(&key, None).await?;
+        usable_namespace(subject, namespace, found.as_ref())
+    }
+}
+
+const TERMINATING: &str = "Terminating";
+
+pub(crate) fn namespaces() -> &'static Kind {
+    api::kinds::by_kind("v1", "Namespace").expect("namespaces are in the table of kinds")
+}
+
+fn unchanged(key: String, revision: Revision) -> Op {
+    Op { key, expect: Expect::Unchanged(revision), action: Action::Check }
+}
+
+fn usable_namespace(subject: &Subject, namespace: &str, found: Option<&KeyValue>) -> Result<Op, ApiError> {
+    let info = namespaces().info;
+    let Some(found) = found else { return Err(ApiError::NotFound(Subject::new(info, namespace))) };
+    let object = (namespaces().decode)(&found.value).map_err(|e| ApiError::Internal(e.to_string()))?.object;
+    let terminating = object.as_any().downcast_ref::<Namespace>().is_some_and(|n| {
+        n.metadata.deletion_timestamp.is_some()
+            || n.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(TERMINATING)
+    });
+    if !terminating {
+        return Ok(unchanged(info.registry_key(None, namespace), found.mod_revision));
+    }
+    Err(ApiError::ForbiddenBecause {
+        subject: subject.clone(),
+        message: format!("unable to create new content in namespace {namespace} because it is being terminated"),
+        cause: "NamespaceTerminating",
+        field: "metadata.namespace",
+    })
+}

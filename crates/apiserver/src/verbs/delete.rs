@@ -1,0 +1,385 @@
+//! DELETE: at once, or first a mark and later the end, when others still have to tidy up.
+//!
+//! [`plan`] decides, purely. Compare `rest.BeforeDelete`, `deletionFinalizersForGarbageCollection` and the pod's
+//! `CheckGracefulDelete` upstream.
+
+use api::Object;
+use axum::body::Body;
+use futures::StreamExt;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+
+use super::create::namespaces;
+use super::step::check_uid;
+use crate::allocators;
+use crate::cache::Filter;
+use crate::call::Call;
+use crate::metadata::now;
+use crate::query::dry_run;
+use crate::respond::{self, ApiResponse};
+use crate::status::{ApiError, Subject};
+use crate::storage::{Current, MODIFIED, Write, Written};
+
+/// How many objects of a collection are deleted at once.
+const CONCURRENT_DELETES: usize = 16;
+
+/// Namespaces no cluster is without.
+const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// What becomes of the objects an object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// `DeleteOptions`, from body or query.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    grace_period_seconds: Option<i64>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    propagation: Option<Propagation>,
+    dry_run: bool,
+}
+
+pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let options = options(call, request_body).await?;
+    let (written, uid) = delete_one(call, &call.info.key(), &call.info.subject(), &options).await?;
+    let info = call.info.kind.info;
+    // Kinds that answer with the object even if it is gone (`ReturnDeletedObject`).
+    if !written.removed || matches!(info.plural, "pods" | "services" | "serviceaccounts") {
+        return Ok(call.wrote(StatusCode::OK, written, &[]));
+    }
+    let mut details = json!({"name": call.name(), "kind": info.plural, "uid": uid});
+    if !info.group.is_empty() {
+        details["group"] = json!(info.group);
+    }
+    Ok(respond::succeeded(StatusCode::OK, details))
+}
+
+async fn delete_one(
+    call: &Call,
+    key: &str,
+    subject: &Subject,
+    options: &Options,
+) -> Result<(Written, String), ApiError> {
+    if subject.resource == namespaces().info.plural && PERMANENT_NAMESPACES.contains(&subject.name.as_str()) {
+        return Err(ApiError::Forbidden(subject.clone(), "this namespace may not be deleted".into()));
+    }
+    let mut uid = String::new();
+    let now = now();
+    let written = call
+        .shared
+        .modify(call.info.kind, subject, key, options.dry_run, |current, _| {
+            uid = current.object.metadata().uid.clone().unwrap_or_default();
+            check_preconditions(subject, current, options)?;
+            write(subject, current, options, now)
+        })
+        .await?;
+    Ok((written, uid))
+}
+
+fn check_preconditions(subject: &Subject, current: &Current, options: &Options) -> Result<(), ApiError> {
+    if let Some(uid) = &options.uid {
+        check_uid(subject, current, uid)?;
+    }
+    match &options.resource_version {
+        Some(rv) if *rv != current.revision.to_string() => {
+            Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write(subject: &Subject, current: &Current, options: &Options, now: Timestamp) -> Result<Write, ApiError> {
+    match plan(&*current.object, options, now) {
+        Deletion::Remove => {
+            let mut last = current.object.clone_object();
+            last.metadata_mut().resource_version = None;
+            Ok(Write::Remove(last, allocators::release(&*current.object)))
+        }
+        Deletion::Mark(mut marked) => {
+            marked.metadata_mut().resource_version = None;
+            Ok(Write::Put(marked, Vec::new()))
+        }
+        Deletion::UnderWay => Ok(Write::Keep),
+        Deletion::NamespaceUnderWay => Err(ApiError::Conflict(
+            subject.clone(),
+            "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace \
+             will automatically be purged by the system."
+                .into(),
+        )),
+    }
+}
+
+/// What a deletion does.
+enum Deletion {
+    /// The object ends now.
+    Remove,
+    /// The object is told to end.
+    Mark(Box<dyn Object>),
+    /// It has been told so already.
+    UnderWay,
+    /// The same for a namespace, whose content is still being removed.
+    NamespaceUnderWay,
+}
+
+/// What must happen so that `old` is deleted as `options` say. On a marked object the same options change nothing.
+fn plan(old: &dyn Object, options: &Options, now: Timestamp) -> Deletion {
+    if let Some(namespace) = old.as_any().downcast_ref::<Namespace>() {
+        return plan_namespace(namespace, now);
+    }
+    let mut new = old.clone_object();
+    let finalizers = finalizers(old, options.propagation);
+    new.metadata_mut().finalizers = Some(finalizers).filter(|f| !f.is_empty());
+    let metadata = old.metadata();
+    let has_finalizers = new.metadata().finalizers.is_some();
+    let grace = old.as_any().downcast_ref::<Pod>().map_or(0, |pod| pod_grace(pod, options));
+    if grace == 0 && !has_finalizers {
+        return Deletion::Remove;
+    }
+    match (&metadata.deletion_timestamp, metadata.deletion_grace_period_seconds.unwrap_or(0)) {
+        // A second deletion may only shorten the grace.
+        (Some(at), left) if left > grace => {
+            let earlier = at.0.saturating_sub(SignedDuration::from_secs(left - grace)).unwrap_or(at.0);
+            mark(&mut *new, earlier, grace);
+            Deletion::Mark(new)
+        }
+        (Some(_), _) if new.metadata().finalizers == metadata.finalizers => Deletion::UnderWay,
+        (Some(_), _) => Deletion::Mark(new),
+        (None, _) => {
+            let at = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+            mark(&mut *new, at, grace);
+            let metadata = new.metadata_mut();
+            metadata.generation = metadata.generation.map(|g| g + 1);
+            Deletion::Mark(new)
+        }
+    }
+}
+
+fn mark(object: &mut dyn Object, at: Timestamp, grace: i64) {
+    let metadata = object.metadata_mut();
+    metadata.deletion_timestamp = Some(Time(at));
+    metadata.deletion_grace_period_seconds = Some(grace);
+}
+
+/// How long a pod gets to stop. One that never had a node, or has stopped, needs no time.
+fn pod_grace(pod: &Pod, options: &Options) -> i64 {
+    if api::pods::node_name(pod).is_none() || api::pods::is_terminal(pod) {
+        return 0;
+    }
+    let own = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE_SECONDS);
+    let seconds = options.grace_period_seconds.unwrap_or(own);
+    if seconds < 0 { 1 } else { seconds }
+}
+
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
+    let spec_holds = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty());
+    let metadata_holds = namespace.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+    match (&namespace.metadata.deletion_timestamp, spec_holds || metadata_holds) {
+        (_, false) => Deletion::Remove,
+        (Some(_), true) => Deletion::NamespaceUnderWay,
+        (None, true) => {
+            let mut marked = namespace.clone();
+            marked.metadata.deletion_timestamp = Some(Time(now));
+            marked.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+            Deletion::Mark(Box::new(marked))
+        }
+    }
+}
+
+/// The finalizers an object has while what it owns is dealt with as asked. Without a wish nothing changes.
+fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String> {
+    let mut finalizers = old.metadata().finalizers.clone().unwrap_or_default();
+    let wanted = match propagation {
+        None => return finalizers,
+        Some(Propagation::Background) => None,
+        Some(Propagation::Foreground) => Some(FOREGROUND),
+        Some(Propagation::Orphan) => Some(ORPHAN),
+    };
+    finalizers.retain(|f| f != FOREGROUND && f != ORPHAN || Some(f.as_str()) == wanted);
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|f| f == wanted)
+    {
+        finalizers.push(wanted.to_owned());
+    }
+    finalizers
+}
+
+async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
+    let json = call.json_body(request_body).await?;
+    let value: Value = match json.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(&json).map_err(|e| bad_options(&e.to_string()))?,
+    };
+    if !value.is_null() && !value.is_object() {
+        return Err(bad_options("an object is expected"));
+    }
+    // Where there is a body, the query does not count (upstream decodes one or the other).
+    let query = |key: &str| call.query.get(key).filter(|_| value.is_null());
+    let grace = match (&value["gracePeriodSeconds"], query("gracePeriodSeconds")) {
+        (Value::Null, None) => None,
+        (Value::Null, Some(text)) => Some(text.parse().map_err(|_| bad_options("gracePeriodSeconds is no integer"))?),
+        (given, _) => Some(given.as_i64().ok_or_else(|| bad_options("gracePeriodSeconds is no integer"))?),
+    };
+    let body_dry_run = value["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Ok(Options {
+        grace_period_seconds: grace,
+        uid: value["preconditions"]["uid"].as_str().map(Into::into),
+        resource_version: value["preconditions"]["resourceVersion"].as_str().map(Into::into),
+        propagation: propagation(&value, query("propagationPolicy"), query("orphanDependents"))?,
+        dry_run: dry_run(body_dry_run)? || call.query.dry_run()?,
+    })
+}
+
+fn bad_options(detail: &str) -> ApiError {
+    ApiError::BadRequest(format!("DeleteOptions cannot be read: {detail}"))
+}
+
+fn propagation(value: &Value, policy: Option<&str>, orphan: Option<&str>) -> Result<Option<Propagation>, ApiError> {
+    let policy = value["propagationPolicy"].as_str().or(policy);
+    let orphan = value["orphanDependents"].as_bool().or(orphan.map(|o| o != "false" && o != "0"));
+    match (policy, orphan) {
+        (Some(_), Some(_)) => Err(bad_options("orphanDependents and propagationPolicy cannot be both set")),
+        (Some("Background"), None) => Ok(Some(Propagation::Background)),
+        (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
+        (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
+        (Some(other), None) => Err(ApiError::BadRequest(format!(
+            "propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \
+             \"Orphan\""
+        ))),
+        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+        (None, Some(false)) => Ok(Some(Propagation::Background)),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Deletes what a selection holds now, and answers with the list of it.
+pub(super) async fn delete_collection(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let options = options(call, request_body).await?;
+    let info = call.info.kind.info;
+    let filter = Filter::parse(info, call.info.namespace.as_deref(), None, &call.query)?;
+    let known = call.shared.cache.catch_up().await?;
+    let snapshot = call.shared.cache.of(call.info.kind).snapshot(&filter, None, usize::MAX, known);
+    let revision = snapshot.revision;
+    let deletions = snapshot.items.into_iter().map(|entry| {
+        let options = &options;
+        async move {
+            let subject = Subject::new(info, entry.name());
+            match delete_one(call, &entry.key, &subject, options).await {
+                Ok((written, _)) => Ok(Some(written.json)),
+                // Someone else was faster: it is gone, which is what was asked for.
+                Err(ApiError::NotFound(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    let results: Vec<_> = futures::stream::iter(deletions).buffered(CONCURRENT_DELETES).collect().await;
+    let deleted = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let metadata = json!({"resourceVersion": revision.to_string()}).to_string();
+    let objects = deleted.iter().flatten().map(|json| &json[..]);
+    let list = super::list::join(&format!("{}List", info.kind), &info.api_version(), &metadata, objects);
+    Ok(respond::encoded(StatusCode::OK, list.into(), call.output.encoding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(node: &str, grace: i64) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web"},
+            "spec": {"containers": [], "nodeName": node, "terminationGracePeriodSeconds": grace},
+        }))
+        .unwrap()
+    }
+
+    fn says(old: &dyn Object, options: &Options) -> String {
+        match plan(old, options, Timestamp::UNIX_EPOCH) {
+            Deletion::Remove => "remove".into(),
+            Deletion::UnderWay => "under way".into(),
+            Deletion::NamespaceUnderWay => "namespace under way".into(),
+            Deletion::Mark(marked) => {
+                let m = marked.metadata();
+                let at = m.deletion_timestamp.as_ref().map(|t| t.0.as_second());
+                let finalizers = m.finalizers.clone().unwrap_or_default().join("+");
+                format!("mark {at:?} {:?} {finalizers}", m.deletion_grace_period_seconds)
+            }
+        }
+    }
+
+    fn with(grace: Option<i64>, propagation: Option<Propagation>) -> Options {
+        Options { grace_period_seconds: grace, propagation, ..Options::default() }
+    }
+
+    #[test]
+    fn pods_get_their_grace_and_everything_else_ends_at_once() {
+        let cases: [(&str, Pod, Options, &str); 6] = [
+            ("a pod on a node gets its own grace", pod("n", 20), with(None, None), "mark Some(20) Some(20) "),
+            ("the client may ask for another", pod("n", 20), with(Some(5), None), "mark Some(5) Some(5) "),
+            ("or for none", pod("n", 20), with(Some(0), None), "remove"),
+            ("a pod without a node needs none", pod("", 20), with(None, None), "remove"),
+            ("a negative grace is a second", pod("n", 20), with(Some(-3), None), "mark Some(1) Some(1) "),
+            (
+                "orphaning leaves a finalizer",
+                pod("", 20),
+                with(None, Some(Propagation::Orphan)),
+                "mark Some(0) Some(0) orphan",
+            ),
+        ];
+        for (sentence, pod, options, expected) in cases {
+            assert_eq!(says(&pod, &options), expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_second_deletion_may_only_shorten_the_grace() {
+        let Deletion::Mark(marked) = plan(&pod("n", 20), &with(None, None), Timestamp::UNIX_EPOCH) else { panic!() };
+        assert_eq!(says(&*marked, &with(None, None)), "under way");
+        assert_eq!(says(&*marked, &with(Some(60), None)), "under way");
+        assert_eq!(says(&*marked, &with(Some(4), None)), "mark Some(4) Some(4) ");
+        assert_eq!(says(&*marked, &with(Some(0), None)), "remove");
+    }
+
+    #[test]
+    fn a_namespace_waits_for_its_finalizers() {
+        let mut namespace: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}})).unwrap();
+        let Deletion::Mark(marked) = plan(&namespace, &with(None, None), Timestamp::UNIX_EPOCH) else { panic!() };
+        assert_eq!(says(&*marked, &with(None, None)), "namespace under way");
+        namespace.spec = None;
+        assert_eq!(says(&namespace, &with(None, None)), "remove");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_plan_applied_leaves_nothing_to_do(
+            grace in proptest::option::of(-2i64..100),
+            own in 0i64..100,
+            on_node: bool,
+            policy in 0..4,
+        ) {
+            let propagation = match policy {
+                0 => None,
+                1 => Some(Propagation::Background),
+                2 => Some(Propagation::Foreground),
+                _ => Some(Propagation::Orphan),
+            };
+            let options = with(grace, propagation);
+            let pod = pod(if on_node { "n" } else { "" }, own);
+            if let Deletion::Mark(marked) = plan(&pod, &options, Timestamp::UNIX_EPOCH) {
+                proptest::prop_assert_eq!(says(&*marked, &options), "under way");
+            }
+        }
+    }
+}

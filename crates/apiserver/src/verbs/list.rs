@@ -1,0 +1,184 @@
+//! LIST: joins slices of the cache. Pages after the first show the same revision as the first, from the store's past if
+//! the present has moved on.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::StatusCode;
+use serde_json::json;
+use store::{ListRequest, Revision};
+
+use super::list_body::ListBody;
+use super::revision::Freshness;
+use crate::cache::{Change, Entry, Filter, Snapshot};
+use crate::call::Call;
+use crate::negotiate::Shape;
+use crate::respond::{self, ApiResponse};
+use crate::status::ApiError;
+use crate::table::{IncludeObject, Table, partial_metadata};
+
+/// Objects read from the store at once when a page of the past needs more than it got.
+const STORE_PAGE: usize = 500;
+
+pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
+    let filter =
+        Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
+    let limit = match call.query.number("limit")? {
+        None | Some(0) => usize::MAX,
+        Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+    };
+    if call.query.get("sendInitialEvents").is_some() {
+        return Err(ApiError::BadRequest(
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list".into(),
+        ));
+    }
+    let snapshot = snapshot(call, &filter, limit).await?;
+    let metadata = list_metadata(&filter, &snapshot);
+    answer(call, &metadata, snapshot)
+}
+
+async fn snapshot(call: &Call, filter: &Filter, limit: usize) -> Result<Snapshot, ApiError> {
+    let cache = call.shared.cache.of(call.info.kind);
+    if let Some(token) = call.query.get("continue") {
+        if call.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
+            return Err(ApiError::BadRequest("specifying resource version is not allowed when using continue".into()));
+        }
+        let (revision, after) = parse_continue(token, &filter.prefix)?;
+        return at(call, filter, Some(after), limit, revision).await;
+    }
+    let freshness = Freshness::of(&call.query)?;
+    let known = call.shared.reach(freshness).await?;
+    match freshness {
+        Freshness::Exact(revision) => at(call, filter, None, limit, revision).await,
+        _ => Ok(cache.snapshot(filter, None, limit, known)),
+    }
+}
+
+/// The selection as it was at `revision`.
+async fn at(
+    call: &Call,
+    filter: &Filter,
+    after: Option<String>,
+    limit: usize,
+    revision: Revision,
+) -> Result<Snapshot, ApiError> {
+    call.shared.cache.wait_for(revision).await?;
+    let cache = call.shared.cache.of(call.info.kind);
+    match cache.snapshot_at(filter, after.as_deref(), limit, revision) {
+        Some(snapshot) => Ok(snapshot),
+        None => from_store(call, filter, after, limit, revision).await,
+    }
+}
+
+async fn from_store(
+    call: &Call,
+    filter: &Filter,
+    after: Option<String>,
+    limit: usize,
+    revision: Revision,
+) -> Result<Snapshot, ApiError> {
+    let mut request = ListRequest { prefix: filter.prefix.clone(), after, revision: Some(revision), limit: None };
+    let mut items: Vec<Arc<Entry>> = Vec::new();
+    loop {
+        let missing = limit.saturating_sub(items.len());
+        request.limit = Some(if filter.is_everything() { missing.min(STORE_PAGE) } else { STORE_PAGE });
+        let page = call.shared.store.list(request.clone()).await?;
+        let read = page.items.len();
+        let mut used = 0;
+        for kv in page.items {
+            used += 1;
+            request.after = Some(kv.key.to_string());
+            let revisions = (kv.create_revision, kv.mod_revision);
+            let Ok(entry) = Entry::new(call.info.kind, kv.key, &kv.value, revisions, Change::Added) else { continue };
+            if filter.matches(&entry.key, &entry.select) {
+                items.push(Arc::new(entry));
+            }
+            if items.len() >= limit {
+                break;
+            }
+        }
+        let left = page.remaining + (read - used);
+        if items.len() >= limit || left == 0 || read == 0 {
+            let remaining = filter.is_everything().then_some(left);
+            return Ok(Snapshot { items, remaining, more: left > 0, revision });
+        }
+    }
+}
+
+/// A continue token names the revision of the first page and where the next one starts, as upstream's does.
+fn make_continue(revision: Revision, prefix: &str, last: &str) -> String {
+    let start = last.strip_prefix(prefix).unwrap_or(last);
+    BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+}
+
+fn parse_continue(token: &str, prefix: &str) -> Result<(Revision, String), ApiError> {
+    let invalid = || ApiError::BadRequest("continue key is not valid".into());
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    let revision = value["rv"].as_i64().filter(|rv| *rv > 0).ok_or_else(invalid)?;
+    let start = value["start"].as_str().filter(|s| !s.is_empty()).ok_or_else(invalid)?;
+    Ok((revision, format!("{prefix}{start}")))
+}
+
+fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
+    let mut metadata = json!({"resourceVersion": snapshot.revision.to_string()});
+    if let Some(last) = snapshot.items.last().filter(|_| snapshot.more) {
+        metadata["continue"] = json!(make_continue(snapshot.revision, &filter.prefix, &last.key));
+        if let Some(remaining) = snapshot.remaining.filter(|r| *r > 0) {
+            metadata["remainingItemCount"] = json!(remaining);
+        }
+    }
+    metadata.to_string()
+}
+
+fn answer(call: &Call, metadata: &str, snapshot: Snapshot) -> Result<ApiResponse, ApiError> {
+    let info = call.info.kind.info;
+    let objects = snapshot.items.iter().map(|e| e.json());
+    let json = match call.output.shape {
+        Shape::Object if call.output.is_plain() => {
+            let body = ListBody::new(&format!("{}List", info.kind), &info.api_version(), metadata, snapshot.items);
+            return Ok(respond::json_body(axum::body::Body::new(body)));
+        }
+        Shape::Object => join(&format!("{}List", info.kind), &info.api_version(), metadata, objects),
+        Shape::Metadata => {
+            let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
+            let reduced = reduced.iter().map(Vec::as_slice);
+            join("PartialObjectMetadataList", "meta.k8s.io/v1", metadata, reduced)
+        }
+        Shape::Table => Table::new(call.info.kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
+    };
+    Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
+}
+
+/// A whole list in one piece.
+pub(super) fn join<'a>(
+    kind: &str,
+    api_version: &str,
+    metadata: &str,
+    objects: impl Iterator<Item = &'a [u8]>,
+) -> Vec<u8> {
+    let mut out = super::list_body::start(kind, api_version, metadata);
+    for (index, object) in objects.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(object);
+    }
+    out.extend_from_slice(super::list_body::END);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens_come_back_as_they_went() {
+        let token = make_continue(42, "/registry/pods/", "/registry/pods/default/a");
+        assert_eq!(parse_continue(&token, "/registry/pods/").unwrap(), (42, "/registry/pods/default/a".into()));
+        for bad in ["", "!!", "e30", "bm90IGpzb24"] {
+            assert!(parse_continue(bad, "/registry/pods/").is_err(), "{bad}");
+        }
+    }
+}

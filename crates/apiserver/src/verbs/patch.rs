@@ -1,0 +1,56 @@
+//! PATCH: applied to the version that is there, again if that changed meanwhile.
+
+use api::patch::{Patch, PatchError};
+use axum::body::Body;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::step::step;
+use crate::body;
+use crate::call::Call;
+use crate::metadata::check_identity;
+use crate::negotiate;
+use crate::query::FieldValidation;
+use crate::respond::ApiResponse;
+use crate::status::ApiError;
+
+const PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// Reads the patch in a request's body.
+pub(crate) async fn read(call: &Call, request_body: Body) -> Result<Patch, ApiError> {
+    let media_type = negotiate::content_type(&call.headers);
+    let bytes = body::read(&call.headers, request_body).await?;
+    Patch::parse(&media_type, &bytes).ok_or(ApiError::UnsupportedMediaType(PATCH_TYPES))?.map_err(patch_error)
+}
+
+pub(crate) fn patch_error(error: PatchError) -> ApiError {
+    match error {
+        PatchError::Malformed(message) => ApiError::BadRequest(message),
+        PatchError::NotApplicable(message) => ApiError::NotApplicable(message),
+        PatchError::TooManyOperations(_) => ApiError::TooLarge(error.to_string()),
+    }
+}
+
+pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let patch = read(call, request_body).await?;
+    let dry_run = call.query.dry_run()?;
+    let validation = call.query.field_validation()?;
+    let (subject, key) = (call.info.subject(), call.info.key());
+    let mut warnings = Vec::new();
+    let written = call
+        .shared
+        .modify(call.info.kind, &subject, &key, dry_run, |current, taken| {
+            let tree: Value = serde_json::from_slice(&current.json).map_err(|e| ApiError::Internal(e.to_string()))?;
+            let patched = patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
+            let mut decoded = body::decode(call.info.kind, patched.to_string().as_bytes(), &call.query)?;
+            check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
+            warnings = decoded.warnings;
+            step(call, current, decoded.object, taken)
+        })
+        .await?;
+    if validation != FieldValidation::Warn {
+        warnings.clear();
+    }
+    Ok(call.wrote(StatusCode::OK, written, &warnings))
+}

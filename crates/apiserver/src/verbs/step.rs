@@ -1,0 +1,159 @@
+//! The step from one version of an object to the next, the same for PUT and PATCH.
+
+use api::{Object, Subresource};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use store::Revision;
+
+use crate::allocators::{self, Taken};
+use crate::call::Call;
+use crate::status::{ApiError, Subject};
+use crate::storage::{Current, MODIFIED, Write};
+use crate::{admission, metadata};
+
+/// What must be written so that `current` becomes `new`, a version made by the client. Pure but for the random choice of
+/// addresses and ports.
+pub(super) fn step(call: &Call, current: &Current, new: Box<dyn Object>, taken: &Taken) -> Result<Write, ApiError> {
+    let subject = call.info.subject();
+    check_preconditions(&subject, current, &*new)?;
+    match call.info.subresource {
+        None => main(call, &subject, current, new, taken),
+        Some(Subresource::Status) => status(call, &subject, current, new),
+        Some(Subresource::Finalize) => finalize(&subject, current, &*new),
+        Some(Subresource::Approval) => approval(&subject, current, &*new),
+        Some(_) => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+/// A client that says which version or which object it means must be right.
+fn check_preconditions(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
+    let given = new.metadata();
+    if let Some(uid) = given.uid.as_deref().filter(|u| !u.is_empty()) {
+        check_uid(subject, current, uid)?;
+    }
+    match given.resource_version.as_deref().filter(|rv| !rv.is_empty() && *rv != "0") {
+        None => Ok(()),
+        Some(text) => match text.parse::<Revision>() {
+            Ok(revision) if revision == current.revision => Ok(()),
+            Ok(_) => Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned())),
+            Err(_) => {
+                let path = api::field::Path::new("metadata").child("resourceVersion");
+                let error = api::field::invalid(&path, text, "must be an unsigned integer");
+                Err(ApiError::Invalid(subject.clone(), vec![error]))
+            }
+        },
+    }
+}
+
+/// The object must be the one the client means, not a later one of the same name.
+pub(super) fn check_uid(subject: &Subject, current: &Current, uid: &str) -> Result<(), ApiError> {
+    let have = current.object.metadata().uid.as_deref().unwrap_or("");
+    if uid == have {
+        return Ok(());
+    }
+    let message = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}");
+    Err(ApiError::Conflict(subject.clone(), message))
+}
+
+fn main(
+    call: &Call,
+    subject: &Subject,
+    current: &Current,
+    mut new: Box<dyn Object>,
+    taken: &Taken,
+) -> Result<Write, ApiError> {
+    let old = &*current.object;
+    metadata::prepare_update(new.metadata_mut(), old.metadata());
+    new.set_defaults();
+    new.prepare_update(old);
+    admission::update(&call.user, subject, old, &mut *new)?;
+    new.set_defaults();
+    let mut ops = Vec::new();
+    if let Some(service) = new.as_any_mut().downcast_mut::<Service>() {
+        let ranges = call.shared.ranges();
+        ops = allocators::plan(&ranges, old.as_any().downcast_ref(), service, taken)
+            .map_err(|errors| ApiError::Invalid(subject.clone(), errors))?;
+    }
+    let mut errors = metadata::validate(new.info(), new.metadata());
+    errors.extend(metadata::validate_update(new.metadata(), old.metadata()));
+    errors.extend(new.validate());
+    errors.extend(new.validate_update(old));
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(subject.clone(), errors));
+    }
+    if ends(&*new) {
+        return Ok(Write::Remove(new, allocators::release(old)));
+    }
+    Ok(Write::Put(new, ops))
+}
+
+/// An object that is being deleted ends with its last finalizer (`ShouldDeleteDuringUpdate`).
+fn ends(object: &dyn Object) -> bool {
+    let metadata = object.metadata();
+    let holds = object.as_any().downcast_ref::<Namespace>().is_some_and(has_spec_finalizers);
+    metadata.deletion_timestamp.is_some()
+        && metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && metadata.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && !holds
+}
+
+fn has_spec_finalizers(namespace: &Namespace) -> bool {
+    namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty())
+}
+
+fn status(call: &Call, subject: &Subject, current: &Current, mut new: Box<dyn Object>) -> Result<Write, ApiError> {
+    let old = &*current.object;
+    metadata::prepare_status_update(new.metadata_mut(), old.metadata());
+    new.set_defaults();
+    new.prepare_status_update(old);
+    admission::update(&call.user, subject, old, &mut *new)?;
+    let mut errors = metadata::validate(new.info(), new.metadata());
+    errors.extend(new.validate_status_update(old));
+    if errors.is_empty() { Ok(Write::Put(new, Vec::new())) } else { Err(ApiError::Invalid(subject.clone(), errors)) }
+}
+
+/// `/finalize` of a namespace changes nothing but its finalizers; with the last one the namespace ends.
+fn finalize(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Write, ApiError> {
+    let mut object = current.object.clone_object();
+    let wanted = new.as_any().downcast_ref::<Namespace>().and_then(|n| n.spec.as_ref()?.finalizers.clone());
+    let Some(namespace) = object.as_any_mut().downcast_mut::<Namespace>() else {
+        return Err(ApiError::Internal(format!("{} have no finalize", subject.resource)));
+    };
+    namespace.spec.get_or_insert_default().finalizers = wanted.filter(|f| !f.is_empty());
+    namespace.metadata.resource_version = None;
+    if ends(&*object) { Ok(Write::Remove(object, Vec::new())) } else { Ok(Write::Put(object, Vec::new())) }
+}
+
+/// `/approval` changes nothing but the conditions `Approved` and `Denied`.
+fn approval(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Write, ApiError> {
+    let decides = |type_: &str| matches!(type_, "Approved" | "Denied");
+    let mut object = current.object.clone_object();
+    let wanted = new.as_any().downcast_ref::<CertificateSigningRequest>().and_then(|c| c.status.clone());
+    let Some(csr) = object.as_any_mut().downcast_mut::<CertificateSigningRequest>() else {
+        return Err(ApiError::Internal(format!("{} have no approval", subject.resource)));
+    };
+    let status = csr.status.get_or_insert_default();
+    let mut conditions = status.conditions.take().unwrap_or_default();
+    let given: Vec<_> = wanted.and_then(|s| s.conditions).unwrap_or_default();
+    let given: Vec<_> = given.into_iter().filter(|c| decides(&c.type_)).collect();
+    if let Some(lost) = conditions.iter().find(|c| decides(&c.type_) && !given.iter().any(|g| g.type_ == c.type_)) {
+        let path = api::field::Path::new("status").child("conditions");
+        let detail = format!("updates may not remove a condition of type {:?}", lost.type_);
+        return Err(ApiError::Invalid(subject.clone(), vec![api::field::forbidden(&path, &detail)]));
+    }
+    if given.iter().any(|c| c.type_ == "Approved") && given.iter().any(|c| c.type_ == "Denied") {
+        let path = api::field::Path::new("status").child("conditions");
+        let error = api::field::invalid(&path, "Approved", "Approved and Denied conditions are mutually exclusive");
+        return Err(ApiError::Invalid(subject.clone(), vec![error]));
+    }
+    conditions.retain(|c| !decides(&c.type_));
+    conditions.extend(given);
+    let now = || k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(metadata::now());
+    for condition in &mut conditions {
+        condition.last_update_time.get_or_insert_with(now);
+        condition.last_transition_time.get_or_insert_with(now);
+    }
+    status.conditions = Some(conditions);
+    csr.metadata.resource_version = None;
+    Ok(Write::Put(object, Vec::new()))
+}

@@ -1,0 +1,332 @@
+//! WATCH: a cursor in the past of a kind, read as fast as the client takes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use store::Revision;
+use tokio::time::Instant;
+
+use super::revision::{Freshness, parse};
+use crate::cache::{CacheEvent, Change, Cursor, Entry, FellBehind, Filter};
+use crate::call::Call;
+use crate::negotiate::{Encoding, Shape};
+use crate::respond::{self, ApiResponse};
+use crate::server::Shared;
+use crate::status::{ApiError, status_of};
+use crate::table::{IncludeObject, Table, partial_metadata};
+
+/// How much is told at once: small enough to start at once, large enough for few writes.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How often an idle watcher that asked for it is told how far the world is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after this long, or up to twice that (`MinRequestTimeout`).
+const MIN_DURATION_SECONDS: u64 = 1800;
+
+pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
+    if call.output.encoding != Encoding::Json {
+        return Err(ApiError::NotAcceptable("application/json"));
+    }
+    let filter =
+        Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
+    let watcher = Watcher::start(call, filter).await?;
+    let stream = futures::stream::unfold(watcher, |mut watcher| async move {
+        let chunk = watcher.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), watcher))
+    });
+    Ok(respond::json_body(Body::from_stream(stream)))
+}
+
+/// One watch.
+struct Watcher {
+    shared: Arc<Shared>,
+    filter: Filter,
+    view: View,
+    cursor: Option<Cursor>,
+    /// What there is at the start, told as ADDED.
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// What happened between the revision asked for and now.
+    past: std::vec::IntoIter<Arc<CacheEvent>>,
+    /// The revision at which the initial state is complete, if the client waits for that word.
+    announce: Option<Revision>,
+    /// Nothing up to here is told.
+    after: Revision,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    /// The newest revision told.
+    told: Revision,
+    deadline: Instant,
+    failed: Option<ApiError>,
+}
+
+impl Watcher {
+    async fn start(call: &Call, filter: Filter) -> Result<Watcher, ApiError> {
+        let cache = call.shared.cache.of(call.info.kind);
+        let revision = parse(call.query.get("resourceVersion"))?;
+        let streams_list = call.query.flag("sendInitialEvents");
+        check_initial_events(call)?;
+        let mut watcher = Watcher {
+            shared: call.shared.clone(),
+            view: View::of(call)?,
+            filter,
+            cursor: None,
+            initial: Vec::new().into_iter(),
+            past: Vec::new().into_iter(),
+            announce: None,
+            after: 0,
+            bookmarks: call.query.flag("allowWatchBookmarks"),
+            next_bookmark: Instant::now() + BOOKMARK_EVERY,
+            told: 0,
+            deadline: deadline(call)?,
+            failed: None,
+        };
+        let from_now = streams_list || (revision.unwrap_or(0) == 0 && call.query.get("sendInitialEvents").is_none());
+        if from_now {
+            let freshness = match revision {
+                None => Freshness::Newest,
+                Some(0) => Freshness::Any,
+                Some(revision) => Freshness::NotOlderThan(revision),
+            };
+            let known = call.shared.reach(freshness).await?;
+            let (snapshot, cursor) = cache.follow_from_now(&watcher.filter, known);
+            watcher.announce = (streams_list && watcher.bookmarks).then_some(snapshot.revision);
+            watcher.after = snapshot.revision;
+            watcher.told = snapshot.revision;
+            watcher.initial = snapshot.items.into_iter();
+            watcher.cursor = Some(cursor);
+            return Ok(watcher);
+        }
+        let revision = match revision {
+            // Only what comes from now on is wanted.
+            None | Some(0) => call.shared.reach(Freshness::Newest).await?,
+            Some(revision) => revision,
+        };
+        watcher.after = revision;
+        watcher.told = revision;
+        match cache.follow_after(&watcher.filter, revision) {
+            Ok((past, cursor)) => {
+                watcher.past = past.into_iter();
+                watcher.cursor = Some(cursor);
+            }
+            Err(FellBehind) => watcher.failed = Some(expired(revision, cache.complete_after())),
+        }
+        Ok(watcher)
+    }
+
+    /// The next chunk; `None` when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(error) = self.failed.take() {
+                // After an error nothing may follow: clients would go on with a gap they do not know of.
+                self.cursor = None;
+                return Some(error_event(&error));
+            }
+            if let Some(chunk) = self.initial_chunk() {
+                return Some(chunk);
+            }
+            if let Some(revision) = self.announce.take() {
+                self.told = revision;
+                return Some(self.view.bookmark(&self.filter, revision, true));
+            }
+            // Read before the cursor: what the cursor then does not show has not happened up to here.
+            let known = self.shared.cache.revision();
+            match self.events() {
+                Err(FellBehind) => {
+                    let oldest = self.shared.cache.revision();
+                    self.failed = Some(expired(self.told, oldest));
+                    continue;
+                }
+                Ok(Some(chunk)) => return Some(chunk),
+                Ok(None) => {}
+            }
+            if let Some(chunk) = self.wait(known).await? {
+                return Some(chunk);
+            }
+        }
+    }
+
+    fn initial_chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = Chunk::default();
+        for entry in self.initial.by_ref() {
+            chunk.push(self.view.frame(Change::Added, &entry));
+            if chunk.is_full() {
+                break;
+            }
+        }
+        chunk.finish()
+    }
+
+    fn events(&mut self) -> Result<Option<Bytes>, FellBehind> {
+        let mut chunk = Chunk::default();
+        for event in self.past.by_ref() {
+            tell(&self.filter, &mut self.view, self.after, &mut self.told, &event, &mut chunk);
+            if chunk.is_full() {
+                return Ok(chunk.finish());
+            }
+        }
+        let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
+        cursor.read(|event| {
+            tell(&self.filter, &mut self.view, self.after, &mut self.told, event, &mut chunk);
+            !chunk.is_full()
+        })?;
+        Ok(chunk.finish())
+    }
+
+    /// Waits for news, the next bookmark or the end. `known` is a revision up to which everything has been told.
+    async fn wait(&mut self, known: Revision) -> Option<Option<Bytes>> {
+        let cursor = self.cursor.as_mut()?;
+        let wake = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        tokio::select! {
+            biased;
+            () = cursor.changed() => return Some(None),
+            () = self.shared.stop.cancelled() => return None,
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        if Instant::now() >= self.deadline {
+            return None;
+        }
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        if known <= self.told {
+            return Some(None);
+        }
+        self.told = known;
+        Some(Some(self.view.bookmark(&self.filter, known, false)))
+    }
+}
+
+fn tell(
+    filter: &Filter,
+    view: &mut View,
+    after: Revision,
+    told: &mut Revision,
+    event: &Arc<CacheEvent>,
+    chunk: &mut Chunk,
+) {
+    if event.entry.revision <= after {
+        return;
+    }
+    if let Some(change) = event.seen_through(filter) {
+        *told = (*told).max(event.entry.revision);
+        chunk.push(view.event(change, event));
+    }
+}
+
+/// Frames joined for one write.
+#[derive(Default)]
+struct Chunk {
+    first: Option<Bytes>,
+    rest: BytesMut,
+}
+
+impl Chunk {
+    fn push(&mut self, frame: Bytes) {
+        match self.first.take() {
+            None if self.rest.is_empty() => self.first = Some(frame),
+            None => self.rest.extend_from_slice(&frame),
+            Some(first) => {
+                self.rest.extend_from_slice(&first);
+                self.rest.extend_from_slice(&frame);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rest.len() + self.first.as_ref().map_or(0, Bytes::len) >= CHUNK_BYTES
+    }
+
+    /// One frame goes out as it is, several as one piece; `None` when there is none.
+    fn finish(self) -> Option<Bytes> {
+        self.first.or_else(|| (!self.rest.is_empty()).then(|| self.rest.freeze()))
+    }
+}
+
+/// The shape in which a watcher sees objects.
+struct View {
+    shape: Shape,
+    table: Table,
+    /// Whether a Table with column definitions has been sent.
+    has_columns: bool,
+}
+
+impl View {
+    fn of(call: &Call) -> Result<View, ApiError> {
+        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?);
+        Ok(View { shape: call.output.shape, table, has_columns: false })
+    }
+
+    fn event(&mut self, change: Change, event: &CacheEvent) -> Bytes {
+        match self.shape {
+            Shape::Object => event.frame(change),
+            _ => self.frame(change, &event.entry),
+        }
+    }
+
+    fn frame(&mut self, change: Change, entry: &Entry) -> Bytes {
+        let object = match self.shape {
+            Shape::Object => return entry.frame(change),
+            Shape::Metadata => partial_metadata(entry.json()),
+            Shape::Table => {
+                self.table.set_now();
+                let columns = !std::mem::replace(&mut self.has_columns, true);
+                self.table.of_one_with(entry.json(), columns)
+            }
+        };
+        [change.prefix(), &object, b"}\n"].concat().into()
+    }
+
+    /// An event that only tells how far the world is.
+    fn bookmark(&self, filter: &Filter, revision: Revision, initial_end: bool) -> Bytes {
+        let (kind, api_version) = match self.shape {
+            Shape::Object => (filter.info().kind, filter.info().api_version()),
+            Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            Shape::Table => ("Table", "meta.k8s.io/v1".to_owned()),
+        };
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if self.shape != Shape::Table {
+            metadata["creationTimestamp"] = json!(null);
+        }
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        if self.shape == Shape::Table {
+            object["rows"] = json!([]);
+        }
+        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
+    }
+}
+
+fn check_initial_events(call: &Call) -> Result<(), ApiError> {
+    let forbidden = |why: &str| Err(ApiError::BadRequest(format!("sendInitialEvents: Forbidden: {why}")));
+    let match_ = call.query.get("resourceVersionMatch");
+    match (call.query.get("sendInitialEvents"), match_) {
+        (None, Some(_)) => Err(ApiError::BadRequest(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
+             provided"
+                .into(),
+        )),
+        (Some(_), None) => forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (Some(_), Some(m)) if m != "NotOlderThan" => {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn deadline(call: &Call) -> Result<Instant, ApiError> {
+    let random = || rand::random_range(MIN_DURATION_SECONDS..=2 * MIN_DURATION_SECONDS);
+    let seconds = call.query.number("timeoutSeconds")?.filter(|s| *s > 0).unwrap_or_else(random);
+    Ok(Instant::now() + Duration::from_secs(seconds.min(2 * MIN_DURATION_SECONDS)))
+}
+
+fn expired(asked: Revision, oldest: Revision) -> ApiError {
+    ApiError::Expired(format!("too old resource version: {asked} ({oldest})"))
+}
+
+/// The end of a history as a watcher sees it: HTTP 200 and an ERROR event.
+fn error_event(error: &ApiError) -> Bytes {
+    let (_, status) = status_of(error);
+    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
+}
