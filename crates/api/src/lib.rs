@@ -16,7 +16,8 @@
 //! - [`selector`]: label and field selectors.
 //! - [`quantity`]: `100m`, `1Gi`: parse, compare, add, print.
 //! - [`decode`]: strict decoding.
-//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch, three-way apply.
+//! - [`merge_keys`]: how lists of the built-in types merge.
 //! - [`yaml`]: YAML as Kubernetes reads it.
 //! - [`printing`]: values for Table cells.
 //! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
@@ -27,6 +28,7 @@ pub mod binding;
 pub mod decode;
 pub mod field;
 pub mod kinds;
+pub mod merge_keys;
 pub mod metadata;
 pub mod names;
 pub mod nodes;

@@ -230,7 +230,10 @@ mod tests {
             ("labels", json!({"a/b": "c", "d": ""})),
             ("annotations", json!({"Example.com/A": "any text\n"})),
             ("finalizers", json!(["orphan", "example.com/x"])),
-            ("ownerReferences", json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}])),
+            (
+                "ownerReferences",
+                json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]),
+            ),
             ("generateName", json!("web-")),
         ] {
             assert_eq!(creation(field, value), [""; 0], "{field}");
@@ -290,7 +293,9 @@ mod tests {
         extended["finalizers"] = json!(["orphan"]);
         assert_eq!(
             update(extended, dying),
-            [r#"metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"orphan"}"#]
+            [
+                r#"metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"orphan"}"#
+            ]
         );
     }
 

@@ -1,8 +1,14 @@
 //! Patches: RFC 6902 JSON patch, RFC 7386 merge patch, and Kubernetes' strategic merge patch.
 
-use serde_json::Value;
+mod json;
+mod order;
+mod strategic;
+mod three_way;
+
+use serde_json::{Map, Value};
 
 use crate::kinds::KindInfo;
+use crate::merge_keys;
 
 /// The most operations one JSON patch may hold (`MaxJSONPatchOperations` upstream).
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
@@ -35,23 +41,58 @@ pub enum PatchError {
 
 impl Patch {
     /// Reads a patch body. `media_type` is without parameters; `None` when it is no patch type we know.
-    pub fn parse(_media_type: &str, _body: &[u8]) -> Option<Result<Patch, PatchError>> {
-        todo!()
+    pub fn parse(media_type: &str, body: &[u8]) -> Option<Result<Patch, PatchError>> {
+        match media_type {
+            "application/json-patch+json" => Some(json::parse(body).map(Patch::Json)),
+            "application/merge-patch+json" => Some(object(body).map(Patch::Merge)),
+            "application/strategic-merge-patch+json" => Some(object(body).map(Patch::Strategic)),
+            _ => None,
+        }
     }
 
     /// Applies the patch to an object of kind `info`.
-    pub fn apply(&self, _info: &KindInfo, _object: Value) -> Result<Value, PatchError> {
-        todo!()
+    pub fn apply(&self, info: &KindInfo, mut object: Value) -> Result<Value, PatchError> {
+        match self {
+            Patch::Json(patch) => json::apply(patch, object),
+            Patch::Merge(patch) => {
+                json_patch::merge(&mut object, patch);
+                Ok(object)
+            }
+            Patch::Strategic(patch) => {
+                let map = |value| if let Value::Object(map) = value { map } else { Map::new() };
+                let of = merge_keys::of_kind(info);
+                strategic::merge_map(map(object), map(patch.clone()), of).map(Value::Object)
+            }
+        }
+    }
+}
+
+/// The JSON object in a patch body.
+fn object(body: &[u8]) -> Result<Value, PatchError> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(PatchError::Malformed("error decoding patch: the patch must be a JSON object".to_owned()))
     }
 }
 
 /// The patch that turns `original` into `modified` while leaving alone what others changed since: client-side
-/// three-way apply, as `kubectl apply` makes it (`CreateThreeWayMergePatch`).
+/// three-way apply, as `kubectl apply` makes it (`CreateThreeWayMergePatch`). `{}` when nothing is to be done.
 pub fn three_way_strategic(
-    _info: &KindInfo,
-    _original: &Value,
-    _modified: &Value,
-    _current: &Value,
+    info: &KindInfo,
+    original: &Value,
+    modified: &Value,
+    current: &Value,
 ) -> Result<Value, PatchError> {
-    todo!()
+    three_way::diff(original, modified, current, merge_keys::of_kind(info))
 }
+
+/// The same as a JSON merge patch, for kinds whose types nobody knows.
+pub fn three_way_merge(original: &Value, modified: &Value, current: &Value) -> Value {
+    three_way::diff(original, modified, current, None).unwrap_or_else(|_| Value::Object(Map::new()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ fn config_map(text: &str) -> Result<Decoded, DecodeError> {
 }
 
 /// The way into nested lists and objects: metadata has both.
-const OWNER: &str = r#"{"metadata":{"ownerReferences":[{"name":"a"},{"name":"b","uid":"u","uid":"v","foo":1}]},"foo":{}}"#;
+const OWNER: &str =
+    r#"{"metadata":{"ownerReferences":[{"name":"a"},{"name":"b","uid":"u","uid":"v","foo":1}]},"foo":{}}"#;
 
 #[test]
 fn unknown_and_duplicate_fields_are_named() {
@@ -28,10 +29,7 @@ fn unknown_and_duplicate_fields_are_named() {
 
 #[test]
 fn escaped_duplicates_are_found() {
-    assert_eq!(
-        config_map(r#"{"data":{"a":"","\u0061":""}}"#).unwrap().strict_errors,
-        [r#"duplicate field "data.a""#]
-    );
+    assert_eq!(config_map(r#"{"data":{"a":"","\u0061":""}}"#).unwrap().strict_errors, [r#"duplicate field "data.a""#]);
 }
 
 #[test]

@@ -104,11 +104,7 @@ impl Parts<'_> {
 
 /// `whole.fraction` times `factor`, rounded up. Exact for any number of digits: the integer part grows from its first
 /// digit on, the fraction is divided by ten from its last digit on, and a rest is remembered.
-fn amount(
-    whole: impl Iterator<Item = u8>,
-    fraction: impl DoubleEndedIterator<Item = u8>,
-    factor: i128,
-) -> i128 {
+fn amount(whole: impl Iterator<Item = u8>, fraction: impl DoubleEndedIterator<Item = u8>, factor: i128) -> i128 {
     let value = |digit: u8| i128::from(digit - b'0') * factor;
     let whole = whole.fold(0, |sum: i128, digit| sum.saturating_mul(10).saturating_add(value(digit)));
     let mut rest = false;

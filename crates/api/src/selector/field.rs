@@ -25,7 +25,12 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<FieldSelector, ParseError> {
         let mut terms = split_terms(text);
         terms.sort_unstable();
-        terms.into_iter().filter(|t| !t.is_empty()).map(|t| parse_term(text, t)).collect::<Result<_, _>>().map(FieldSelector)
+        terms
+            .into_iter()
+            .filter(|t| !t.is_empty())
+            .map(|t| parse_term(text, t))
+            .collect::<Result<_, _>>()
+            .map(FieldSelector)
     }
 
     /// The conditions.

@@ -107,9 +107,8 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 (Token::Identifier | Token::Not, _) => {
                     let requirement = self.requirement();
-                    requirements.push(
-                        requirement.map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?,
-                    );
+                    requirements
+                        .push(requirement.map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?);
                     match self.next() {
                         (Token::End, _) => return Ok(requirements),
                         (Token::Comma, _) => match self.peek() {

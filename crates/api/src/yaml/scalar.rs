@@ -41,8 +41,7 @@ struct Marks {
 
 impl Marks {
     fn of(text: &str) -> Marks {
-        let mut marks =
-            Marks { indicator: text.starts_with("---") || text.starts_with("..."), ..Marks::default() };
+        let mut marks = Marks { indicator: text.starts_with("---") || text.starts_with("..."), ..Marks::default() };
         let mut before = None;
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {

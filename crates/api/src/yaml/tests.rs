@@ -67,7 +67,8 @@ fn alias_bombs_are_refused() {
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
-    let text = prop_oneof!["\\PC{0,12}", "[-+0-9._:xeobTZ~yn ]{0,8}", "[ab\\n\\t #:'\"-]{0,10}", "([a-z]{1,9} {0,2}){0,30}"];
+    let text =
+        prop_oneof!["\\PC{0,12}", "[-+0-9._:xeobTZ~yn ]{0,8}", "[ab\\n\\t #:'\"-]{0,10}", "([a-z]{1,9} {0,2}){0,30}"];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

@@ -1,0 +1,72 @@
+//! JSON patch (RFC 6902) with bounds: on the number of operations, the depth of paths and the growth by copies.
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
+
+/// The deepest path an operation may have; no object of ours is deeper.
+const MAX_PATH_DEPTH: usize = 128;
+/// How many bytes all `copy` operations of a patch may add together, the same as a request body may have
+/// (`jsonpatch.AccumulatedCopySizeLimit` upstream).
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+
+/// Reads and bounds a patch.
+pub(super) fn parse(body: &[u8]) -> Result<json_patch::Patch, PatchError> {
+    let operations: Vec<Value> =
+        serde_json::from_slice(body).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    if operations.len() > MAX_JSON_PATCH_OPERATIONS {
+        return Err(PatchError::TooManyOperations(operations.len()));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
+        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    if patch.0.iter().any(|operation| depth(operation) > MAX_PATH_DEPTH) {
+        return Err(PatchError::Malformed(format!("paths in a JSON patch may be at most {MAX_PATH_DEPTH} deep")));
+    }
+    Ok(patch)
+}
+
+fn depth(operation: &PatchOperation) -> usize {
+    let from = match operation {
+        PatchOperation::Move(o) => o.from.count(),
+        PatchOperation::Copy(o) => o.from.count(),
+        _ => 0,
+    };
+    operation.path().count().max(from)
+}
+
+/// Applies all operations or fails.
+pub(super) fn apply(patch: &json_patch::Patch, mut object: Value) -> Result<Value, PatchError> {
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let PatchOperation::Copy(copy) = operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > MAX_COPIED_BYTES {
+                return Err(PatchError::NotApplicable(format!(
+                    "Unable to complete the copy, the accumulated size increase of JSON copy is {copied}, exceeding \
+                     the limit {MAX_COPIED_BYTES}"
+                )));
+            }
+        }
+        json_patch::patch(&mut object, std::slice::from_ref(operation))
+            .map_err(|e| PatchError::NotApplicable(describe(operation, &e)))?;
+    }
+    Ok(object)
+}
+
+/// What failed, in the words clients know where there are such words.
+fn describe(operation: &PatchOperation, error: &json_patch::PatchError) -> String {
+    let path = operation.path();
+    match operation {
+        PatchOperation::Test(_) => format!("testing value {path} failed"),
+        PatchOperation::Remove(_) => {
+            format!("remove operation does not apply: doc is missing path: {path}: {}", error.kind)
+        }
+        PatchOperation::Replace(_) => {
+            format!("replace operation does not apply: doc is missing path: {path}: {}", error.kind)
+        }
+        PatchOperation::Add(_) => format!("add operation does not apply: doc is missing path: {path}: {}", error.kind),
+        PatchOperation::Move(_) => format!("move operation does not apply: {path}: {}", error.kind),
+        PatchOperation::Copy(_) => format!("copy operation does not apply: {path}: {}", error.kind),
+    }
+}
