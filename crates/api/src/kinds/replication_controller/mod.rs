@@ -1,14 +1,17 @@
 //! ReplicationController: keeps exactly N pods of one template.
 
 mod printing;
+mod validation;
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerStatus};
 use serde_json::Value;
 
 use crate::Resource;
+use crate::field::ErrorList;
+use crate::kinds::pod;
 use crate::kinds::{KindInfo, Scope, Subresource};
 use crate::names::NameRule;
 
@@ -32,6 +35,41 @@ impl Resource for ReplicationController {
 
     fn generation_changed(&self, old: &Self) -> bool {
         self.spec != old.spec
+    }
+
+    /// What it selects and is labelled with follows from its template (`SetDefaults_ReplicationController`).
+    fn set_defaults(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        let Some(template) = spec.template.as_mut() else { return };
+        pod::defaults::template(template);
+        let Some(labels) = template.metadata.as_ref().and_then(|m| m.labels.clone()) else { return };
+        if spec.selector.as_ref().is_none_or(|s| s.is_empty()) {
+            spec.selector = Some(labels.clone());
+        }
+        if self.metadata.labels.as_ref().is_none_or(|l| l.is_empty()) {
+            self.metadata.labels = Some(labels);
+        }
+    }
+
+    fn prepare_create(&mut self) {
+        self.status = Some(ReplicationControllerStatus::default());
+    }
+
+    fn prepare_update(&mut self, old: &Self) {
+        self.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, errors: &mut ErrorList) {
+        validation::spec(self, errors);
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut ErrorList) {
+        validation::status(self, errors);
     }
 
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {

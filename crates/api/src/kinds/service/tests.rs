@@ -1,0 +1,141 @@
+use super::*;
+use crate::Object;
+use k8s_openapi::api::core::v1::ServiceSpec;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// A service as the API server stores it, with its address.
+fn good() -> Service {
+    let json = r#"{"metadata":{"name":"web"},"spec":{"selector":{"app":"web"},"ports":[{"port":80}]}}"#;
+    let mut service: Service = serde_json::from_str(json).unwrap();
+    service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.10".into());
+    Object::set_defaults(&mut service);
+    service
+}
+
+fn changed(change: impl Fn(&mut ServiceSpec)) -> Service {
+    let mut service = good();
+    change(service.spec.as_mut().unwrap());
+    Object::set_defaults(&mut service);
+    service
+}
+
+fn texts(errors: &ErrorList) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_left_out_is_filled_in_once() {
+    let service = good();
+    let spec = service.spec.as_ref().unwrap();
+    assert_eq!(spec.type_.as_deref(), Some("ClusterIP"));
+    assert_eq!(spec.session_affinity.as_deref(), Some("None"));
+    assert_eq!(spec.internal_traffic_policy.as_deref(), Some("Cluster"));
+    assert_eq!(spec.external_traffic_policy, None);
+    assert_eq!(spec.ports.as_ref().unwrap()[0].target_port, Some(IntOrString::Int(80)));
+    let mut again = service.clone();
+    Object::set_defaults(&mut again);
+    assert_eq!(again, service);
+    let sticky = changed(|s| s.session_affinity = Some("ClientIP".into()));
+    let config = sticky.spec.unwrap().session_affinity_config.unwrap();
+    assert_eq!(config.client_ip.unwrap().timeout_seconds, Some(10_800));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_path() {
+    type Change = fn(&mut ServiceSpec);
+    let second = |s: &mut ServiceSpec| {
+        let mut port = s.ports.as_ref().unwrap()[0].clone();
+        port.name = Some("b".into());
+        s.ports.as_mut().unwrap().push(port);
+    };
+    let table: [(&str, Change, &[&str]); 9] = [
+        ("nothing", |_| {}, &[]),
+        ("no ports", |s| s.ports = None, &["spec.ports: Required value"]),
+        (
+            "headless needs none",
+            |s| {
+                (s.ports, s.cluster_ip, s.cluster_ips) = (None, Some("None".into()), Some(vec!["None".into()]));
+            },
+            &[],
+        ),
+        (
+            "an unnamed port twice",
+            second,
+            &[
+                "spec.ports[0].name: Required value",
+                r#"spec.ports[1]: Duplicate value: {"port":80,"protocol":"TCP"}"#,
+            ],
+        ),
+        (
+            "a node port of an inner service",
+            |s| s.ports.as_mut().unwrap()[0].node_port = Some(30_080),
+            &["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],
+        ),
+        (
+            "an address that is none",
+            |s| (s.cluster_ip, s.cluster_ips) = (Some("x".into()), None),
+            &[r#"spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#],
+        ),
+        (
+            "a type nobody knows",
+            |s| s.type_ = Some("Magic".into()),
+            &[r#"spec.type: Unsupported value: "Magic": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort""#],
+        ),
+        (
+            "an external name without a name",
+            |s| {
+                (s.type_, s.cluster_ip, s.cluster_ips) = (Some("ExternalName".into()), None, None);
+            },
+            &["spec.externalName: Required value"],
+        ),
+        (
+            "a port too great",
+            |s| s.ports.as_mut().unwrap()[0].port = 70_000,
+            &["spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive"],
+        ),
+    ];
+    for (sentence, change, expected) in table {
+        assert_eq!(texts(&Object::validate(&changed(change))), expected, "{sentence}");
+    }
+}
+
+#[test]
+fn address_stays_when_not_repeated_and_cannot_change() {
+    let mut new = changed(|s| (s.cluster_ip, s.cluster_ips) = (None, None));
+    Object::prepare_update(&mut new, &good());
+    assert_eq!(new.spec.as_ref().unwrap().cluster_ip.as_deref(), Some("10.96.0.10"));
+    assert!(Object::validate_update(&new, &good()).is_empty());
+
+    let mut new = changed(|s| s.cluster_ip = Some("10.96.0.11".into()));
+    Object::prepare_update(&mut new, &good());
+    let expected = r#"spec.clusterIPs[0]: Invalid value: ["10.96.0.11"]: may not change once set"#;
+    assert_eq!(texts(&Object::validate_update(&new, &good())), [expected]);
+}
+
+#[test]
+fn node_ports_go_with_the_type_that_has_them() {
+    let old = changed(|s| {
+        s.type_ = Some("NodePort".into());
+        s.ports.as_mut().unwrap()[0].node_port = Some(30_080);
+    });
+    let mut same = changed(|s| s.type_ = Some("NodePort".into()));
+    Object::prepare_update(&mut same, &old);
+    assert_eq!(same.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port, Some(30_080));
+
+    let mut inner = old.clone();
+    inner.spec.as_mut().unwrap().type_ = Some("ClusterIP".into());
+    Object::prepare_update(&mut inner, &old);
+    assert!(Object::validate(&inner).is_empty(), "{:?}", texts(&Object::validate(&inner)));
+    assert_eq!(inner.spec.unwrap().external_traffic_policy, None);
+}
+
+#[test]
+fn cells_show_ports_as_kubectl_does() {
+    let service = changed(|s| {
+        s.type_ = Some("NodePort".into());
+        s.ports.as_mut().unwrap()[0].node_port = Some(30_080);
+    });
+    let cells = Object::cells(&service, Timestamp::UNIX_EPOCH);
+    let expected = ["web", "NodePort", "10.96.0.10", "<none>", "80:30080/TCP", "<unknown>", "app=web"];
+    assert_eq!(cells, expected);
+}
