@@ -47,13 +47,15 @@ impl Master {
         let store = open_store(options).await?;
         let serving = Tasks::new();
         let config = apiserver::Config {
-            data_dir: options.data_dir.clone(),
             bind_address: options.bind_address,
             secure_port: address.port(),
             advertise_address: options.advertise_address.unwrap_or_else(|| own_address(options.bind_address)),
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
+            // The embedded store forgets old versions by itself; etcd wants to be told.
+            compaction_interval: (!options.etcd_servers.is_empty()).then_some(Duration::from_secs(options.history_seconds)),
+            ..apiserver::Config::new(&options.data_dir)
         };
         let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;
         let listening = server.clone();
@@ -90,7 +92,7 @@ impl Master {
     /// A client that acts as `user`, in this process where the API server is, else over the kubeconfig.
     async fn client_as(&self, user: &str, options: &Options) -> Result<kube::Client> {
         match &self.server {
-            Some(server) => Ok(kube::Client::new(server.service_as(User::component(user)), "default")),
+            Some(server) => Ok(kube::Client::new(server.service_as(User::master(user)), "default")),
             None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None).await?),
         }
     }
@@ -100,7 +102,7 @@ impl Master {
             let api = self.client_as("system:kube-controller-manager", options).await?;
             let config = controller_manager_config(options)?;
             self.lead("kube-controller-manager", api, options, move |api, tasks| {
-                controller_manager::start(api, config, &tasks);
+                controller_manager::start(api, config.clone(), &tasks);
             });
         }
         if options.runs(Component::Scheduler) {
@@ -165,11 +167,15 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
 
 fn controller_manager_config(options: &Options) -> Result<controller_manager::Config> {
     let pki = options.data_dir.join("pki");
+    let ca = pki.join("ca.crt");
+    let root_ca_pem = std::fs::read_to_string(&ca)
+        .with_context(|| format!("the controller-manager needs the cluster's CA in {}", ca.display()))?;
     Ok(controller_manager::Config {
         cluster_cidr: options.cluster_cidr,
         node_monitor_grace: Duration::from_secs(options.node_monitor_grace_period),
-        ca_cert: pki.join("ca.crt"),
+        ca_cert: ca,
         ca_key: pki.join("ca.key"),
+        root_ca_pem,
         ..controller_manager::Config::default()
     })
 }

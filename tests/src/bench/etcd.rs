@@ -1,0 +1,40 @@
+//! A throw-away etcd on loopback.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::process::Process;
+
+/// A running etcd, ended when dropped.
+pub struct Etcd {
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
+    _process: Process,
+}
+
+/// Starts etcd with its data below `folder`; `None` where none is installed.
+pub fn start(folder: &Path) -> Result<Option<Etcd>> {
+    let Some(program) = ["/usr/bin/etcd", "/usr/local/bin/etcd"].iter().map(Path::new).find(|p| p.exists()) else {
+        return Ok(None);
+    };
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map(|a| a.port());
+    let endpoint = format!("http://127.0.0.1:{}", free()?);
+    let peer = format!("http://127.0.0.1:{}", free()?);
+    let data = folder.join("etcd").display().to_string();
+    let arguments: Vec<String> = [
+        ["--data-dir", &data],
+        ["--listen-client-urls", &endpoint],
+        ["--advertise-client-urls", &endpoint],
+        ["--listen-peer-urls", &peer],
+        ["--initial-advertise-peer-urls", &peer],
+        ["--initial-cluster", &format!("default={peer}")],
+    ]
+    .concat()
+    .iter()
+    .map(|s| (*s).to_owned())
+    .collect();
+    let process = Process::start(program, &arguments, &[], &folder.join("etcd.log"))?;
+    Ok(Some(Etcd { endpoint, _process: process }))
+}

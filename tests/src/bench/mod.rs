@@ -1,0 +1,51 @@
+//! What `make bench` is made of: a load generator, the daemons it measures, and the table it prints.
+
+pub mod docker;
+pub mod etcd;
+pub mod http;
+pub mod load;
+pub mod parts;
+pub mod process;
+
+/// Sorted durations, for medians and tails.
+#[derive(Debug, Default)]
+pub struct Samples(Vec<std::time::Duration>);
+
+impl Samples {
+    /// Takes measurements in any order.
+    pub fn new(mut durations: Vec<std::time::Duration>) -> Samples {
+        durations.sort_unstable();
+        Samples(durations)
+    }
+
+    /// The value below which `share` (0 to 1) of all lie, in milliseconds.
+    pub fn milliseconds(&self, share: f64) -> f64 {
+        if self.0.is_empty() {
+            return f64::NAN;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let index = ((self.0.len() - 1) as f64 * share).round() as usize;
+        self.0[index].as_secs_f64() * 1000.0
+    }
+}
+
+/// The figures, in the order they were measured, with what was wanted.
+#[derive(Debug, Default)]
+pub struct Report(Vec<[String; 3]>);
+
+impl Report {
+    /// Adds a row and shows it at once.
+    pub fn add(&mut self, what: &str, measured: String, wanted: &str) {
+        eprintln!("  {what}: {measured}");
+        self.0.push([what.to_owned(), measured, wanted.to_owned()]);
+    }
+
+    /// The rows as a Markdown table.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("| figure | measured | wanted |\n| --- | --- | --- |\n");
+        for [what, measured, wanted] in &self.0 {
+            text.push_str(&format!("| {what} | {measured} | {wanted} |\n"));
+        }
+        text
+    }
+}

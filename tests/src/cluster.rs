@@ -1,0 +1,204 @@
+//! A whole cluster in one process: the real components over a store in memory, nodes on hollow runtimes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, User};
+use client::Tasks;
+use kube::api::{Api, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kubelet::runtime::hollow::Hollow;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use store::Store;
+use store::embedded::Embedded;
+
+/// How long stopping may take.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// A node of the cluster.
+struct NodeHandle {
+    runtime: Arc<Hollow>,
+    tasks: Tasks,
+}
+
+/// A running cluster. Stop it with [`Cluster::stop`]; what it keeps on disk goes with it.
+pub struct Cluster {
+    store: Arc<dyn Store>,
+    server: ApiServer,
+    serving: Tasks,
+    controllers: Tasks,
+    nodes: BTreeMap<String, NodeHandle>,
+    folder: tempfile::TempDir,
+    node_monitor_grace: Duration,
+}
+
+/// What a cluster shall be.
+pub struct Builder {
+    nodes: usize,
+    node_monitor_grace: Duration,
+}
+
+impl Builder {
+    /// Starts with this many nodes, `node-0` and so on.
+    pub fn nodes(mut self, nodes: usize) -> Builder {
+        self.nodes = nodes;
+        self
+    }
+
+    /// A node counts as lost after this long without a heartbeat.
+    pub fn node_monitor_grace(mut self, grace: Duration) -> Builder {
+        self.node_monitor_grace = grace;
+        self
+    }
+
+    /// Starts it; returns when the API is ready.
+    pub async fn start(self) -> Result<Cluster> {
+        let folder = tempfile::Builder::new().prefix("coracle-cluster-").tempdir()?;
+        let store: Arc<dyn Store> = Arc::new(Embedded::in_memory()?);
+        let serving = Tasks::new();
+        let config = apiserver::Config::new(folder.path().join("master"));
+        let server = ApiServer::start(config, store.clone(), serving.token()).await?;
+        let mut cluster = Cluster {
+            store,
+            server,
+            serving,
+            controllers: Tasks::new(),
+            nodes: BTreeMap::new(),
+            folder,
+            node_monitor_grace: self.node_monitor_grace,
+        };
+        cluster.start_controllers();
+        for number in 0..self.nodes {
+            cluster.start_node(&format!("node-{number}")).await?;
+        }
+        Ok(cluster)
+    }
+}
+
+impl Cluster {
+    /// A cluster without nodes, to be changed and started.
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new() -> Builder {
+        Builder { nodes: 0, node_monitor_grace: Duration::from_secs(40) }
+    }
+
+    /// A client that may do anything.
+    pub fn client(&self) -> kube::Client {
+        self.client_as(User::master("admin"))
+    }
+
+    /// A client that acts as `user`.
+    pub fn client_as(&self, user: User) -> kube::Client {
+        kube::Client::new(self.server.service_as(user), "default")
+    }
+
+    /// A client that acts as the node's kubelet.
+    pub fn client_as_node(&self, node: &str) -> kube::Client {
+        let name = format!("{}{node}", api::well_known::USER_NODE_PREFIX);
+        self.client_as(User::new(name, [api::well_known::GROUP_NODES]))
+    }
+
+    /// The runtime of a node, to make containers end.
+    pub fn runtime(&self, node: &str) -> Arc<Hollow> {
+        self.nodes.get(node).expect("the scenario started that node").runtime.clone()
+    }
+
+    /// Joins a node with a fresh runtime.
+    pub async fn start_node(&mut self, name: &str) -> Result<()> {
+        let runtime = Arc::new(Hollow::new(kubelet::clock::Clock::Wall));
+        self.start_kubelet(name, runtime).await
+    }
+
+    /// Ends the node's kubelet as `kill -9` would: its containers run on, and nobody reports them.
+    pub async fn kill_kubelet(&mut self, name: &str) -> Arc<Hollow> {
+        let node = self.nodes.remove(name).expect("the scenario started that node");
+        node.tasks.stop(STOP_GRACE).await;
+        node.runtime
+    }
+
+    /// Starts a kubelet on a runtime that may have containers already.
+    pub async fn start_kubelet(&mut self, name: &str, runtime: Arc<Hollow>) -> Result<()> {
+        let tasks = Tasks::new();
+        let folder = self.folder.path().join(name);
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let config = kubelet::Config::new(name, address, folder);
+        kubelet::start(self.client_as_node(name), config, runtime.clone(), &tasks).await?;
+        self.nodes.insert(name.to_owned(), NodeHandle { runtime, tasks });
+        Ok(())
+    }
+
+    /// Ends scheduler and controllers and starts them again with empty caches.
+    pub async fn restart_controllers(&mut self) {
+        self.controllers.stop(STOP_GRACE).await;
+        self.controllers = Tasks::new();
+        self.start_controllers();
+    }
+
+    fn start_controllers(&self) {
+        let pki = self.folder.path().join("master/pki");
+        let root_ca_pem = std::fs::read_to_string(pki.join("ca.crt")).expect("the API server made a CA at its start");
+        let config = controller_manager::Config {
+            node_monitor_grace: self.node_monitor_grace,
+            ca_cert: pki.join("ca.crt"),
+            ca_key: pki.join("ca.key"),
+            root_ca_pem,
+            ..controller_manager::Config::default()
+        };
+        let manager = self.client_as(User::master("system:kube-controller-manager"));
+        controller_manager::start(manager, config, &self.controllers);
+        let scheduler = self.client_as(User::master("system:kube-scheduler"));
+        scheduler::start(scheduler, scheduler::Config::default(), &self.controllers);
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// Creates every object of a YAML text.
+    pub async fn create(&self, yaml: &str) -> Result<()> {
+        for object in api::yaml::parse_all(yaml)? {
+            self.create_object(object).await?;
+        }
+        Ok(())
+    }
+
+    async fn create_object(&self, object: Value) -> Result<()> {
+        let text = |field: &str| object[field].as_str().map(str::to_owned).with_context(|| format!("no {field}"));
+        let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+        let row = api::kinds::by_kind(&api_version, &kind).with_context(|| format!("{kind} is not served"))?;
+        let identity = GroupVersionKind::gvk(row.info.group, row.info.version, row.info.kind);
+        let resource = ApiResource::from_gvk_with_plural(&identity, row.info.plural);
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let target: Api<DynamicObject> = match row.info.scope {
+            api::Scope::Namespaced => Api::namespaced_with(self.client(), &namespace, &resource),
+            api::Scope::Cluster => Api::all_with(self.client(), &resource),
+        };
+        target.create(&Default::default(), &object).await?;
+        Ok(())
+    }
+
+    /// Waits until the objects of a kind that `labels` select are as `expected` wants them; returns them.
+    pub async fn until<K>(&self, what: &str, labels: &str, expected: impl Fn(&[Arc<K>]) -> bool) -> Result<Vec<Arc<K>>>
+    where
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    {
+        crate::wait::until(&self.client(), what, labels, expected).await
+    }
+
+    /// Stops everything.
+    pub async fn stop(self) {
+        for node in self.nodes.values() {
+            node.tasks.stop(STOP_GRACE).await;
+        }
+        self.controllers.stop(STOP_GRACE).await;
+        self.serving.stop(STOP_GRACE).await;
+    }
+}

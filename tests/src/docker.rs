@@ -1,0 +1,52 @@
+//! The machine's Docker Engine, for tests of the real path.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// Whether a Docker Engine answers. Where none does, a test says so and does nothing; in CI (`CI=true`) it fails.
+pub fn available() -> bool {
+    let answers = Command::new("docker").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let available = answers.is_ok_and(|s| s.success()) && nix_is_root();
+    assert!(available || std::env::var("CI").as_deref() != Ok("true"), "CI needs root and a Docker Engine");
+    available
+}
+
+fn nix_is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// Waits until no other test uses the machine's one pod network and nftables table; they are ours until the file is
+/// dropped.
+pub fn alone() -> Result<std::fs::File> {
+    let file = std::fs::File::create(std::env::temp_dir().join("coracle-docker-tests.lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Runs a program and gives what it printed.
+pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Imports a small image of the static busybox under `reference`, with `sh`, `httpd` and friends in /bin.
+pub fn import_busybox(reference: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let bin = folder.path().join("bin");
+    std::fs::create_dir_all(&bin)?;
+    std::fs::create_dir_all(folder.path().join("www"))?;
+    std::fs::copy("/bin/busybox", bin.join("busybox")).context("busybox-static is not installed")?;
+    for applet in ["sh", "httpd", "hostname", "sleep", "cat", "echo", "env", "wget", "true", "false"] {
+        std::os::unix::fs::symlink("busybox", bin.join(applet))?;
+    }
+    let archive = Command::new("tar").arg("-C").arg(folder.path()).args(["-c", "."]).output()?;
+    ensure!(archive.status.success(), "tar failed");
+    let arguments = ["import", "--change", "ENV PATH=/bin", "-", reference];
+    let mut import = Command::new("docker").args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    import.stdin.take().context("stdin is piped")?.write_all(&archive.stdout)?;
+    ensure!(import.wait()?.success(), "docker import failed");
+    Ok(())
+}

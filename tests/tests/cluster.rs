@@ -1,0 +1,270 @@
+//! Whole clusters in one process, hollow nodes: scenarios that read like the sentence they prove.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::Cluster;
+use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Pod, ReplicationController, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+fn web(replicas: u32) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: ReplicationController
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{app: web}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{{name: web, image: "example/web:1", ports: [{{name: http, containerPort: 80}}]}}]
+"#
+    )
+}
+
+const SERVICE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+"#;
+
+fn active(pods: &[Arc<Pod>]) -> usize {
+    pods.iter().filter(|p| !api::pods::is_terminating(p) && !api::pods::is_terminal(p)).count()
+}
+
+fn ready(pods: &[Arc<Pod>]) -> usize {
+    pods.iter().filter(|p| !api::pods::is_terminating(p) && api::pods::is_ready(p)).count()
+}
+
+fn all_ready(pods: &[Arc<Pod>], count: usize) -> bool {
+    pods.len() == count && ready(pods) == count
+}
+
+fn names(pods: &[Arc<Pod>]) -> BTreeSet<String> {
+    pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect()
+}
+
+async fn web_pods(cluster: &Cluster, count: usize) -> Vec<Arc<Pod>> {
+    let what = format!("{count} ready web pods");
+    cluster.until::<Pod>(&what, "app=web", |pods| all_ready(pods, count)).await.unwrap()
+}
+
+async fn scale(cluster: &Cluster, replicas: u32) {
+    let controllers: Api<ReplicationController> = Api::default_namespaced(cluster.client());
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    controllers.patch_scale("web", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nine_becomes_ten_and_eleven_becomes_ten() {
+    let cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create(&web(10)).await.unwrap();
+    let before = names(&web_pods(&cluster, 10).await);
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+
+    let victim = before.first().unwrap();
+    pods.delete(victim, &DeleteParams::default().grace_period(0)).await.unwrap();
+    let after = names(&web_pods(&cluster, 10).await);
+    assert_eq!(after.difference(&before).count(), 1, "one pod was replaced, the others were left alone");
+
+    let stray = r#"{apiVersion: v1, kind: Pod, metadata: {name: stray, labels: {app: web}}, spec: {containers: [{name: c, image: "i:1"}]}}"#;
+    cluster.create(stray).await.unwrap();
+    let kept = names(&web_pods(&cluster, 10).await);
+    assert!(!kept.contains("stray"), "the youngest went: {kept:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_is_exact_up_down_and_to_nothing() {
+    let cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create(&web(10)).await.unwrap();
+    web_pods(&cluster, 10).await;
+    for replicas in [3u8, 20, 0] {
+        scale(&cluster, replicas.into()).await;
+        web_pods(&cluster, replicas.into()).await;
+    }
+    let expected = |rcs: &[Arc<ReplicationController>]| rcs[0].status.as_ref().is_some_and(|s| s.replicas == 0);
+    cluster.until("the status follows", "", expected).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_ends_runs_again_in_the_same_pod() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.create(&web(1)).await.unwrap();
+    let pod = web_pods(&cluster, 1).await[0].clone();
+    let name = pod.metadata.name.as_deref().unwrap();
+    assert!(cluster.runtime("node-0").exit("default", name, "web", 137));
+    let restarted = |pods: &[Arc<Pod>]| {
+        let statuses = pods[0].status.as_ref().and_then(|s| s.container_statuses.as_ref());
+        statuses.is_some_and(|s| s[0].restart_count == 1 && s[0].ready)
+    };
+    let pods = cluster.until::<Pod>("the container runs again", "app=web", restarted).await.unwrap();
+    assert_eq!(pods[0].metadata.uid, pod.metadata.uid);
+    let status = pods[0].status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].clone();
+    assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 137);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarting_the_controllers_changes_nothing() {
+    let mut cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create(&web(8)).await.unwrap();
+    let before = names(&web_pods(&cluster, 8).await);
+    cluster.restart_controllers().await;
+    // The next order is carried out by controllers that have seen everything: what was there is still there.
+    scale(&cluster, 9).await;
+    let after = names(&web_pods(&cluster, 9).await);
+    assert!(before.is_subset(&after), "{before:?} {after:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_kubelet_adopts_what_runs() {
+    let mut cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.create(&web(5)).await.unwrap();
+    let before = web_pods(&cluster, 5).await;
+    let runtime = cluster.kill_kubelet("node-0").await;
+    let created = runtime.created();
+    cluster.start_kubelet("node-0", runtime.clone()).await.unwrap();
+    // A sixth pod shows that the new kubelet is at work; nothing was made for the five.
+    scale(&cluster, 6).await;
+    let after = web_pods(&cluster, 6).await;
+    assert!(names(&before).is_subset(&names(&after)));
+    let per_pod = created / 5;
+    assert_eq!(runtime.created(), created + per_pod, "only the sixth pod's containers are new");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_leads_to_ready_pods_only() {
+    let cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create(SERVICE).await.unwrap();
+    cluster.create(&web(3)).await.unwrap();
+    let pods = web_pods(&cluster, 3).await;
+    let ips: BTreeSet<String> = pods.iter().map(|p| p.status.as_ref().unwrap().pod_ip.clone().unwrap()).collect();
+    let in_slices = |slices: &[Arc<EndpointSlice>]| {
+        let ready = slices.iter().flat_map(|s| &s.endpoints).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
+        ready.flat_map(|e| e.addresses.clone()).collect::<BTreeSet<_>>() == ips
+    };
+    cluster.until("slices hold the pods", "kubernetes.io/service-name=web", in_slices).await.unwrap();
+    let in_endpoints = |endpoints: &[Arc<Endpoints>]| {
+        let web = endpoints.iter().filter(|e| e.metadata.name.as_deref() == Some("web"));
+        web.flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.addresses.iter().flatten()).map(|a| a.ip.clone()).collect::<BTreeSet<_>>() == ips
+    };
+    cluster.until("endpoints hold the pods", "", in_endpoints).await.unwrap();
+    scale(&cluster, 0).await;
+    let empty = |slices: &[Arc<EndpointSlice>]| slices.iter().all(|s| s.endpoints.is_empty());
+    cluster.until("slices are empty", "kubernetes.io/service-name=web", empty).await.unwrap();
+
+    let services: Api<Service> = Api::default_namespaced(cluster.client());
+    services.delete("web", &DeleteParams::default()).await.unwrap();
+    let gone = |slices: &[Arc<EndpointSlice>]| slices.is_empty();
+    cluster.until("slices go with the service", "kubernetes.io/service-name=web", gone).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_spread_over_nodes_and_wait_where_there_is_no_room() {
+    let mut cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create(&web(10)).await.unwrap();
+    let pods = web_pods(&cluster, 10).await;
+    let on_first = pods.iter().filter(|p| api::pods::node_name(p) == Some("node-0")).count();
+    assert_eq!(on_first, 5, "ten pods of one controller are five on each of two nodes");
+
+    let picky = r#"{apiVersion: v1, kind: Pod, metadata: {name: picky, labels: {app: picky}}, spec: {nodeSelector: {kubernetes.io/hostname: node-2}, containers: [{name: c, image: "i:1"}]}}"#;
+    cluster.create(picky).await.unwrap();
+    let told = |events: &[Arc<Event>]| {
+        events.iter().any(|e| {
+            e.reason.as_deref() == Some("FailedScheduling")
+                && e.message.as_deref().is_some_and(|m| m.starts_with("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector"))
+        })
+    };
+    cluster.until("an event says why", "", told).await.unwrap();
+    cluster.start_node("node-2").await.unwrap();
+    let runs = |pods: &[Arc<Pod>]| all_ready(pods, 1);
+    cluster.until("it runs when the node is there", "app=picky", runs).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_node_is_unknown_and_comes_back_without_duplicates() {
+    let mut cluster = Cluster::new().nodes(2).node_monitor_grace(Duration::from_secs(3)).start().await.unwrap();
+    cluster.create(SERVICE).await.unwrap();
+    cluster.create(&web(4)).await.unwrap();
+    web_pods(&cluster, 4).await;
+    let runtime = cluster.kill_kubelet("node-1").await;
+    let ready_condition = |nodes: &[Arc<Node>], status: &str| {
+        let lost = nodes.iter().find(|n| n.metadata.name.as_deref() == Some("node-1"));
+        lost.and_then(|n| api::nodes::condition(n, "Ready")).is_some_and(|c| c.status == status)
+    };
+    cluster.until("the node is Unknown", "", |nodes| ready_condition(nodes, "Unknown")).await.unwrap();
+    let half = |slices: &[Arc<EndpointSlice>]| {
+        let ready = slices.iter().flat_map(|s| &s.endpoints).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
+        ready.count() == 2
+    };
+    cluster.until("its pods are out of the service", "kubernetes.io/service-name=web", half).await.unwrap();
+    cluster.start_kubelet("node-1", runtime).await.unwrap();
+    cluster.until("the node is back", "", |nodes| ready_condition(nodes, "True")).await.unwrap();
+    let pods = web_pods(&cluster, 4).await;
+    assert_eq!(active(&pods), 4);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_goes_with_everything_in_it() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.create("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}").await.unwrap();
+    let inside = web(2).replace("metadata: {name: web}", "metadata: {name: web, namespace: shop}");
+    cluster.create(&inside).await.unwrap();
+    web_pods(&cluster, 2).await;
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    let gone = |all: &[Arc<k8s_openapi::api::core::v1::Namespace>]| all.iter().all(|n| n.metadata.name.as_deref() != Some("shop"));
+    cluster.until("the namespace is gone", "", gone).await.unwrap();
+    let left = Api::<Pod>::namespaced(cluster.client(), "shop").list(&Default::default()).await.unwrap();
+    assert!(left.items.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_controller_deletes_its_pods() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.create(&web(3)).await.unwrap();
+    web_pods(&cluster, 3).await;
+    let controllers: Api<ReplicationController> = Api::default_namespaced(cluster.client());
+    controllers.delete("web", &DeleteParams::background()).await.unwrap();
+    web_pods(&cluster, 0).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_reads_only_the_secrets_of_its_own_pods() {
+    let cluster = Cluster::new().nodes(2).start().await.unwrap();
+    cluster.create("{apiVersion: v1, kind: Secret, metadata: {name: mine}, stringData: {key: value}}").await.unwrap();
+    cluster.create("{apiVersion: v1, kind: Secret, metadata: {name: other}, stringData: {key: value}}").await.unwrap();
+    let pod = r#"{apiVersion: v1, kind: Pod, metadata: {name: reader, labels: {app: reader}}, spec: {nodeName: node-0, containers: [{name: c, image: "i:1", env: [{name: KEY, valueFrom: {secretKeyRef: {name: mine, key: key}}}]}]}}"#;
+    cluster.create(pod).await.unwrap();
+    cluster.until::<Pod>("the pod runs", "app=reader", |pods| all_ready(pods, 1)).await.unwrap();
+    let read = async |node: &str, secret: &str| {
+        let secrets: Api<Secret> = Api::default_namespaced(cluster.client_as_node(node));
+        secrets.get(secret).await.map(|_| ()).map_err(|e| match e {
+            kube::Error::Api(status) => status.code,
+            other => panic!("{other}"),
+        })
+    };
+    assert_eq!(read("node-0", "mine").await, Ok(()));
+    assert_eq!(read("node-0", "other").await, Err(403));
+    assert_eq!(read("node-1", "mine").await, Err(403));
+    cluster.stop().await;
+}

@@ -1,0 +1,199 @@
+//! The real path: a master and a minion on this machine's Docker Engine and nftables. One at a time, as the machine has
+//! one of each; skipped with a word where there is no Docker, failed in CI.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use client::Tasks;
+use harness::docker::{self, output};
+use harness::wait::until;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::api::{Api, DeleteParams, LogParams, PostParams};
+use master::Master;
+use minion::Minion;
+use serde_json::json;
+
+const IMAGE: &str = "coracle/test-web:1";
+
+struct Boxes {
+    master: Master,
+    minion: Minion,
+    folder: tempfile::TempDir,
+    _alone: std::fs::File,
+}
+
+impl Boxes {
+    async fn start() -> Boxes {
+        let alone = docker::alone().unwrap();
+        docker::import_busybox(IMAGE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("master");
+        let flags = ["master", "--data-dir", data.to_str().unwrap(), "--bind-address", "127.0.0.1", "--secure-port", "0"];
+        let master = Master::start(master::Options::try_parse_from(flags).unwrap()).await.unwrap();
+        let minion = start_minion(&master, folder.path()).await;
+        let boxes = Boxes { master, minion, folder, _alone: alone };
+        until::<Node>(&boxes.client(), "the node is ready", "", |n| n.len() == 1 && api::nodes::is_ready(&n[0])).await.unwrap();
+        boxes
+    }
+
+    fn client(&self) -> kube::Client {
+        let server = self.master.api_server().unwrap();
+        kube::Client::new(server.service_as(apiserver::User::master("admin")), "default")
+    }
+
+    async fn restart_minion(self) -> Boxes {
+        self.minion.stop().await;
+        let minion = start_minion(&self.master, self.folder.path()).await;
+        Boxes { minion, ..self }
+    }
+
+    /// Stops both and shows that nothing is left on the machine.
+    async fn stop(self) {
+        self.minion.stop().await;
+        self.master.stop().await;
+        let data = self.folder.path().join("minion");
+        let flags = ["minion", "--cleanup", "--data-dir", data.to_str().unwrap()];
+        minion::cleanup::run(&minion::Options::try_parse_from(flags).unwrap()).await.unwrap();
+        let label = "label=io.kubernetes.pod.uid";
+        assert_eq!(output("docker", &["ps", "-aq", "--filter", label]).unwrap(), "", "no container is left");
+        assert_eq!(output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"]).unwrap(), "");
+        assert!(!output("nft", &["list", "tables"]).unwrap().contains("coracle"));
+        assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(data.to_str().unwrap()));
+        output("docker", &["image", "rm", "-f", IMAGE]).unwrap();
+    }
+}
+
+async fn start_minion(master: &Master, folder: &Path) -> Minion {
+    let token = std::fs::read_to_string(folder.join("master/join-token")).unwrap();
+    let server = format!("https://{}", master.address());
+    let data = folder.join("minion");
+    let flags = [
+        "minion", "--server", &server, "--token", token.trim(), "--data-dir", data.to_str().unwrap(),
+        "--node-name", "box", "--kubelet-port", "0",
+    ];
+    Minion::start(minion::Options::try_parse_from(flags).unwrap()).await.unwrap()
+}
+
+async fn create<K>(client: &kube::Client, object: serde_json::Value)
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let object: K = serde_json::from_value(object).unwrap();
+    Api::<K>::default_namespaced(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+}
+
+fn container_id(pod: &Pod) -> String {
+    let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap();
+    statuses[0].container_id.as_deref().unwrap().trim_start_matches("docker://").to_owned()
+}
+
+fn ready(pods: &[Arc<Pod>], count: usize) -> bool {
+    pods.len() == count && pods.iter().all(|p| api::pods::is_ready(p) && !api::pods::is_terminating(p))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_heals_on_docker_behind_a_service() {
+    if !docker::available() {
+        eprintln!("skipped: no Docker Engine answers, or not root");
+        return;
+    }
+    let boxes = Boxes::start().await;
+    let client = boxes.client();
+    let script = "hostname > /www/index.html; exec httpd -f -p 80 -h /www";
+    create::<k8s_openapi::api::core::v1::ReplicationController>(&client, json!({
+        "metadata": { "name": "web" },
+        "spec": { "replicas": 2, "selector": { "app": "web" }, "template": {
+            "metadata": { "labels": { "app": "web" } },
+            "spec": { "terminationGracePeriodSeconds": 1, "containers": [
+                { "name": "web", "image": IMAGE, "command": ["sh", "-c", script], "ports": [{ "containerPort": 80 }] }] } } }
+    })).await;
+    create::<Service>(&client, json!({
+        "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] }
+    })).await;
+    let pods = until::<Pod>(&client, "two web pods", "app=web", |p| ready(p, 2)).await.unwrap();
+
+    let service = Api::<Service>::default_namespaced(client.clone()).get("web").await.unwrap();
+    let url = format!("http://{}/", service.spec.unwrap().cluster_ip.unwrap());
+    let mut answers = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let retry = ["-s", "--retry", "20", "--retry-delay", "0", "--retry-all-errors", "--max-time", "5", &url];
+        answers.insert(output("curl", &retry).unwrap());
+    }
+    let names: std::collections::BTreeSet<String> = pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect();
+    assert_eq!(answers, names, "both pods answer behind the service's address");
+
+    output("docker", &["kill", &container_id(&pods[0])]).unwrap();
+    let uid = pods[0].metadata.uid.clone();
+    let again = |pods: &[Arc<Pod>]| {
+        let same = pods.iter().find(|p| p.metadata.uid == uid);
+        let statuses = same.and_then(|p| p.status.as_ref()).and_then(|s| s.container_statuses.as_ref());
+        statuses.is_some_and(|s| s[0].restart_count == 1 && s[0].ready)
+    };
+    let pods = until::<Pod>(&client, "the killed container runs again", "app=web", again).await.unwrap();
+
+    let before: Vec<String> = pods.iter().map(|p| container_id(p)).collect();
+    let boxes = boxes.restart_minion().await;
+    let client = boxes.client();
+    let victim = pods[0].metadata.name.clone().unwrap();
+    Api::<Pod>::default_namespaced(client.clone()).delete(&victim, &DeleteParams::default()).await.unwrap();
+    let replaced = |pods: &[Arc<Pod>]| ready(pods, 2) && pods.iter().all(|p| p.metadata.name.as_ref() != Some(&victim));
+    let after = until::<Pod>(&client, "the deleted pod is replaced", "app=web", replaced).await.unwrap();
+    let kept = after.iter().filter(|p| before.contains(&container_id(p))).count();
+    assert_eq!(kept, 1, "the minion that started again adopted the other pod's container");
+    boxes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
+    if !docker::available() {
+        eprintln!("skipped: no Docker Engine answers, or not root");
+        return;
+    }
+    let boxes = Boxes::start().await;
+    let client = boxes.client();
+    create::<k8s_openapi::api::core::v1::Secret>(&client, json!({
+        "metadata": { "name": "pass" }, "stringData": { "word": "open sesame" }
+    })).await;
+    create::<k8s_openapi::api::core::v1::ConfigMap>(&client, json!({
+        "metadata": { "name": "conf" }, "data": { "colour": "blue" }
+    })).await;
+    let script = "cat /secret/word; echo; cat /conf/colour; echo; cat /scratch/note; \
+                  echo $POD_NAME $KUBERNETES_SERVICE_HOST; cat /proc/mounts; exec sleep 1000";
+    create::<Pod>(&client, json!({
+        "metadata": { "name": "reader", "labels": { "app": "reader" } },
+        "spec": {
+            "terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "volumes": [
+                { "name": "secret", "secret": { "secretName": "pass", "defaultMode": 256 } },
+                { "name": "conf", "configMap": { "name": "conf" } },
+                { "name": "scratch", "emptyDir": { "medium": "Memory" } }],
+            "initContainers": [{ "name": "first", "image": IMAGE, "command": ["sh", "-c", "echo left by init > /scratch/note"],
+                "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }] }],
+            "containers": [{ "name": "reader", "image": IMAGE, "command": ["sh", "-c", script],
+                "env": [{ "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
+                "resources": { "limits": { "cpu": "250m", "memory": "64Mi" } },
+                "volumeMounts": [
+                    { "name": "secret", "mountPath": "/secret", "readOnly": true }, { "name": "conf", "mountPath": "/conf" },
+                    { "name": "scratch", "mountPath": "/scratch" }] }]
+        }
+    })).await;
+    let pods = until::<Pod>(&client, "the reader runs", "app=reader", |p| ready(p, 1)).await.unwrap();
+    let log = Api::<Pod>::default_namespaced(client.clone()).logs("reader", &LogParams::default()).await.unwrap();
+    for expected in ["open sesame", "blue", "left by init", "reader 10.96.0.1", "tmpfs /secret tmpfs ro"] {
+        assert!(log.contains(expected), "{expected:?} is not in the log: {log}");
+    }
+    let id = container_id(&pods[0]);
+    let limits = output("docker", &["inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.CpuQuota}}", &id]).unwrap();
+    assert_eq!(limits, "67108864 25000");
+    let environment = output("docker", &["inspect", "-f", "{{.Config.Env}}", &id]).unwrap();
+    assert!(!environment.contains("sesame"));
+    let begun = std::time::Instant::now();
+    Api::<Pod>::default_namespaced(client.clone()).delete("reader", &DeleteParams::default()).await.unwrap();
+    until::<Pod>(&client, "the pod is gone", "app=reader", <[_]>::is_empty).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    boxes.stop().await;
+}
