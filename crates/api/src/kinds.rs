@@ -199,3 +199,6 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     KINDS.iter().find(|k| k.info.kind == kind && k.info.group == group && k.info.version == version)
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,11 @@ impl Resource for ConfigMap {
         for (key, value) in self.data.iter().flatten() {
             data_key(key, &Path::new("data"), errors);
             if self.binary_data.as_ref().is_some_and(|b| b.contains_key(key)) {
-                errors.push(invalid(&Path::new("data").key(key), key.as_str(), "duplicate of key present in binaryData"));
+                errors.push(invalid(
+                    &Path::new("data").key(key),
+                    key.as_str(),
+                    "duplicate of key present in binaryData",
+                ));
             }
             size += value.len();
         }

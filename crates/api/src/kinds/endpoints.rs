@@ -144,7 +144,9 @@ mod tests {
             (
                 "loopback is somewhere else for everyone",
                 with("127.0.0.1", &[]),
-                &[r#"subsets[0].addresses[0].ip: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)"#],
+                &[
+                    r#"subsets[0].addresses[0].ip: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)"#,
+                ],
             ),
             (
                 "a port has a number",

@@ -146,11 +146,8 @@ fn modern(event: &Event, errors: &mut ErrorList) {
     if rules::given(event.reporting_component.as_deref().unwrap_or(""), &component, errors) {
         rules::label_key(event.reporting_component.as_deref().unwrap_or(""), &component, errors);
     }
-    let words = [
-        (&event.reporting_instance, "reportingInstance"),
-        (&event.action, "action"),
-        (&event.reason, "reason"),
-    ];
+    let words =
+        [(&event.reporting_instance, "reportingInstance"), (&event.action, "action"), (&event.reason, "reason")];
     for (word, field) in words {
         let (word, path) = (word.as_deref().unwrap_or(""), Path::new(field));
         rules::given(word, &path, errors);
@@ -205,6 +202,9 @@ mod tests {
         event.last_timestamp = Some(Time(at(50)));
         event.count = Some(3);
         let cells = Object::cells(&event, at(60));
-        assert_eq!((&cells[0], &cells[3], &cells[7], &cells[8]), (&json!("10s"), &json!("pod/web"), &json!("60s"), &json!(3)));
+        assert_eq!(
+            (&cells[0], &cells[3], &cells[7], &cells[8]),
+            (&json!("10s"), &json!("pod/web"), &json!("60s"), &json!(3))
+        );
     }
 }

@@ -62,11 +62,7 @@ mod tests {
 
     #[test]
     fn duration_is_positive_and_transitions_are_counted() {
-        let spec = LeaseSpec {
-            lease_duration_seconds: Some(0),
-            lease_transitions: Some(-1),
-            ..LeaseSpec::default()
-        };
+        let spec = LeaseSpec { lease_duration_seconds: Some(0), lease_transitions: Some(-1), ..LeaseSpec::default() };
         let lease = Lease { spec: Some(spec), ..Lease::default() };
         let errors: Vec<String> = Object::validate(&lease).iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -148,13 +148,19 @@ mod tests {
     fn types_have_the_keys_their_readers_need() {
         let table: [(&str, Secret, &[&str]); 6] = [
             ("opaque needs nothing", secret("Opaque", &[]), &[]),
-            ("tls needs both halves", secret("kubernetes.io/tls", &[("tls.crt", "x")]), &["data[tls.key]: Required value"]),
+            (
+                "tls needs both halves",
+                secret("kubernetes.io/tls", &[("tls.crt", "x")]),
+                &["data[tls.key]: Required value"],
+            ),
             ("either is enough", secret("kubernetes.io/basic-auth", &[("username", "me")]), &[]),
             ("a key", secret("kubernetes.io/ssh-auth", &[]), &["data[ssh-privatekey]: Required value"]),
             (
                 "credentials are JSON, and never shown",
                 secret("kubernetes.io/dockerconfigjson", &[(".dockerconfigjson", "hunter2")]),
-                &[r#"data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": expected value at line 1 column 1"#],
+                &[
+                    r#"data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": expected value at line 1 column 1"#,
+                ],
             ),
             (
                 "a token belongs to someone",

@@ -111,7 +111,8 @@ mod tests {
         let errors = Object::validate_update(&cidr("10.244.2.0/24"), &cidr("10.244.1.0/24"));
         let expected = r#"spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid"#;
         assert_eq!(texts(&errors), [expected]);
-        let expected = r#"spec.podCIDRs[0]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#;
+        let expected =
+            r#"spec.podCIDRs[0]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#;
         assert_eq!(texts(&Object::validate(&cidr("x"))), [expected]);
     }
 

@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-
 use crate::kinds::{AGE, Column, NAME, column, wide};
 use crate::pods;
 use crate::printing::{or_none, since};

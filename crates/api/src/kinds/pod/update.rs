@@ -139,7 +139,11 @@ pub(super) fn status(new: &Pod, old: &Pod, errors: &mut ErrorList) {
     let before = old.status.as_ref();
     let lists = [
         (&status.container_statuses, before.and_then(|s| s.container_statuses.as_ref()), "containerStatuses"),
-        (&status.init_container_statuses, before.and_then(|s| s.init_container_statuses.as_ref()), "initContainerStatuses"),
+        (
+            &status.init_container_statuses,
+            before.and_then(|s| s.init_container_statuses.as_ref()),
+            "initContainerStatuses",
+        ),
     ];
     for (new, old, field) in lists {
         for (index, status) in new.iter().flatten().enumerate() {

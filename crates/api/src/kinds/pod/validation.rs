@@ -85,11 +85,7 @@ fn pod_spec(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
     scheduling::topology_spread(spec, &path.child("topologySpreadConstraints"), errors);
     names_in_spec(spec, path, errors);
     deadline(spec, &path.child("activeDeadlineSeconds"), errors);
-    scheduling::tolerations(
-        spec.tolerations.as_deref().unwrap_or(&[]),
-        &path.child("tolerations"),
-        errors,
-    );
+    scheduling::tolerations(spec.tolerations.as_deref().unwrap_or(&[]), &path.child("tolerations"), errors);
     dns::host_aliases(spec, &path.child("hostAliases"), errors);
     scheduling::priority(spec, path, errors);
     for (name, amount) in spec.overhead.iter().flatten() {

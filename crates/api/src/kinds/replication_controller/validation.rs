@@ -110,11 +110,17 @@ mod tests {
         type Change = fn(&mut ReplicationControllerSpec);
         let table: [(&str, Change, &[&str]); 7] = [
             ("nothing", |_| {}, &[]),
-            ("replicas", |s| s.replicas = Some(-1), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            (
+                "replicas",
+                |s| s.replicas = Some(-1),
+                &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+            ),
             (
                 "selector of other pods",
                 |s| s.selector = Some([("app".to_owned(), "db".to_owned())].into()),
-                &[r#"spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`"#],
+                &[
+                    r#"spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`"#,
+                ],
             ),
             ("no template", |s| s.template = None, &["spec.template: Required value"]),
             (
@@ -127,7 +133,11 @@ mod tests {
                 |s| s.template.as_mut().unwrap().spec.as_mut().unwrap().containers[0].image = None,
                 &["spec.template.spec.containers[0].image: Required value"],
             ),
-            ("minReadySeconds", |s| s.min_ready_seconds = Some(-5), &["spec.minReadySeconds: Invalid value: -5: must be greater than or equal to 0"]),
+            (
+                "minReadySeconds",
+                |s| s.min_ready_seconds = Some(-5),
+                &["spec.minReadySeconds: Invalid value: -5: must be greater than or equal to 0"],
+            ),
         ];
         for (sentence, change, expected) in table {
             let mut controller = good();

@@ -82,7 +82,8 @@ pub(super) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut ErrorLis
         }
         _ => {}
     }
-    let (families, old_families) = (new.ip_families.as_deref().unwrap_or(&[]), old.ip_families.as_deref().unwrap_or(&[]));
+    let (families, old_families) =
+        (new.ip_families.as_deref().unwrap_or(&[]), old.ip_families.as_deref().unwrap_or(&[]));
     if let (Some(family), Some(before)) = (families.first(), old_families.first())
         && family != before
     {

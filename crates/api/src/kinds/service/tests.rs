@@ -61,10 +61,7 @@ fn what_is_wrong_is_named_with_its_path() {
         (
             "an unnamed port twice",
             second,
-            &[
-                "spec.ports[0].name: Required value",
-                r#"spec.ports[1]: Duplicate value: {"port":80,"protocol":"TCP"}"#,
-            ],
+            &["spec.ports[0].name: Required value", r#"spec.ports[1]: Duplicate value: {"port":80,"protocol":"TCP"}"#],
         ),
         (
             "a node port of an inner service",
@@ -74,12 +71,16 @@ fn what_is_wrong_is_named_with_its_path() {
         (
             "an address that is none",
             |s| (s.cluster_ip, s.cluster_ips) = (Some("x".into()), None),
-            &[r#"spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#],
+            &[
+                r#"spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#,
+            ],
         ),
         (
             "a type nobody knows",
             |s| s.type_ = Some("Magic".into()),
-            &[r#"spec.type: Unsupported value: "Magic": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort""#],
+            &[
+                r#"spec.type: Unsupported value: "Magic": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort""#,
+            ],
         ),
         (
             "an external name without a name",

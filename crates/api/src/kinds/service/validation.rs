@@ -69,13 +69,7 @@ fn of_type(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn port<'a>(
-    port: &'a ServicePort,
-    needs_name: bool,
-    names: &mut Unique<'a>,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+fn port<'a>(port: &'a ServicePort, needs_name: bool, names: &mut Unique<'a>, path: &Path, errors: &mut ErrorList) {
     let name = port.name.as_deref().unwrap_or("");
     if needs_name || !name.is_empty() {
         rules::dns_label(name, &path.child("name"), errors);

@@ -59,10 +59,8 @@ fn label_requirement(requirement: &NodeSelectorRequirement, path: &Path, errors:
     let values = requirement.values.as_deref().unwrap_or(&[]);
     match requirement.operator.as_str() {
         "Gt" | "Lt" if values.len() == 1 => {}
-        "Gt" | "Lt" => errors.push(required(
-            &path.child("values"),
-            "must be specified single value when `operator` is 'Lt' or 'Gt'",
-        )),
+        "Gt" | "Lt" => errors
+            .push(required(&path.child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'")),
         operator => rules::selector_values(operator, values, path, errors),
     }
     rules::label_key(&requirement.key, &path.child("key"), errors);

@@ -48,8 +48,7 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 const CPU_DIVISORS: &[&str] = &["1", "1m"];
-const BYTE_DIVISORS: &[&str] =
-    &["1", "1E", "1Ei", "1G", "1Gi", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"];
+const BYTE_DIVISORS: &[&str] = &["1", "1E", "1Ei", "1G", "1Gi", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"];
 
 pub(super) fn env(container: &Container, path: &Path, errors: &mut ErrorList) {
     for (index, variable) in container.env.iter().flatten().enumerate() {
@@ -150,12 +149,7 @@ fn split_subscript(path: &str) -> (&str, Option<&str>) {
 }
 
 /// A limit or request of a container; files must say of which.
-pub(super) fn resource_field(
-    field: &ResourceFieldSelector,
-    in_volume: bool,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+pub(super) fn resource_field(field: &ResourceFieldSelector, in_volume: bool, path: &Path, errors: &mut ErrorList) {
     let resource = field.resource.as_str();
     let is_huge_page = resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-");
     if in_volume && field.container_name.as_deref().unwrap_or("").is_empty() {

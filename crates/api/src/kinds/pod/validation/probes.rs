@@ -126,12 +126,7 @@ fn http_get(action: &HTTPGetAction, path: &Path, errors: &mut ErrorList) {
     let scheme = action.scheme.as_deref().unwrap_or("");
     rules::optional_one_of(Some(scheme), &["HTTP", "HTTPS"], &path.child("scheme"), errors);
     for header in action.http_headers.iter().flatten() {
-        rules::all(
-            names::is_http_header_name(&header.name),
-            header.name.as_str(),
-            &path.child("httpHeaders"),
-            errors,
-        );
+        rules::all(names::is_http_header_name(&header.name), header.name.as_str(), &path.child("httpHeaders"), errors);
     }
 }
 

@@ -14,12 +14,7 @@ const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const OF_POD: &[&str] = &["cpu", "memory"];
 const HUGE_PAGES_PREFIX: &str = "hugepages-";
 
-pub(super) fn of_container(
-    requirements: &ResourceRequirements,
-    spec: &PodSpec,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+pub(super) fn of_container(requirements: &ResourceRequirements, spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
     for (name, value) in requirements.limits.iter().flatten() {
         amount(name, value, &path.child("limits").key(name), errors);
     }
@@ -108,12 +103,7 @@ fn huge_pages(requirements: &ResourceRequirements, path: &Path, errors: &mut Err
 }
 
 /// Whether a container must restart when its resources change.
-pub(super) fn resize_policy(
-    container: &Container,
-    restart_policy: Option<&str>,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+pub(super) fn resize_policy(container: &Container, restart_policy: Option<&str>, path: &Path, errors: &mut ErrorList) {
     let mut seen = rules::Unique::new();
     for (index, policy) in container.resize_policy.iter().flatten().enumerate() {
         seen.add(policy.resource_name.as_str(), &path.index(index), errors);

@@ -118,12 +118,7 @@ fn toleration(toleration: &Toleration, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Tolerations may be added to a pod, and how long one holds may change; nothing else.
-pub(in crate::kinds::pod) fn added_only(
-    new: &[Toleration],
-    old: &[Toleration],
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+pub(in crate::kinds::pod) fn added_only(new: &[Toleration], old: &[Toleration], path: &Path, errors: &mut ErrorList) {
     let timeless = |t: &Toleration| Toleration { toleration_seconds: None, ..t.clone() };
     if old.iter().any(|old| !new.iter().any(|new| timeless(new) == timeless(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";

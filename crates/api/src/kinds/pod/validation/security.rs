@@ -43,12 +43,7 @@ pub(super) fn of_pod(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
 pub(super) fn of_container(context: &SecurityContext, path: &Path, errors: &mut ErrorList) {
     id(context.run_as_user, &path.child("runAsUser"), errors);
     id(context.run_as_group, &path.child("runAsGroup"), errors);
-    rules::optional_one_of(
-        context.proc_mount.as_deref(),
-        &["Default", "Unmasked"],
-        &path.child("procMount"),
-        errors,
-    );
+    rules::optional_one_of(context.proc_mount.as_deref(), &["Default", "Unmasked"], &path.child("procMount"), errors);
     seccomp(context.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
     if context.allow_privilege_escalation == Some(false) {
         if context.privileged == Some(true) {

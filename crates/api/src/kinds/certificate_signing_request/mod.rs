@@ -1,12 +1,17 @@
 //! CertificateSigningRequest: asks a signer for a certificate; how minions join.
 
+mod validation;
+
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
+};
 use serde_json::{Value, json};
 
 use crate::Resource;
+use crate::field::ErrorList;
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, column};
 use crate::names::NameRule;
 
@@ -32,6 +37,53 @@ impl Resource for CertificateSigningRequest {
         selectable_fields: &["spec.signerName"],
         name_rule: NameRule::PathSegment,
     };
+
+    fn prepare_create(&mut self) {
+        self.status = Some(CertificateSigningRequestStatus::default());
+    }
+
+    /// What is asked for never changes.
+    fn prepare_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+        self.status.clone_from(&old.status);
+    }
+
+    /// Signers write the certificate and whether they failed; they do not approve.
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+        let decided = |c: &CertificateSigningRequestCondition| matches!(c.type_.as_str(), "Approved" | "Denied");
+        let kept = old.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| decided(c));
+        let status = self.status.get_or_insert_default();
+        let written = status.conditions.take().into_iter().flatten().filter(|c| !decided(c));
+        let conditions: Vec<_> = kept.cloned().chain(written).collect();
+        status.conditions = Some(conditions).filter(|c| !c.is_empty());
+    }
+
+    fn prepare_subresource_update(&mut self, subresource: Subresource, old: &Self) {
+        match subresource {
+            Subresource::Approval => {
+                self.spec.clone_from(&old.spec);
+                let certificate = old.status.as_ref().and_then(|s| s.certificate.clone());
+                self.status.get_or_insert_default().certificate = certificate;
+            }
+            _ => self.prepare_status_update(old),
+        }
+    }
+
+    fn validate(&self, errors: &mut ErrorList) {
+        validation::request(self, errors);
+    }
+
+    fn validate_status_update(&self, old: &Self, errors: &mut ErrorList) {
+        validation::status(self, old, errors);
+    }
+
+    fn validate_subresource_update(&self, subresource: Subresource, old: &Self, errors: &mut ErrorList) {
+        match subresource {
+            Subresource::Approval => validation::approval(self, old, errors),
+            _ => self.validate_status_update(old, errors),
+        }
+    }
 
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
         vec![self.spec.signer_name.as_str().into()]

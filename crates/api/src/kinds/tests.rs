@@ -1,0 +1,130 @@
+//! What holds for every kind of the table.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::Object;
+
+/// One valid object of each kind, as a client would send it.
+fn examples() -> Vec<Value> {
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "busybox"}]}});
+    let request =
+        "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUFBPQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
+    let mut examples = vec![
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}, "binaryData": {"b": "AQ=="}}),
+        json!({"apiVersion": "v1", "kind": "Endpoints", "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]}),
+        json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}}),
+        json!({"apiVersion": "v1", "kind": "Namespace"}),
+        json!({"apiVersion": "v1", "kind": "Node", "status": {"capacity": {"memory": "1024Mi"}}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": template["spec"]}),
+        json!({"apiVersion": "v1", "kind": "ReplicationController", "spec": {"replicas": 3, "template": template}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "1"}}),
+        json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}}),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount"}),
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "spec": {"request": request, "signerName": "a.b/c", "usages": ["client auth"]}}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"leaseDurationSeconds": 40}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
+    ];
+    for example in &mut examples {
+        example["metadata"] = json!({"name": "web", "namespace": "default"});
+    }
+    examples
+}
+
+fn row_of(example: &Value) -> &'static Kind {
+    by_kind(example["apiVersion"].as_str().unwrap(), example["kind"].as_str().unwrap()).unwrap()
+}
+
+/// The example as it would be stored.
+fn stored(example: &Value) -> Box<dyn Object> {
+    let decoded = (row_of(example).decode)(example.to_string().as_bytes()).unwrap();
+    assert_eq!(decoded.strict_errors, [""; 0], "{example}");
+    let mut object = decoded.object;
+    object.set_defaults();
+    object.prepare_create();
+    object
+}
+
+#[test]
+fn every_kind_has_an_example() {
+    let mut kinds: Vec<&str> = KINDS.iter().map(|k| k.info.kind).collect();
+    let examples = examples();
+    let mut shown: Vec<&str> = examples.iter().map(|e| row_of(e).info.kind).collect();
+    kinds.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(kinds, shown);
+}
+
+#[test]
+fn defaults_applied_again_change_nothing() {
+    for example in examples() {
+        let object = stored(&example);
+        let mut again = object.clone_object();
+        again.set_defaults();
+        assert_eq!(again.to_value(), object.to_value(), "{example}");
+    }
+}
+
+#[test]
+fn valid_objects_stay_valid_through_the_store() {
+    for example in examples() {
+        let object = stored(&example);
+        assert_eq!(object.validate(), [], "{example}");
+        let bytes = object.encode();
+        let read = (row_of(&example).decode)(&bytes).unwrap();
+        assert_eq!(read.strict_errors, [""; 0], "{example}");
+        assert_eq!(read.object.encode(), bytes, "{example}");
+        assert_eq!(read.object.validate(), [], "{example}");
+    }
+}
+
+#[test]
+fn update_without_change_is_allowed_and_changes_nothing() {
+    for example in examples() {
+        let old = stored(&example);
+        let mut new = old.clone_object();
+        new.prepare_update(old.as_ref());
+        assert_eq!(new.to_value(), old.to_value(), "{example}");
+        assert_eq!(new.validate_update(old.as_ref()), [], "{example}");
+        for subresource in old.info().subresources {
+            new.prepare_subresource_update(*subresource, old.as_ref());
+            assert_eq!(new.to_value(), old.to_value(), "{example} {subresource:?}");
+            assert_eq!(new.validate_subresource_update(*subresource, old.as_ref()), [], "{example} {subresource:?}");
+        }
+    }
+}
+
+#[test]
+fn cells_and_selectable_fields_fit_their_rows() {
+    for example in examples() {
+        let object = stored(&example);
+        let info = object.info();
+        assert_eq!(object.cells(Timestamp::UNIX_EPOCH).len(), info.columns.len(), "{}", info.kind);
+        assert_eq!(object.selectable_fields().len(), info.selectable_fields.len(), "{}", info.kind);
+    }
+}
+
+#[test]
+fn empty_objects_are_refused_and_nothing_panics() {
+    for kind in KINDS {
+        let mut object = (kind.decode)(b"{}").unwrap().object;
+        object.set_defaults();
+        object.prepare_create();
+        object.validate();
+        object.cells(Timestamp::UNIX_EPOCH);
+    }
+}
+
+#[test]
+fn names_lead_to_their_rows() {
+    for kind in KINDS {
+        let info = kind.info;
+        assert!(std::ptr::eq(by_resource(info.group, info.version, info.plural).unwrap().info, info), "{}", info.kind);
+        assert!(std::ptr::eq(by_kind(&info.api_version(), info.kind).unwrap().info, info), "{}", info.kind);
+    }
+    assert!(by_resource("", "v1", "wishes").is_none());
+}
