@@ -1,6 +1,6 @@
 //! How many durable commits of 2 kB a second the embedded store does, by the number of concurrent writers.
 //!
-//! `cargo run --release -p store --example commit_rate [DIR]`
+//! `cargo run --release -p store --example commit_rate [DIR [WRITERS]]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 use std::path::Path;
@@ -18,7 +18,8 @@ fn main() {
     let root = std::env::args().nth(1).unwrap_or_else(|| ".".to_owned());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     println!("{:>8} {:>12} {:>9} {:>9}", "writers", "commits/s", "p50 ms", "p99 ms");
-    for writers in [1, 8, 32, 64] {
+    let counts = std::env::args().nth(2).map_or(vec![1, 8, 32, 64], |count| vec![count.parse().unwrap()]);
+    for writers in counts {
         let dir = tempfile::tempdir_in(Path::new(&root)).unwrap();
         let store = Arc::new(Embedded::open(dir.path(), Options::default()).unwrap());
         let mut latencies = runtime.block_on(write(store, writers));

@@ -220,3 +220,34 @@ impl Store for Embedded {
         self.shared.queue.ask(|reply| Work::Revoke(lease, reply)).await?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::{Action, Expect};
+
+    fn put(key: &str) -> Vec<Op> {
+        vec![Op { key: key.into(), expect: Expect::Any, action: Action::Put("x".into(), None) }]
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_unavailable_and_nothing_of_it_is_seen() {
+        let (log, disk) = log::failing();
+        let store = Embedded::start(log, &Options::default()).unwrap();
+        let revision = store.commit(put("/a")).await.unwrap();
+        let mut watch = store.watch("/", revision).await.unwrap();
+        disk.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (b, c) = tokio::join!(store.commit(put("/b")), store.commit(put("/c")));
+        for failed in [b, c] {
+            assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+        }
+        assert_eq!(store.revision().await.unwrap(), revision);
+        assert_eq!(store.get("/b", None).await.unwrap(), (None, revision));
+        assert!(store.get("/a", None).await.unwrap().0.is_some());
+        store.request_progress().await.unwrap();
+        let batch = watch.next().await.unwrap().unwrap();
+        assert_eq!((batch.events, batch.revision), (vec![], revision));
+    }
+}

@@ -59,6 +59,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     work: VecDeque<(Work, OwnedSemaphorePermit)>,
+    /// The commit thread sleeps until this many wait.
+    wanted: usize,
     closed: bool,
 }
 
@@ -100,8 +102,10 @@ impl Queue {
                 return Err(closed());
             }
             waiting.work.push_back((work, permit));
+            if waiting.work.len() >= waiting.wanted {
+                self.wake.notify_one();
+            }
         }
-        self.wake.notify_one();
         answer.await.map_err(|_| closed())
     }
 
@@ -131,6 +135,25 @@ impl Queue {
             }
         }
         Taken::Work(taken)
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().work.len()
+    }
+
+    /// Lets those who were just answered come back, so that they share the next fsync with those who came meanwhile:
+    /// without this, writers fall into two groups that wait for each other's fsyncs. Returns when as many wait as could
+    /// be expected, or at the deadline.
+    pub(super) fn gather(&self, answered: usize, deadline: Instant) {
+        let mut waiting = self.waiting.lock();
+        waiting.wanted = answered + waiting.work.len();
+        while waiting.work.len() < waiting.wanted && !waiting.closed {
+            if self.wake.wait_until(&mut waiting, deadline).timed_out() {
+                break;
+            }
+        }
+        waiting.wanted = 0;
     }
 
     /// Nothing more is let in; what waits is still done.

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct EtcdServer {
     child: Child,
     pub url: String,
-    _dir: tempfile::TempDir,
+    peer_url: String,
+    dir: tempfile::TempDir,
 }
 
 impl EtcdServer {
@@ -34,29 +36,46 @@ impl EtcdServer {
 
     fn try_start() -> Option<EtcdServer> {
         let dir = tempfile::tempdir().unwrap();
-        let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
-        let mut child = Command::new("etcd")
-            .args(["--name", "test", "--data-dir"])
-            .arg(dir.path().join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}"), "--logger", "zap", "--log-outputs", "stderr"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let is_ready = lines.any(|line| line.contains("serving") && line.contains("client"));
-        std::thread::spawn(move || lines.for_each(drop));
-        let server = EtcdServer { child, url: client, _dir: dir };
+        let [url, peer_url] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let (child, is_ready) = run(dir.path(), &url, &peer_url);
+        let server = EtcdServer { child, url, peer_url, dir };
         is_ready.then_some(server)
     }
+
+    /// Kills it; its data and addresses stay.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn restart(&mut self) {
+        let (child, is_ready) = run(self.dir.path(), &self.url, &self.peer_url);
+        self.child = child;
+        assert!(is_ready, "etcd starts again");
+    }
+}
+
+/// Starts etcd and reads what it says until it serves clients (or ends).
+fn run(dir: &Path, url: &str, peer_url: &str) -> (Child, bool) {
+    let mut child = Command::new("etcd")
+        .args(["--name", "test", "--data-dir"])
+        .arg(dir.join("data"))
+        .args(["--listen-client-urls", url, "--advertise-client-urls", url])
+        .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
+        .args(["--initial-cluster", &format!("test={peer_url}"), "--logger", "zap", "--log-outputs", "stderr"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let is_ready = lines.any(|line| line.contains("serving") && line.contains("client"));
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, is_ready)
 }
 
 impl Drop for EtcdServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
