@@ -1,1 +1,228 @@
-//! placeholder
+//! The kubelet: makes what runs on one node match the pods bound to it, and says how they are.
+//!
+//! ```text
+//!  API ──watch──▶ pods ──newest──▶ worker (one per pod)
+//!                                   │ observe ◀── Runtime: docker | hollow ──events──▶ pods ──wake──▶ worker
+//!                                   │ plan      = pod::actions::pod_actions (pure)
+//!                                   │ say       = pod::status::status (pure) ──▶ status_writer ──▶ API
+//!                                   └ execute ──▶ Runtime, volumes, images
+//!  node: registration, status, lease (each in its own task)      server: logs, pods, health
+//! ```
+//!
+//! In reading order:
+//! - [`config`]: what a kubelet is told; [`start`] starts it.
+//! - [`runtime`]: the trait, and its implementations on Docker and in memory.
+//! - [`pod`]: one pod, purely: what is observed, what must happen, what the status is.
+//! - `pods`, `worker`: from sources and events to one worker per pod; `status_writer`: from workers to the API.
+//! - [`container_spec`], [`env`], [`images`], [`objects`], [`volumes`]: what a container is made from.
+//! - [`node`]: the Node object, its status and its lease.
+//! - [`server`]: the node's HTTPS server.
+//! - [`bootstrap`]: how a machine becomes a node: credentials from a join token.
+//! - [`names`], [`clock`]: labels and names of containers; time as an argument.
+//!
+//! The kubelet keeps no state of its own: what runs is read from the labels of containers, so a kubelet that starts
+//! again adopts them all. It does not schedule, and it does not touch services or routes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::{Informer, Lister, Recorder, Tasks};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use kube::Api;
+use kube::runtime::watcher;
+use tokio::sync::watch;
+
+pub mod bootstrap;
+pub mod clock;
+pub mod config;
+pub mod container_spec;
+pub mod env;
+pub mod images;
+pub mod names;
+pub mod node;
+pub mod objects;
+pub mod pod;
+mod pods;
+pub mod runtime;
+pub mod server;
+mod status_writer;
+pub mod volumes;
+mod worker;
+
+pub use config::{Config, Serving};
+use env::NodeResources;
+use objects::ObjectCache;
+use pod::status::NodeFacts;
+use pods::Pods;
+use runtime::Runtime;
+
+/// Exit code of what SIGKILL ended.
+pub(crate) const KILLED_EXIT_CODE: i32 = 137;
+
+/// Why a kubelet does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime cannot be asked.
+    #[error("the container runtime does not answer: {0}")]
+    Runtime(#[from] runtime::Error),
+    /// The node server cannot be started.
+    #[error("cannot serve: {0}")]
+    Server(#[from] server::Error),
+}
+
+/// A running kubelet; it stops with the [`Tasks`] it was started on.
+pub struct Handle {
+    /// The port of the node server, if there is one.
+    pub port: Option<u16>,
+    pods: Pods,
+    network: watch::Receiver<bool>,
+}
+
+impl Handle {
+    /// How many pods have workers.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// Waits until the pod network exists.
+    pub async fn network_ready(&self) {
+        let mut network = self.network.clone();
+        // The sender lives as long as the node's tasks; without it nothing is ever ready.
+        if network.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// What all parts of one kubelet share.
+pub(crate) struct Kubelet {
+    pub(crate) config: Config,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) resources: NodeResources,
+    pub(crate) recorder: Recorder,
+    pub(crate) network: watch::Receiver<bool>,
+    pub(crate) services: Services,
+    pub(crate) config_maps: ObjectCache<ConfigMap>,
+    pub(crate) secrets: ObjectCache<Secret>,
+}
+
+/// Where services are read from.
+pub(crate) enum Services {
+    /// The API.
+    Watched(Lister<Service>),
+    /// A test.
+    #[cfg(test)]
+    Fixed(Vec<Arc<Service>>),
+}
+
+impl Services {
+    /// Every service; waits until they have been read once, as a pod without their variables would be wrong for good.
+    pub(crate) async fn list(&self) -> Vec<Arc<Service>> {
+        match self {
+            Services::Watched(lister) => {
+                lister.synced().await;
+                lister.list()
+            }
+            #[cfg(test)]
+            Services::Fixed(services) => services.clone(),
+        }
+    }
+}
+
+impl Kubelet {
+    pub(crate) fn node_facts(&self) -> NodeFacts {
+        NodeFacts { ip: self.config.node_ip, scheme: self.runtime.scheme() }
+    }
+
+    /// Removes what a pod had on disk.
+    pub(crate) async fn tear_down_volumes(&self, uid: &str) {
+        if !self.runtime.uses_files() {
+            return;
+        }
+        let (data_dir, pod) = (self.config.data_dir.clone(), uid.to_owned());
+        let removed = tokio::task::spawn_blocking(move || volumes::tear_down(&data_dir, &pod)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(uid, %error, "cannot remove the pod's directory; it is tried again at the next start");
+        }
+    }
+}
+
+/// Starts the kubelet of `config.node_name` on `runtime`. Its node is registered and its pods are followed in the
+/// background; everything stops with `tasks`, and containers keep running.
+pub async fn start(
+    client: kube::Client,
+    config: Config,
+    runtime: Arc<dyn Runtime>,
+    tasks: &Tasks,
+) -> Result<Handle, Error> {
+    let machine = runtime.machine().await?;
+    let listener = match &config.serving {
+        Some(serving) => Some(server::bind(serving, config.port).await?),
+        None => None,
+    };
+    let port = listener.as_ref().map(server::Listener::port);
+    let recorder = Recorder::new(client.clone(), "kubelet", Some(&config.node_name), tasks);
+    let (network_sender, network) = watch::channel(false);
+    let services = Informer::new(Api::<Service>::all(client.clone()), watcher::Config::default());
+    let kubelet = Arc::new(Kubelet {
+        resources: node_resources(config.node_ip, &machine),
+        runtime,
+        recorder,
+        network: network.clone(),
+        services: Services::Watched(services.lister()),
+        config_maps: ObjectCache::new(client.clone()),
+        secrets: ObjectCache::new(client.clone()),
+        config,
+    });
+    services.run(tasks);
+    let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
+    node::run(kubelet.clone(), client.clone(), machine, port, network_sender, tasks);
+    follow_pods(&kubelet, &pods, client, tasks);
+    if let Some(listener) = listener {
+        tasks.spawn(server::serve(listener, kubelet, pods.clone()));
+    }
+    Ok(Handle { port, pods, network })
+}
+
+/// The API as a source of pods: those bound to this node.
+fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks: &Tasks) {
+    let selector = format!("spec.nodeName={}", kubelet.config.node_name);
+    let mut informer = Informer::new(Api::<Pod>::all(client), watcher::Config::default().fields(&selector));
+    let handler = pods.clone();
+    informer.on_change(move |change| match change {
+        client::Change::Added(pod) | client::Change::Updated { new: pod, .. } => handler.set(pod.clone()),
+        client::Change::Deleted(pod) => handler.removed(pod.clone()),
+    });
+    let lister = informer.lister();
+    informer.run(tasks);
+    let (kubelet, pods) = (kubelet.clone(), pods.clone());
+    tasks.spawn(async move {
+        lister.synced().await;
+        remove_orphan_directories(&kubelet, &pods).await;
+        pods.follow_runtime().await;
+    });
+}
+
+/// Directories of pods that ended while no kubelet ran. Those of pods that still have containers go with them.
+async fn remove_orphan_directories(kubelet: &Kubelet, pods: &Pods) {
+    if !kubelet.runtime.uses_files() {
+        return;
+    }
+    let Ok(running) = kubelet.runtime.pods().await else { return };
+    let wanted: std::collections::HashSet<String> =
+        pods.list().iter().map(|pod| pod::uid(pod).to_owned()).chain(running.into_iter().map(|p| p.identity.uid)).collect();
+    for uid in volumes::pods_on_disk(&kubelet.config.data_dir) {
+        if !wanted.contains(&uid) {
+            kubelet.tear_down_volumes(&uid).await;
+        }
+    }
+}
+
+fn node_resources(ip: IpAddr, machine: &runtime::Machine) -> NodeResources {
+    NodeResources {
+        ip,
+        milli_cpu: machine.milli_cpu,
+        memory: machine.memory,
+        ephemeral_storage: machine.ephemeral_storage,
+    }
+}

@@ -1,0 +1,298 @@
+//! From a pod's spec to what the runtime is asked to make. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::env::{EnvError, expansion};
+use crate::runtime::{ContainerSpec, HostPort, Image, Mount, SandboxSpec};
+
+/// Where last words are written if the container names no place.
+pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
+/// Docker's period for processor quotas.
+const CPU_PERIOD_MICROS: i64 = 100_000;
+/// Least share and quota the kernel takes.
+const MIN_SHARES: i64 = 2;
+const MIN_QUOTA_MICROS: i64 = 1000;
+/// `pkg/kubelet/qos/policy.go`.
+const OOM_GUARANTEED: i64 = -997;
+const OOM_BEST_EFFORT: i64 = 1000;
+
+/// One life of a container.
+#[derive(Clone, Debug)]
+pub struct Life<'a> {
+    /// The sandbox it joins.
+    pub sandbox_id: &'a str,
+    /// How often it was restarted before.
+    pub restart_count: i32,
+    /// The wait written on it.
+    pub backoff: Duration,
+    /// Its environment.
+    pub env: Vec<(String, String)>,
+    /// What of the host it sees.
+    pub mounts: Vec<Mount>,
+    /// Its image.
+    pub image: &'a Image,
+    /// Bytes of memory the node has for pods.
+    pub node_memory: i64,
+}
+
+/// What the runtime is asked to make for `container` of `pod`.
+pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Result<ContainerSpec, EnvError> {
+    let security = Security::of(pod, container);
+    security.check_non_root(container, life.image)?;
+    let expand = |words: &Option<Vec<String>>| {
+        words.as_ref().filter(|words| !words.is_empty()).map(|words| {
+            words.iter().map(|word| expansion::expand(word, |name| lookup(&life.env, name))).collect::<Vec<_>>()
+        })
+    };
+    let spec = pod.spec.as_ref();
+    let on = |flag: Option<bool>| flag == Some(true);
+    let cap = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
+    let capabilities = security.container.as_ref().and_then(|s| s.capabilities.as_ref());
+    Ok(ContainerSpec {
+        pod: crate::pod::identity(pod),
+        name: container.name.clone(),
+        hash: crate::pod::container_hash(container),
+        restart_count: life.restart_count,
+        backoff: life.backoff,
+        sandbox_id: life.sandbox_id.to_owned(),
+        image: container.image.clone().unwrap_or_default(),
+        command: expand(&container.command),
+        args: expand(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        tty: on(container.tty),
+        stdin: on(container.stdin),
+        stdin_once: on(container.stdin_once),
+        cpu_shares: cpu_shares(container),
+        cpu_quota: limit(container, "cpu").map(|cpu| (cpu.milli() * CPU_PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS)),
+        memory: limit(container, "memory").map(|memory| memory.units()).filter(|memory| *memory > 0),
+        oom_score_adj: oom_score_adj(pod, container, life.node_memory),
+        user: security.user(),
+        groups: security.groups(),
+        privileged: security.privileged(),
+        cap_add: cap(capabilities.and_then(|c| c.add.as_ref())),
+        cap_drop: cap(capabilities.and_then(|c| c.drop.as_ref())),
+        read_only_root: security.container.as_ref().is_some_and(|s| on(s.read_only_root_filesystem)),
+        no_new_privileges: security.container.as_ref().is_some_and(|s| s.allow_privilege_escalation == Some(false)),
+        seccomp_unconfined: security.seccomp_unconfined(),
+        host_pid: spec.is_some_and(|s| on(s.host_pid)),
+        shared_pid: spec.is_some_and(|s| on(s.share_process_namespace)),
+        host_ipc: spec.is_some_and(|s| on(s.host_ipc)),
+        env: life.env,
+        mounts: life.mounts,
+    })
+}
+
+fn lookup(env: &[(String, String)], name: &str) -> Option<String> {
+    env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+}
+
+/// The sandbox the runtime is asked to make for `pod`.
+pub fn sandbox_spec(pod: &Pod, spec: &PodSpec, attempt: u32, hostname: String) -> SandboxSpec {
+    let on = |flag: Option<bool>| flag == Some(true);
+    let host_network = on(spec.host_network);
+    let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    SandboxSpec {
+        pod: crate::pod::identity(pod),
+        attempt,
+        hostname,
+        host_network,
+        host_pid: on(spec.host_pid),
+        host_ipc: on(spec.host_ipc),
+        ports: if host_network { Vec::new() } else { host_ports(spec) },
+        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+    }
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = crate::pod::init_containers(spec).iter().filter(|i| crate::pod::is_sidecar(i));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+    let mapped = ports.filter_map(|port| {
+        Some(HostPort {
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+            host_port: u16::try_from(port.host_port?).ok().filter(|port| *port > 0)?,
+            container_port: u16::try_from(port.container_port).ok()?,
+            protocol: port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase(),
+        })
+    });
+    let mut mapped: Vec<HostPort> = mapped.collect();
+    mapped.sort();
+    mapped.dedup();
+    mapped
+}
+
+fn resource<'a>(list: Option<&'a BTreeMap<String, Quantity>>, name: &str) -> Option<&'a Quantity> {
+    list.and_then(|list| list.get(name))
+}
+
+fn limit(container: &Container, name: &str) -> Option<api::quantity::Quantity> {
+    resource(container.resources.as_ref()?.limits.as_ref(), name).map(api::quantity::of)
+}
+
+fn request(container: &Container, name: &str) -> Option<api::quantity::Quantity> {
+    let resources = container.resources.as_ref()?;
+    resource(resources.requests.as_ref(), name).or(resource(resources.limits.as_ref(), name)).map(api::quantity::of)
+}
+
+/// 1024 shares for a core that is requested (`MilliCPUToShares`).
+fn cpu_shares(container: &Container) -> i64 {
+    let milli = request(container, "cpu").map_or(0, |cpu| cpu.milli());
+    (milli * 1024 / 1000).clamp(MIN_SHARES, 262_144)
+}
+
+/// Who is killed first when memory is short: those who asked for nothing, then those who use more than they asked for.
+fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
+    match api::pods::qos_class(pod) {
+        "Guaranteed" => OOM_GUARANTEED,
+        "BestEffort" => OOM_BEST_EFFORT,
+        _ => {
+            let requested = request(container, "memory").map_or(0, |memory| memory.units());
+            let share = i128::from(requested) * 1000 / i128::from(node_memory.max(1));
+            (1000 - i64::try_from(share).unwrap_or(1000)).clamp(1000 + OOM_GUARANTEED, OOM_BEST_EFFORT - 1)
+        }
+    }
+}
+
+/// The pod's and the container's security contexts, the latter first.
+struct Security<'a> {
+    pod: Option<&'a k8s_openapi::api::core::v1::PodSecurityContext>,
+    container: Option<&'a k8s_openapi::api::core::v1::SecurityContext>,
+}
+
+impl<'a> Security<'a> {
+    fn of(pod: &'a Pod, container: &'a Container) -> Security<'a> {
+        let pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        Security { pod, container: container.security_context.as_ref() }
+    }
+
+    fn uid(&self) -> Option<i64> {
+        self.container.and_then(|s| s.run_as_user).or(self.pod.and_then(|s| s.run_as_user))
+    }
+
+    fn user(&self) -> String {
+        let group = self.container.and_then(|s| s.run_as_group).or(self.pod.and_then(|s| s.run_as_group));
+        match (self.uid(), group) {
+            (Some(user), Some(group)) => format!("{user}:{group}"),
+            (Some(user), None) => user.to_string(),
+            // Docker takes no group without a user; root is what an image without a user runs as.
+            (None, Some(group)) => format!("0:{group}"),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let Some(pod) = self.pod else { return Vec::new() };
+        pod.supplemental_groups.iter().flatten().chain(&pod.fs_group).map(i64::to_string).collect()
+    }
+
+    fn privileged(&self) -> bool {
+        self.container.is_some_and(|s| s.privileged == Some(true))
+    }
+
+    fn seccomp_unconfined(&self) -> bool {
+        let of_container = self.container.and_then(|s| s.seccomp_profile.as_ref());
+        let profile = of_container.or(self.pod.and_then(|s| s.seccomp_profile.as_ref()));
+        profile.is_some_and(|profile| profile.type_ == "Unconfined")
+    }
+
+    /// `runAsNonRoot`: nobody may run as root, least of all by accident (`verifyRunAsNonRoot`).
+    fn check_non_root(&self, container: &Container, image: &Image) -> Result<(), EnvError> {
+        let asked = self.container.and_then(|s| s.run_as_non_root).or(self.pod.and_then(|s| s.run_as_non_root));
+        if asked != Some(true) {
+            return Ok(());
+        }
+        let refuse = |why: String| Err(EnvError(why));
+        let image_user = image.user.split(':').next().unwrap_or_default();
+        match (self.uid(), image_user) {
+            (Some(0), _) => refuse(format!("container's runAsUser breaks non-root policy ({})", container.name)),
+            (Some(_), _) => Ok(()),
+            (None, "" | "0") => {
+                refuse(format!("container has runAsNonRoot and image will run as root ({})", container.name))
+            }
+            (None, user) if user.parse::<u32>().is_err() => {
+                let why = "container has runAsNonRoot and image has non-numeric user";
+                refuse(format!("{why} ({user}), cannot verify user is non-root ({})", container.name))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec_of(pod_spec: serde_json::Value, container: serde_json::Value, user: &str) -> Result<ContainerSpec, EnvError> {
+        let mut spec = pod_spec;
+        spec["containers"] = json!([container]);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).unwrap();
+        let container = pod.spec.as_ref().unwrap().containers[0].clone();
+        let image = Image { user: user.to_owned(), ..Image::default() };
+        let life = Life {
+            sandbox_id: "s",
+            restart_count: 0,
+            backoff: Duration::ZERO,
+            env: vec![("A".into(), "1".into())],
+            mounts: Vec::new(),
+            image: &image,
+            node_memory: 1000 << 20,
+        };
+        container_spec(&pod, &container, life)
+    }
+
+    #[test]
+    fn resources_become_cgroup_settings() {
+        let limits = json!({"name": "c", "resources": {"requests": {"cpu": "250m", "memory": "500Mi"},
+            "limits": {"cpu": "1500m", "memory": "600Mi"}}});
+        let spec = spec_of(json!({}), limits, "").unwrap();
+        assert_eq!((spec.cpu_shares, spec.cpu_quota, spec.memory), (256, Some(150_000), Some(600 << 20)));
+        assert_eq!(spec.oom_score_adj, 500, "half of the node's memory is requested");
+        let spec = spec_of(json!({}), json!({"name": "c"}), "").unwrap();
+        assert_eq!((spec.cpu_shares, spec.cpu_quota, spec.memory, spec.oom_score_adj), (2, None, None, 1000));
+    }
+
+    #[test]
+    fn commands_are_expanded_and_security_is_carried_over() {
+        let spec = spec_of(
+            json!({"securityContext": {"runAsUser": 5, "fsGroup": 9}}),
+            json!({"name": "c", "command": ["x", "$(A)", "$$(A)"], "securityContext": {
+                "runAsGroup": 6, "capabilities": {"add": ["NET_ADMIN"]}, "allowPrivilegeEscalation": false}}),
+            "",
+        )
+        .unwrap();
+        assert_eq!(spec.command.unwrap(), ["x", "1", "$(A)"]);
+        assert_eq!((spec.user.as_str(), spec.groups), ("5:6", vec!["9".to_owned()]));
+        assert!(spec.no_new_privileges && spec.cap_add == ["NET_ADMIN"]);
+    }
+
+    #[test]
+    fn nobody_runs_as_root_who_must_not() {
+        let pod = || json!({"securityContext": {"runAsNonRoot": true}});
+        assert!(spec_of(pod(), json!({"name": "c"}), "").is_err());
+        assert!(spec_of(pod(), json!({"name": "c"}), "nginx").is_err());
+        assert!(spec_of(pod(), json!({"name": "c"}), "1000").is_ok());
+        assert!(spec_of(pod(), json!({"name": "c", "securityContext": {"runAsUser": 0}}), "1000").is_err());
+    }
+
+    #[test]
+    fn host_ports_are_the_sandboxs_and_none_on_the_hosts_network() {
+        let mut spec = PodSpec {
+            containers: vec![
+                serde_json::from_value(json!({"name": "c", "ports": [
+                    {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}))
+                .unwrap(),
+            ],
+            ..PodSpec::default()
+        };
+        let ports = sandbox_spec(&Pod::default(), &spec, 0, "h".into()).ports;
+        let expected = HostPort { host_ip: String::new(), host_port: 8080, container_port: 80, protocol: "tcp".into() };
+        assert_eq!(ports, [expected]);
+        spec.host_network = Some(true);
+        assert!(sandbox_spec(&Pod::default(), &spec, 0, "h".into()).ports.is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+//! Images: how they are named, when they are pulled and with whose credentials.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::runtime::{Credentials, Image, Runtime};
+
+pub mod credentials;
+pub mod reference;
+
+/// What to do about an image before a container is made from it (`shouldPullImage`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is there and may be used.
+    Use,
+    /// It must be pulled.
+    Pull,
+    /// It is not there and must not be pulled.
+    Refuse,
+}
+
+/// Decides by the pull policy and by whether the image is `present`.
+pub fn decide(policy: Option<&str>, present: bool) -> Decision {
+    match (policy, present) {
+        (Some("Always"), _) => Decision::Pull,
+        (Some("Never"), false) => Decision::Refuse,
+        (_, true) => Decision::Use,
+        (_, false) => Decision::Pull,
+    }
+}
+
+/// Why there is no image: the reason and message of a container's waiting state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ImageError {
+    /// `ErrImagePull`.
+    pub reason: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+/// Pulls `image`, with the first of `secrets`' credentials that the registry accepts, or without any.
+pub async fn pull(runtime: &dyn Runtime, image: &str, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
+    let failed = |message: String| ImageError { reason: "ErrImagePull", message };
+    let candidates: Vec<Credentials> = credentials::matching(image, secrets);
+    let mut attempts: Vec<Option<&Credentials>> = candidates.iter().map(Some).collect();
+    if attempts.is_empty() {
+        attempts.push(None);
+    }
+    let mut last = String::new();
+    for credentials in attempts {
+        match runtime.pull(image, credentials).await {
+            Ok(()) => {
+                let found = runtime.image(image).await.map_err(|error| failed(error.to_string()))?;
+                return found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")));
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(failed(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policy_decides_with_what_is_present() {
+        for (policy, present, expected) in [
+            (Some("Always"), true, Decision::Pull),
+            (Some("IfNotPresent"), true, Decision::Use),
+            (Some("IfNotPresent"), false, Decision::Pull),
+            (Some("Never"), true, Decision::Use),
+            (Some("Never"), false, Decision::Refuse),
+            (None, false, Decision::Pull),
+        ] {
+            assert_eq!(decide(policy, present), expected, "{policy:?} {present}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A Node's status as a function of the machine (`pkg/kubelet/nodestatus/setters.go`). Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::pressure::Pressure;
+use crate::config::Config;
+use crate::runtime::{Image, Machine};
+
+/// Images named in a status at most, and names of each (`--node-status-max-images`, `MaxNamesPerImageInNodeStatus`).
+const MAX_IMAGES: usize = 50;
+const MAX_IMAGE_NAMES: usize = 5;
+/// What the kubelet says it is.
+pub const KUBELET_VERSION: &str = concat!("v1.35.0+coracle.", env!("CARGO_PKG_VERSION"));
+
+/// What a status is made from.
+#[derive(Clone)]
+pub struct Facts<'a> {
+    /// The kubelet's configuration.
+    pub config: &'a Config,
+    /// The machine.
+    pub machine: &'a Machine,
+    /// The node server's port.
+    pub port: Option<u16>,
+    /// What the machine runs short of.
+    pub pressure: Pressure,
+    /// Images that are present.
+    pub images: &'a [Image],
+    /// Why pods cannot run yet, if they cannot.
+    pub not_ready: Option<(&'static str, String)>,
+}
+
+/// The status of the node whose status was `old`, at `now`.
+pub fn status(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> NodeStatus {
+    let machine = facts.machine;
+    let capacity = capacity(facts);
+    NodeStatus {
+        addresses: Some(vec![address("InternalIP", &facts.config.node_ip.to_string()), address("Hostname", &facts.config.node_name)]),
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
+        conditions: Some(conditions(facts, old, now)),
+        daemon_endpoints: facts.port.map(|port| NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
+        }),
+        images: Some(images(facts.images)).filter(|images| !images.is_empty()),
+        node_info: Some(NodeSystemInfo {
+            architecture: machine.architecture.clone(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: machine.runtime_version.clone(),
+            kernel_version: machine.kernel_version.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: machine.operating_system.clone(),
+            os_image: machine.os_image.clone(),
+            swap: None,
+            system_uuid: machine.system_uuid.clone(),
+        }),
+        ..old.clone()
+    }
+}
+
+fn address(type_: &str, address: &str) -> NodeAddress {
+    NodeAddress { type_: type_.to_owned(), address: address.to_owned() }
+}
+
+fn capacity(facts: &Facts<'_>) -> BTreeMap<String, Quantity> {
+    use api::quantity::{Format, Quantity as Amount};
+    let machine = facts.machine;
+    [
+        ("cpu", Amount::from_milli(machine.milli_cpu)),
+        ("memory", Amount::from_units(machine.memory, Format::BinarySi)),
+        ("ephemeral-storage", Amount::from_units(machine.ephemeral_storage, Format::BinarySi)),
+        ("pods", Amount::from_units(i64::from(facts.config.max_pods), Format::DecimalSi)),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_string())))
+    .collect()
+}
+
+/// The largest images first, as upstream names them.
+fn images(present: &[Image]) -> Vec<ContainerImage> {
+    let mut images: Vec<&Image> = present.iter().filter(|image| !image.names.is_empty()).collect();
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let named = |image: &Image| ContainerImage {
+        names: Some(image.names.iter().take(MAX_IMAGE_NAMES).cloned().collect()),
+        size_bytes: Some(image.size),
+    };
+    images.into_iter().take(MAX_IMAGES).map(named).collect()
+}
+
+fn conditions(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
+    let pressure = facts.pressure;
+    let mut owned = [
+        pressed("MemoryPressure", pressure.memory, "Memory", "memory available"),
+        pressed("DiskPressure", pressure.disk, "Disk", "no disk pressure"),
+        pressed("PIDPressure", pressure.pids, "PID", "PID available"),
+        match &facts.not_ready {
+            None => condition("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+            Some((reason, message)) => condition("Ready", false, reason, message.clone()),
+        },
+    ];
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let before = old.conditions.as_deref().unwrap_or_default();
+    for condition in &mut owned {
+        let same = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        condition.last_transition_time = same.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(now.clone()));
+        condition.last_heartbeat_time = Some(now.clone());
+    }
+    let others = before.iter().filter(|c| !owned.iter().any(|o| o.type_ == c.type_)).cloned().collect::<Vec<_>>();
+    owned.into_iter().chain(others).collect()
+}
+
+fn pressed(type_: &str, short: bool, what: &str, sufficient: &str) -> NodeCondition {
+    let (reason, message) = match (short, what) {
+        (true, "Memory") => ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available".to_owned()),
+        (false, "Memory") => ("KubeletHasSufficientMemory", format!("kubelet has sufficient {sufficient}")),
+        (true, "Disk") => ("KubeletHasDiskPressure", "kubelet has disk pressure".to_owned()),
+        (false, "Disk") => ("KubeletHasNoDiskPressure", format!("kubelet has {sufficient}")),
+        (true, _) => ("KubeletHasInsufficientPID", "kubelet has insufficient PID available".to_owned()),
+        (false, _) => ("KubeletHasSufficientPID", format!("kubelet has sufficient {sufficient}")),
+    };
+    condition(type_, short, reason, message)
+}
+
+fn condition(type_: &str, on: bool, reason: &str, message: String) -> NodeCondition {
+    NodeCondition {
+        type_: type_.to_owned(),
+        status: if on { "True" } else { "False" }.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..NodeCondition::default()
+    }
+}
+
+/// Whether two statuses differ in more than the times of their heartbeats.
+pub fn differs(left: &NodeStatus, right: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    still(left) != still(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(status: &NodeStatus) -> &NodeCondition {
+        status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap()
+    }
+
+    #[test]
+    fn readiness_changes_its_transition_time_and_heartbeats_do_not() {
+        let config = Config::new("box1", "10.0.0.1".parse().unwrap(), "/x");
+        let machine = Machine { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30, ..Machine::default() };
+        let not_ready = Some(("KubeletNotReady", "why".to_owned()));
+        let mut facts =
+            Facts { config: &config, machine: &machine, port: Some(1), pressure: Pressure::default(), images: &[], not_ready };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = status(&facts, &NodeStatus::default(), at(1));
+        assert_eq!((ready(&first).status.as_str(), ready(&first).reason.as_deref()), ("False", Some("KubeletNotReady")));
+        let again = status(&facts, &first, at(2));
+        assert!(!differs(&first, &again));
+        facts.not_ready = None;
+        let later = status(&facts, &again, at(3));
+        assert!(differs(&again, &later));
+        assert_eq!(ready(&later).last_transition_time, Some(Time(at(3))));
+        let capacity = later.capacity.unwrap();
+        assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()), ("2", "1Gi", "110"));
+    }
+
+    #[test]
+    fn images_are_bounded_and_largest_first() {
+        let image = |n: usize| Image { id: n.to_string(), names: vec![n.to_string()], size: n as i64, user: String::new() };
+        let named = images(&(0..200).map(image).collect::<Vec<_>>());
+        assert_eq!((named.len(), named[0].size_bytes), (MAX_IMAGES, Some(199)));
+    }
+}

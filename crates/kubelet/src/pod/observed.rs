@@ -1,0 +1,174 @@
+//! What is known about a pod at one moment: what the runtime has, what its last status said, what is being waited for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
+
+use crate::runtime::{Container, PodState};
+
+/// A start that failed and is not tried again before a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// When it may be tried again.
+    pub until: Timestamp,
+    /// The reason in the container's waiting state, `ErrImagePull`.
+    pub reason: String,
+    /// The message in the container's waiting state.
+    pub message: String,
+}
+
+/// What was done to end a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// When it was asked to end.
+    pub asked_at: Timestamp,
+    /// When it was killed, its grace having passed.
+    pub killed_at: Option<Timestamp>,
+}
+
+/// The observation a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// What the runtime has.
+    pub state: &'a PodState,
+    /// The last status written: it remembers containers the runtime has lost.
+    pub history: &'a PodStatus,
+    /// Failed starts by container name; `""` holds the whole pod.
+    pub holds: &'a BTreeMap<String, Hold>,
+    /// Containers being ended, by id.
+    pub terminations: &'a BTreeMap<String, Termination>,
+    /// Whether the pod network exists.
+    pub network_ready: bool,
+    /// Whether the pod's object is gone from the API (deleted by force, or the node was emptied).
+    pub gone: bool,
+    /// Whether a container passes its readiness probe, by name; without an entry, one that has such a probe is not
+    /// ready yet.
+    pub readiness: &'a BTreeMap<String, bool>,
+    /// Last words of ended containers, by id.
+    pub messages: &'a BTreeMap<String, String>,
+}
+
+/// The latest of a container's lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Last<'a> {
+    /// It never was.
+    Never,
+    /// It was made and not started.
+    Created(&'a Container),
+    /// It runs.
+    Running(&'a Container),
+    /// It ended.
+    Ended(Ended),
+}
+
+/// What counts of a container that ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// How often containers of this name were restarted before it.
+    pub restart_count: i32,
+    /// Its exit code.
+    pub code: i32,
+    /// When it ended, as well as that is known.
+    pub finished_at: Option<Timestamp>,
+    /// How long it ran.
+    pub ran: Duration,
+    /// The wait written on it.
+    pub backoff: Duration,
+    /// The hash written on it; `None` where the container is lost.
+    pub hash: Option<String>,
+    /// The sandbox it was in.
+    pub sandbox_id: Option<String>,
+}
+
+impl<'a> Observed<'a> {
+    /// The latest life of the container `name`.
+    pub fn last(&self, name: &str) -> Last<'a> {
+        match self.state.newest(name) {
+            Some(container) => life(container),
+            None => self.lost(name).map_or(Last::Never, Last::Ended),
+        }
+    }
+
+    /// The latest life of the container `name` in the sandbox `sandbox_id`.
+    pub fn last_in(&self, name: &str, sandbox_id: &str) -> Last<'a> {
+        let newest = self.state.containers.iter().find(|c| c.name == name && c.sandbox_id == sandbox_id);
+        newest.map_or(Last::Never, life)
+    }
+
+    /// How often the container `name` has started again so far, counted by what ended; `None`: it never was.
+    pub fn restart_count(&self, name: &str) -> Option<i32> {
+        match self.last(name) {
+            Last::Never => None,
+            Last::Created(container) | Last::Running(container) => Some(container.restart_count),
+            Last::Ended(ended) => Some(ended.restart_count),
+        }
+    }
+
+    /// What the last status said of the container `name`.
+    pub fn status(&self, name: &str) -> Option<&'a ContainerStatus> {
+        let statuses = self.history.container_statuses.iter().chain(&self.history.init_container_statuses);
+        statuses.flatten().find(|s| s.name == name)
+    }
+
+    /// A container the status knows and the runtime does not.
+    fn lost(&self, name: &str) -> Option<Ended> {
+        let status = self.status(name)?;
+        let terminated = lost_state(status)?;
+        let started_at = terminated.started_at.map(|t| t.0);
+        let finished_at = terminated.finished_at.map(|t| t.0);
+        Some(Ended {
+            restart_count: status.restart_count,
+            code: terminated.exit_code,
+            finished_at,
+            ran: ran(started_at, finished_at),
+            backoff: if status.restart_count == 0 { Duration::ZERO } else { super::backoff::INITIAL },
+            hash: None,
+            sandbox_id: None,
+        })
+    }
+}
+
+/// How a container ended of which only the status is left: as the status says, or, if it ran when last seen, unknown
+/// (`ContainerStatusUnknown` in `pkg/kubelet/kubelet_pods.go`).
+pub fn lost_state(status: &ContainerStatus) -> Option<ContainerStateTerminated> {
+    let state = status.state.as_ref();
+    if let Some(terminated) = state.and_then(|s| s.terminated.clone()) {
+        return Some(terminated);
+    }
+    if let Some(running) = state.and_then(|s| s.running.as_ref()) {
+        return Some(ContainerStateTerminated {
+            exit_code: crate::KILLED_EXIT_CODE,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            container_id: status.container_id.clone(),
+            started_at: running.started_at.clone(),
+            ..ContainerStateTerminated::default()
+        });
+    }
+    status.last_state.as_ref().and_then(|s| s.terminated.clone())
+}
+
+fn life(container: &Container) -> Last<'_> {
+    match container.exit() {
+        None if container.is_running() => Last::Running(container),
+        None => Last::Created(container),
+        Some(exit) => Last::Ended(Ended {
+            restart_count: container.restart_count,
+            code: exit.code,
+            finished_at: Some(exit.finished_at.unwrap_or(container.created_at)),
+            ran: ran(container.started_at, exit.finished_at),
+            backoff: container.backoff,
+            hash: Some(container.hash.clone()),
+            sandbox_id: Some(container.sandbox_id.clone()),
+        }),
+    }
+}
+
+fn ran(started_at: Option<Timestamp>, finished_at: Option<Timestamp>) -> Duration {
+    match (started_at, finished_at) {
+        (Some(started), Some(finished)) => crate::clock::until(started, finished),
+        _ => Duration::ZERO,
+    }
+}

@@ -1,0 +1,241 @@
+//! Containers in Docker, over its HTTP API (bollard). The only place that knows Docker.
+//!
+//! - [`connect`]: the client, pinned to an API version.
+//! - [`observe`]: from Docker's containers to [`PodState`].
+//! - [`create`]: from specs to what Docker is asked to make.
+//! - [`network`]: the pod network, a bridge on the podCIDR.
+//! - [`pause`]: the image of sandboxes, built in.
+//! - [`events`]: what happened, for ever.
+//! - [`images`]: present, pulled.
+//! - [`exec`]: commands in containers, and their logs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use ipnet::Ipv4Net;
+
+use super::{
+    ContainerSpec, Credentials, Error, Event, ExecResult, Image, KnownPod, LogOptions, Machine, PodIdentity, PodState,
+    Result, Runtime, Sandbox, SandboxSpec,
+};
+use crate::names;
+
+mod connect;
+mod create;
+mod events;
+mod exec;
+mod images;
+mod network;
+mod observe;
+mod pause;
+
+/// What the runtime is told when it starts.
+#[derive(Clone, Debug)]
+pub struct DockerOptions {
+    /// `unix://…`, `tcp://…`.
+    pub endpoint: String,
+    /// The node whose containers these are: several nodes may share one Docker.
+    pub node_name: String,
+    /// Whose file system's size the machine reports.
+    pub data_dir: PathBuf,
+    /// Name of the pod network.
+    pub network: String,
+    /// Name of its bridge, at most 15 characters.
+    pub bridge: String,
+}
+
+impl DockerOptions {
+    /// The local Docker, for `node_name`, with the usual network.
+    pub fn new(node_name: &str, data_dir: impl Into<PathBuf>) -> DockerOptions {
+        DockerOptions {
+            endpoint: "unix:///var/run/docker.sock".to_owned(),
+            node_name: node_name.to_owned(),
+            data_dir: data_dir.into(),
+            network: "coracle".to_owned(),
+            bridge: "coracle0".to_owned(),
+        }
+    }
+}
+
+/// The runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct DockerRuntime {
+    docker: Docker,
+    options: Arc<DockerOptions>,
+    pause: Arc<tokio::sync::OnceCell<()>>,
+}
+
+impl DockerRuntime {
+    /// Connects to Docker; fails if it does not answer.
+    pub async fn connect(options: DockerOptions) -> Result<DockerRuntime> {
+        let docker = connect::connect(&options.endpoint).await?;
+        Ok(DockerRuntime { docker, options: Arc::new(options), pause: Arc::default() })
+    }
+
+    /// Removes every container of this node and its network, as `minion --cleanup` does.
+    pub async fn clean_up(&self) -> Result<()> {
+        for container in observe::list(&self.docker, &self.options.node_name, None).await? {
+            self.remove(container.id.as_deref().unwrap_or_default()).await?;
+        }
+        network::remove(&self.docker, &self.options).await
+    }
+
+    /// Makes a container, under a fresh name if the usual one is taken by what is still being removed.
+    async fn create(&self, body: bollard::models::ContainerCreateBody, pod: &PodIdentity, name: &str, attempt: u32) -> Result<String> {
+        let usual = names::container_name(pod, name, attempt);
+        let options = |name: &str| CreateContainerOptionsBuilder::new().name(name).build();
+        let made = match self.docker.create_container(Some(options(&usual)), body.clone()).await.map_err(error) {
+            Err(Error::Conflict(_)) => {
+                let fresh = format!("{usual}_{:08x}", rand::random::<u32>());
+                self.docker.create_container(Some(options(&fresh)), body).await.map_err(error)
+            }
+            made => made,
+        };
+        Ok(made?.id)
+    }
+}
+
+#[async_trait::async_trait]
+impl Runtime for DockerRuntime {
+    fn scheme(&self) -> &'static str {
+        "docker"
+    }
+
+    fn uses_files(&self) -> bool {
+        true
+    }
+
+    async fn machine(&self) -> Result<Machine> {
+        let version = self.docker.version().await.map_err(error)?;
+        let data_dir = self.options.data_dir.clone();
+        let machine = tokio::task::spawn_blocking(move || crate::node::machine::detect(&data_dir)).await;
+        let machine = machine.map_err(|error| Error::Refused(error.to_string()))?;
+        Ok(Machine { runtime_version: format!("docker://{}", version.version.unwrap_or_default()), ..machine })
+    }
+
+    async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
+        network::ensure(&self.docker, &self.options, pod_cidr).await
+    }
+
+    async fn pods(&self) -> Result<Vec<KnownPod>> {
+        let found = observe::list(&self.docker, &self.options.node_name, None).await?;
+        Ok(observe::known_pods(&found))
+    }
+
+    async fn pod_state(&self, uid: &str) -> Result<PodState> {
+        observe::pod_state(&self.docker, &self.options, uid).await
+    }
+
+    async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
+        self.pause.get_or_try_init(|| pause::ensure(&self.docker)).await?;
+        let body = create::sandbox(spec, &self.options);
+        let id = match self.create(body.clone(), &spec.pod, names::SANDBOX, spec.attempt).await {
+            Err(Error::NotFound(_)) => {
+                // Somebody pruned the image since.
+                pause::ensure(&self.docker).await?;
+                self.create(body, &spec.pod, names::SANDBOX, spec.attempt).await?
+            }
+            made => made?,
+        };
+        if let Err(failed) = self.start_container(&id).await {
+            self.remove(&id).await?;
+            return Err(failed);
+        }
+        let inspected = self.docker.inspect_container(&id, None).await.map_err(error)?;
+        let sandbox = observe::sandbox(&inspected, &self.options.network);
+        sandbox.ok_or_else(|| Error::Refused(format!("container {id} is not a sandbox")))
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
+        let attempt = u32::try_from(spec.restart_count).unwrap_or(0);
+        self.create(create::container(spec, &self.options.node_name), &spec.pod, &spec.name, attempt).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        self.docker.start_container(id, None).await.map_err(error)
+    }
+
+    async fn terminate(&self, id: &str) -> Result<()> {
+        let inspected = self.docker.inspect_container(id, None).await.map_err(error)?;
+        let signal = inspected.config.and_then(|config| config.stop_signal).filter(|signal| !signal.is_empty());
+        self.signal(id, signal.as_deref().unwrap_or("SIGTERM")).await
+    }
+
+    async fn kill(&self, id: &str) -> Result<()> {
+        self.signal(id, "SIGKILL").await
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.docker.remove_container(id, Some(options)).await.map_err(error) {
+            // Gone, or on its way.
+            Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        images::find(&self.docker, reference).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        images::list(&self.docker).await
+    }
+
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+        images::pull(&self.docker, reference, credentials).await
+    }
+
+    fn events(&self) -> BoxStream<'static, Event> {
+        events::events(self.docker.clone(), self.options.node_name.clone())
+    }
+
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+        exec::logs(&self.docker, id, options).await
+    }
+
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult> {
+        exec::exec(&self.docker, id, command, limit).await
+    }
+}
+
+impl DockerRuntime {
+    async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+        let options = KillContainerOptionsBuilder::new().signal(signal).build();
+        match self.docker.kill_container(id, Some(options)).await.map_err(error) {
+            // It ended before.
+            Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Docker's answer as the runtime's error.
+fn error(error: bollard::errors::Error) -> Error {
+    use bollard::errors::Error as Docker;
+    match error {
+        Docker::DockerResponseServerError { status_code: 404, message } => Error::NotFound(message),
+        Docker::DockerResponseServerError { status_code: 409, message } => Error::Conflict(message),
+        Docker::DockerResponseServerError { message, .. } => {
+            Error::Refused(format!("Error response from daemon: {message}"))
+        }
+        Docker::DockerStreamError { error } => Error::Refused(format!("Error response from daemon: {error}")),
+        error => {
+            // The chain says what the outermost error leaves out: which socket, and why.
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            Error::Unreachable(text)
+        }
+    }
+}

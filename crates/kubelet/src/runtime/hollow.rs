@@ -1,0 +1,459 @@
+//! A runtime in memory, good enough to run whole clusters in tests: containers are entries in a map, start at once,
+//! get addresses from the podCIDR and run until they are told to end.
+//!
+//! A container whose command is recognised ends by itself: `true`, `false`, `exit N` and `sh -c "exit N"` at once,
+//! `sleep N` after N seconds. `echo` writes its arguments and ends. What any other container "prints" is its command
+//! line. Clones share one machine, so a kubelet started again on a clone finds what it left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use ipnet::Ipv4Net;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::{
+    Container, ContainerSpec, Credentials, Error, Event, ExecResult, Exit, Image, KnownPod, LogOptions, Machine, Phase,
+    PodIdentity, PodState, Result, Runtime, Sandbox, SandboxSpec, fingerprint,
+};
+use crate::clock::Clock;
+
+/// Events that a slow reader may lag behind before it is told to relist.
+const EVENT_BUFFER: usize = 64;
+/// Exit code of what SIGTERM ended.
+const TERMINATED: i32 = 143;
+/// Exit code of what SIGKILL ended.
+const KILLED: i32 = 137;
+
+/// The runtime. Cheap to clone; clones share the machine.
+#[derive(Clone)]
+pub struct Hollow {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    machine: Machine,
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: u64,
+    cidr: Option<Ipv4Net>,
+    used: BTreeSet<Ipv4Addr>,
+    /// Keyed by age, oldest first: ids are numbers in hexadecimal of fixed width.
+    sandboxes: BTreeMap<String, (PodIdentity, Sandbox)>,
+    containers: BTreeMap<String, Entry>,
+    broken_images: BTreeMap<String, String>,
+    stubborn: bool,
+    /// How often each call was made, for tests that count work.
+    creates: u64,
+}
+
+struct Entry {
+    pod: PodIdentity,
+    container: Container,
+    command: Vec<String>,
+    log: String,
+}
+
+impl Default for Hollow {
+    fn default() -> Hollow {
+        Hollow::new(Clock::Wall)
+    }
+}
+
+impl Hollow {
+    /// A machine of 8 cores and 32 GiB, empty.
+    pub fn new(clock: Clock) -> Hollow {
+        Hollow::with_machine(clock, Machine { milli_cpu: 8000, memory: 32 << 30, ..Machine::default() })
+    }
+
+    /// A machine of that size, empty; what `machine` leaves out is filled in.
+    pub fn with_machine(clock: Clock, machine: Machine) -> Hollow {
+        let machine = Machine {
+            ephemeral_storage: if machine.ephemeral_storage == 0 { 100 << 30 } else { machine.ephemeral_storage },
+            architecture: crate::node::machine::architecture().to_owned(),
+            operating_system: "linux".to_owned(),
+            kernel_version: "hollow".to_owned(),
+            os_image: "hollow".to_owned(),
+            machine_id: "hollow".to_owned(),
+            system_uuid: "hollow".to_owned(),
+            boot_id: "hollow".to_owned(),
+            runtime_version: "hollow://0.1.0".to_owned(),
+            ..machine
+        };
+        let events = broadcast::Sender::new(EVENT_BUFFER);
+        Hollow { shared: Arc::new(Shared { clock, machine, state: Mutex::default(), events }) }
+    }
+
+    /// Ends the running container `container` of `namespace/pod` with `code`; whether there was one.
+    pub fn exit(&self, namespace: &str, pod: &str, container: &str, code: i32) -> bool {
+        let id = self.find(|entry| {
+            entry.pod.namespace == namespace && entry.pod.name == pod && entry.container.name == container
+        });
+        id.is_some_and(|id| self.shared.finish(&id, code, false))
+    }
+
+    /// Ends the running container `container` of `namespace/pod` as the kernel does when memory runs out.
+    pub fn exit_out_of_memory(&self, namespace: &str, pod: &str, container: &str) -> bool {
+        let id = self.find(|entry| {
+            entry.pod.namespace == namespace && entry.pod.name == pod && entry.container.name == container
+        });
+        id.is_some_and(|id| self.shared.finish(&id, KILLED, true))
+    }
+
+    /// Ends the sandbox of `namespace/pod` and all its containers, as a crash of the runtime would; whether there was
+    /// one.
+    pub fn kill_sandbox(&self, namespace: &str, pod: &str) -> bool {
+        let sandbox = {
+            let state = self.shared.state.lock();
+            let mut live = state.sandboxes.iter().filter(|(_, (_, s))| s.running);
+            live.find(|(_, (p, _))| p.namespace == namespace && p.name == pod).map(|(id, _)| id.clone())
+        };
+        sandbox.is_some_and(|id| self.shared.finish(&id, KILLED, false))
+    }
+
+    /// Lets every pull of `reference` fail with `message`, and every look for it find nothing.
+    pub fn break_image(&self, reference: &str, message: &str) {
+        self.shared.state.lock().broken_images.insert(reference.to_owned(), message.to_owned());
+    }
+
+    /// Lets `reference` be pulled again.
+    pub fn mend_image(&self, reference: &str) {
+        self.shared.state.lock().broken_images.remove(reference);
+    }
+
+    /// Whether containers ignore SIGTERM from now on.
+    pub fn ignore_terminate(&self, stubborn: bool) {
+        self.shared.state.lock().stubborn = stubborn;
+    }
+
+    /// How many containers run now, sandboxes not counted.
+    pub fn running(&self) -> usize {
+        self.shared.state.lock().containers.values().filter(|e| e.container.is_running()).count()
+    }
+
+    /// How many sandboxes and containers were ever made.
+    pub fn created(&self) -> u64 {
+        self.shared.state.lock().creates
+    }
+
+    fn find(&self, wanted: impl Fn(&Entry) -> bool) -> Option<String> {
+        let state = self.shared.state.lock();
+        let mut running = state.containers.iter().rev().filter(|(_, entry)| entry.container.is_running());
+        running.find(|(_, entry)| wanted(entry)).map(|(id, _)| id.clone())
+    }
+}
+
+impl Shared {
+    fn tell(&self, uid: &str) {
+        // Nobody listening is fine: whoever comes later starts with a relist.
+        let _ = self.events.send(Event::Pod(uid.to_owned()));
+    }
+
+    /// Ends a container, or a sandbox with all that joined it; whether anything ran.
+    fn finish(&self, id: &str, code: i32, oom_killed: bool) -> bool {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let exited = || Phase::Exited(Exit { code, finished_at: Some(now), oom_killed, start_error: None });
+        let mut uid = None;
+        if let Some((pod, sandbox)) = state.sandboxes.get_mut(id)
+            && sandbox.running
+        {
+            sandbox.running = false;
+            uid = Some(pod.uid.clone());
+            if let Some(IpAddr::V4(ip)) = sandbox.ip {
+                state.used.remove(&ip);
+            }
+        }
+        let joined = uid.is_some();
+        for entry in state.containers.values_mut() {
+            let concerned = entry.container.id == id || (joined && entry.container.sandbox_id == id);
+            if concerned && entry.container.is_running() {
+                entry.container.phase = exited();
+                uid = Some(entry.pod.uid.clone());
+            }
+        }
+        drop(state);
+        if let Some(uid) = &uid {
+            self.tell(uid);
+        }
+        uid.is_some()
+    }
+
+    fn stop(&self, id: &str, code: i32) -> Result<()> {
+        self.finish(id, code, false);
+        Ok(())
+    }
+}
+
+impl State {
+    fn id(&mut self) -> String {
+        self.next_id += 1;
+        self.creates += 1;
+        format!("{:064x}", self.next_id)
+    }
+
+    /// The first free address of the podCIDR: neither network, gateway nor broadcast.
+    fn address(&mut self) -> Result<Ipv4Addr> {
+        let cidr = self.cidr.ok_or_else(|| Error::Refused("network coracle not found".to_owned()))?;
+        let free = cidr.hosts().skip(1).find(|ip| !self.used.contains(ip));
+        let ip = free.ok_or_else(|| Error::Refused(format!("no available addresses in {cidr}")))?;
+        self.used.insert(ip);
+        Ok(ip)
+    }
+}
+
+/// What a command line does in a machine without programs.
+#[derive(Debug, PartialEq, Eq)]
+enum Behaviour {
+    Run,
+    Exit(i32),
+    Sleep(Duration),
+}
+
+fn behaviour(command: &[String]) -> (Behaviour, String) {
+    let words: Vec<&str> = match command {
+        [shell, flag, script] if shell.ends_with("sh") && flag == "-c" => script.split_whitespace().collect(),
+        _ => command.iter().map(String::as_str).collect(),
+    };
+    let line = format!("{}\n", words.join(" "));
+    match words.as_slice() {
+        ["true", ..] => (Behaviour::Exit(0), String::new()),
+        ["false", ..] => (Behaviour::Exit(1), String::new()),
+        ["exit", code] => (Behaviour::Exit(code.parse().unwrap_or(2)), String::new()),
+        ["echo", rest @ ..] => (Behaviour::Exit(0), format!("{}\n", rest.join(" "))),
+        ["sleep", seconds] if seconds.parse::<u32>().is_ok() => {
+            (Behaviour::Sleep(Duration::from_secs(seconds.parse().unwrap_or_default())), String::new())
+        }
+        _ => (Behaviour::Run, line),
+    }
+}
+
+#[async_trait::async_trait]
+impl Runtime for Hollow {
+    fn scheme(&self) -> &'static str {
+        "hollow"
+    }
+
+    fn uses_files(&self) -> bool {
+        false
+    }
+
+    async fn machine(&self) -> Result<Machine> {
+        Ok(self.shared.machine.clone())
+    }
+
+    async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
+        self.shared.state.lock().cidr = Some(pod_cidr);
+        Ok(())
+    }
+
+    async fn pods(&self) -> Result<Vec<KnownPod>> {
+        let state = self.shared.state.lock();
+        let sandboxes = state.sandboxes.values().map(|(pod, s)| (pod, s.id.as_str(), s.running));
+        let containers = state.containers.values().map(|e| (&e.pod, e.container.id.as_str(), e.container.is_running()));
+        let mut pods: BTreeMap<&str, KnownPod> = BTreeMap::new();
+        for (pod, id, running) in sandboxes.chain(containers) {
+            let known = pods.entry(&pod.uid).or_insert_with(|| KnownPod { identity: pod.clone(), fingerprint: 0 });
+            known.fingerprint ^= fingerprint(std::iter::once((id, running)));
+        }
+        Ok(pods.into_values().collect())
+    }
+
+    async fn pod_state(&self, uid: &str) -> Result<PodState> {
+        let state = self.shared.state.lock();
+        let sandboxes = state.sandboxes.values().rev().filter(|(pod, _)| pod.uid == uid).map(|(_, s)| s.clone());
+        let containers = state.containers.values().rev().filter(|e| e.pod.uid == uid).map(|e| e.container.clone());
+        Ok(PodState { sandboxes: sandboxes.collect(), containers: containers.collect() })
+    }
+
+    async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
+        let created_at = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let ip = if spec.host_network { None } else { Some(IpAddr::V4(state.address()?)) };
+        let sandbox = Sandbox { id: state.id(), attempt: spec.attempt, created_at, running: true, ip };
+        state.sandboxes.insert(sandbox.id.clone(), (spec.pod.clone(), sandbox.clone()));
+        Ok(sandbox)
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
+        let created_at = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let id = state.id();
+        let container = Container {
+            id: id.clone(),
+            name: spec.name.clone(),
+            hash: spec.hash.clone(),
+            restart_count: spec.restart_count,
+            backoff: spec.backoff,
+            sandbox_id: spec.sandbox_id.clone(),
+            image: spec.image.clone(),
+            image_id: format!("hollow://{}", spec.image),
+            created_at,
+            started_at: None,
+            phase: Phase::Created,
+            message: None,
+        };
+        let command = spec.command.iter().chain(&spec.args).flatten().cloned().collect();
+        state.containers.insert(id.clone(), Entry { pod: spec.pod.clone(), container, command, log: String::new() });
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        let now = self.shared.clock.now();
+        let behaviour = {
+            let mut state = self.shared.state.lock();
+            let entry = state.containers.get_mut(id).ok_or_else(|| Error::NotFound(format!("no container {id}")))?;
+            let (behaviour, output) = behaviour(&entry.command);
+            entry.container.phase = Phase::Running;
+            entry.container.started_at = Some(now);
+            entry.log.push_str(&output);
+            behaviour
+        };
+        match behaviour {
+            Behaviour::Run => {}
+            Behaviour::Exit(code) => {
+                self.shared.finish(id, code, false);
+            }
+            Behaviour::Sleep(duration) => {
+                let (shared, id) = (Arc::downgrade(&self.shared), id.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(duration).await;
+                    if let Some(shared) = shared.upgrade() {
+                        shared.finish(&id, 0, false);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn terminate(&self, id: &str) -> Result<()> {
+        if self.shared.state.lock().stubborn {
+            return Ok(());
+        }
+        self.shared.stop(id, TERMINATED)
+    }
+
+    async fn kill(&self, id: &str) -> Result<()> {
+        self.shared.stop(id, KILLED)
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        self.shared.stop(id, KILLED)?;
+        let mut state = self.shared.state.lock();
+        state.containers.remove(id);
+        state.sandboxes.remove(id);
+        Ok(())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        if self.shared.state.lock().broken_images.contains_key(reference) {
+            return Ok(None);
+        }
+        let id = format!("hollow://{reference}");
+        Ok(Some(Image { id, names: vec![reference.to_owned()], size: 1, user: String::new() }))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
+    async fn pull(&self, reference: &str, _credentials: Option<&Credentials>) -> Result<()> {
+        match self.shared.state.lock().broken_images.get(reference) {
+            Some(message) => Err(Error::Refused(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn events(&self) -> BoxStream<'static, Event> {
+        let events = BroadcastStream::new(self.shared.events.subscribe());
+        let events = events.map(|event| event.unwrap_or(Event::Relist));
+        stream::once(async { Event::Relist }).chain(events).boxed()
+    }
+
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let (text, started_at) = {
+            let state = self.shared.state.lock();
+            let entry = state.containers.get(id).ok_or_else(|| Error::NotFound(format!("no container {id}")))?;
+            (entry.log.clone(), entry.container.started_at.unwrap_or(entry.container.created_at))
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        let skip = options.tail.map_or(0, |tail| lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
+        let wanted = options.since.is_none_or(|since| started_at >= since);
+        let lines = lines.into_iter().skip(skip).filter(|_| wanted).map(|line| match options.timestamps {
+            true => format!("{started_at} {line}\n"),
+            false => format!("{line}\n"),
+        });
+        let printed = stream::iter(lines.map(|line| Ok(Bytes::from(line))).collect::<Vec<_>>());
+        if !options.follow {
+            return Ok(printed.boxed());
+        }
+        let (shared, id) = (self.shared.clone(), id.to_owned());
+        let ended = stream::once(async move { shared.ended(&id).await }).filter_map(async |()| None);
+        Ok(printed.chain(ended).boxed())
+    }
+
+    async fn exec(&self, _id: &str, command: &[String], _limit: Duration) -> Result<ExecResult> {
+        let (behaviour, output) = behaviour(command);
+        let code = if let Behaviour::Exit(code) = behaviour { i64::from(code) } else { 0 };
+        Ok(ExecResult { code, output })
+    }
+}
+
+impl Shared {
+    /// Waits until the container has ended or is gone.
+    async fn ended(&self, id: &str) {
+        let mut events = self.events.subscribe();
+        loop {
+            let running = self.state.lock().containers.get(id).is_some_and(|e| e.container.is_running());
+            if !running || matches!(events.recv().await, Err(broadcast::error::RecvError::Closed)) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn commands_behave_as_their_words_say() {
+        for (command, expected) in [
+            (words("httpd -f"), Behaviour::Run),
+            (words("true"), Behaviour::Exit(0)),
+            (words("false"), Behaviour::Exit(1)),
+            (vec!["sh".into(), "-c".into(), "exit 3".into()], Behaviour::Exit(3)),
+            (vec!["/bin/sh".into(), "-c".into(), "sleep 5".into()], Behaviour::Sleep(Duration::from_secs(5))),
+            (words("echo hello"), Behaviour::Exit(0)),
+        ] {
+            assert_eq!(behaviour(&command).0, expected, "{command:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_come_from_the_pod_cidr_and_return_to_it() {
+        let hollow = Hollow::default();
+        hollow.ensure_network("10.1.2.0/30".parse().unwrap()).await.unwrap();
+        let first = hollow.run_sandbox(&SandboxSpec::default()).await.unwrap();
+        assert_eq!(first.ip, Some("10.1.2.2".parse().unwrap()), "after network and gateway");
+        assert!(hollow.run_sandbox(&SandboxSpec::default()).await.is_err(), "the network is full");
+        hollow.remove(&first.id).await.unwrap();
+        assert_eq!(hollow.run_sandbox(&SandboxSpec::default()).await.unwrap().ip, first.ip);
+    }
+}

@@ -1,0 +1,179 @@
+//! `GET /containerLogs/{namespace}/{pod}/{container}`: what a container wrote, also after it ended.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+
+use super::{Shared, plain};
+use crate::runtime::{self, Container, LogOptions};
+
+/// The query, as `v1.PodLogOptions` spells it. Numbers come as text, so that a wrong one is named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct LogQuery {
+    follow: Option<String>,
+    previous: Option<String>,
+    timestamps: Option<String>,
+    tail_lines: Option<String>,
+    since_seconds: Option<String>,
+    since_time: Option<String>,
+    limit_bytes: Option<String>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    options: LogOptions,
+    previous: bool,
+    limit_bytes: Option<usize>,
+}
+
+pub(super) async fn container_logs(
+    State(shared): State<Shared>,
+    Path((namespace, name, container)): Path<(String, String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    let wanted = match query.parse(shared.kubelet.config.clock.now()) {
+        Ok(wanted) => wanted,
+        Err(message) => return plain(StatusCode::BAD_REQUEST, message),
+    };
+    match open(&shared, &namespace, &name, &container, &wanted).await {
+        Ok(chunks) => {
+            let chunks = limited(chunks, wanted.limit_bytes);
+            let body = Body::from_stream(chunks.map(|chunk| chunk.map_err(std::io::Error::other)));
+            ([("content-type", "text/plain"), ("cache-control", "no-cache")], body).into_response()
+        }
+        Err((status, message)) => plain(status, message),
+    }
+}
+
+type Chunks = BoxStream<'static, runtime::Result<Bytes>>;
+
+async fn open(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    wanted: &Wanted,
+) -> Result<Chunks, (StatusCode, String)> {
+    let named = |pod: &&Arc<Pod>| {
+        crate::pod::namespace(&pod.metadata) == namespace && crate::pod::name(&pod.metadata) == name
+    };
+    let pods = shared.pods.list();
+    // Of two pods of one name the older is on its way out.
+    let mut found: Vec<_> = pods.iter().filter(named).collect();
+    found.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
+    let pod = found.pop().ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
+    if pod.spec.as_ref().and_then(|s| crate::pod::container(s, container)).is_none() {
+        return Err((StatusCode::NOT_FOUND, format!("container {container} is not valid for pod {name}")));
+    }
+    let runtime = &shared.kubelet.runtime;
+    let failed = |error: runtime::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let state = runtime.pod_state(crate::pod::uid(pod)).await.map_err(failed)?;
+    let lives: Vec<&Container> = state.containers.iter().filter(|c| c.name == container && c.started_at.is_some()).collect();
+    let life = if wanted.previous { previous(&lives) } else { lives.first().copied() };
+    match life {
+        Some(life) => runtime.logs(&life.id, &wanted.options).await.map_err(failed),
+        None if wanted.previous => {
+            let message = format!("previous terminated container \"{container}\" in pod \"{name}\" not found");
+            Err((StatusCode::BAD_REQUEST, message))
+        }
+        None => {
+            let message = format!("container \"{container}\" in pod \"{name}\" is waiting to start");
+            Err((StatusCode::BAD_REQUEST, message))
+        }
+    }
+}
+
+/// The newest life that ended before the present one.
+fn previous<'a>(lives: &[&'a Container]) -> Option<&'a Container> {
+    lives.iter().copied().find(|c| c.exit().is_some())
+}
+
+fn limited(chunks: Chunks, limit: Option<usize>) -> Chunks {
+    let Some(limit) = limit else { return chunks };
+    let cut = chunks.scan(limit, |left, chunk| {
+        let cut = chunk.map(|mut chunk| {
+            chunk.truncate(*left);
+            *left -= chunk.len();
+            chunk
+        });
+        futures::future::ready(Some((cut, *left == 0)))
+    });
+    stream::unfold(Some(cut.boxed()), |cut| async move {
+        let mut cut = cut?;
+        let (chunk, last) = cut.next().await?;
+        Some((chunk, if last { None } else { Some(cut) }))
+    })
+    .boxed()
+}
+
+impl LogQuery {
+    fn parse(&self, now: Timestamp) -> Result<Wanted, String> {
+        let since_seconds = number::<i64>("sinceSeconds", &self.since_seconds)?;
+        let since_time = self.since_time.as_deref().map(|text| {
+            text.parse::<Timestamp>().map_err(|_| format!("sinceTime: Invalid value: \"{text}\": must be an RFC 3339 time"))
+        });
+        let ago = since_seconds.map(|seconds| {
+            let past = now.as_second().saturating_sub(seconds.max(0));
+            Timestamp::from_second(past).unwrap_or(Timestamp::MIN)
+        });
+        Ok(Wanted {
+            options: LogOptions {
+                follow: flag("follow", &self.follow)?,
+                tail: number("tailLines", &self.tail_lines)?,
+                since: since_time.transpose()?.or(ago),
+                timestamps: flag("timestamps", &self.timestamps)?,
+            },
+            previous: flag("previous", &self.previous)?,
+            limit_bytes: number("limitBytes", &self.limit_bytes)?,
+        })
+    }
+}
+
+fn number<N: std::str::FromStr>(name: &str, text: &Option<String>) -> Result<Option<N>, String> {
+    let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| format!("{name}: Invalid value: \"{text}\": must be a non-negative integer"))
+}
+
+fn flag(name: &str, text: &Option<String>) -> Result<bool, String> {
+    match text.as_deref() {
+        None | Some("" | "false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(text) => Err(format!("{name}: Invalid value: \"{text}\": must be true or false")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_and_wrong_ones_named() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        let query = LogQuery { follow: some("true"), tail_lines: some("5"), since_seconds: some("60"), ..Default::default() };
+        let since = Some(Timestamp::from_second(940).unwrap());
+        let options = LogOptions { follow: true, tail: Some(5), since, timestamps: false };
+        assert_eq!(query.parse(now), Ok(Wanted { options, previous: false, limit_bytes: None }));
+        let wrong = LogQuery { tail_lines: some("-1"), ..Default::default() };
+        assert!(wrong.parse(now).unwrap_err().starts_with("tailLines: Invalid value"));
+        assert!(LogQuery { since_time: some("yesterday"), ..Default::default() }.parse(now).is_err());
+    }
+
+    #[tokio::test]
+    async fn limits_cut_in_the_middle_of_a_chunk_and_end_the_stream() {
+        let chunks = || stream::iter(["abc", "def", "ghi"].map(|c| Ok(Bytes::from(c)))).chain(stream::pending()).boxed();
+        for (limit, expected) in [(4, "abcd"), (3, "abc"), (0, "")] {
+            let got: Vec<Bytes> = limited(chunks(), Some(limit)).map(Result::unwrap).collect().await;
+            assert_eq!(got.concat(), expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The node's HTTPS server: logs of containers, the pods here, health. Only clients that show a certificate of the
+//! cluster's CA with group `system:masters` (the API server) are heard.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::Kubelet;
+use crate::config::Serving;
+use crate::pods::Pods;
+
+mod logs;
+mod tls;
+
+pub use tls::Certificate;
+pub(crate) use tls::{certified_key, roots};
+
+/// Connections at a time; more wait.
+const MAX_CONNECTIONS: usize = 256;
+/// A handshake, or the head of a request, that takes longer is given up.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificates or keys are not usable.
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// A bound server that does not serve yet.
+pub struct Listener {
+    socket: TcpListener,
+    port: u16,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener {
+    /// The port it got.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Binds `port` on every address.
+pub async fn bind(serving: &Serving, port: u16) -> Result<Listener, Error> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(serving)?));
+    let address = SocketAddr::from((IpAddr::from([0, 0, 0, 0]), port));
+    let socket = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+    let port = socket.local_addr().map_err(|source| Error::Bind { address, source })?.port();
+    Ok(Listener { socket, port, acceptor })
+}
+
+/// What handlers need.
+#[derive(Clone)]
+struct Shared {
+    kubelet: Arc<Kubelet>,
+    pods: Pods,
+}
+
+/// Serves until dropped.
+pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods) {
+    let router = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/pods", get(list_pods))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
+        .with_state(Shared { kubelet, pods });
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let stream = match listener.socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: give those who hold them a moment.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let (acceptor, router) = (listener.acceptor.clone(), router.clone());
+        connections.spawn(async move {
+            connection(stream, acceptor, router).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
+    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    if !peer.is_some_and(|certificate| tls::is_master(certificate)) {
+        tracing::warn!("refused a client that is not the API server");
+        return;
+    }
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_LIMIT);
+    // How a connection ended is of no interest to anyone.
+    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+}
+
+async fn list_pods(State(shared): State<Shared>) -> Response {
+    let items: Vec<serde_json::Value> =
+        shared.pods.list().iter().filter_map(|pod| serde_json::to_value(pod.as_ref()).ok()).collect();
+    let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
+    axum::Json(list).into_response()
+}
+
+fn plain(status: StatusCode, message: String) -> Response {
+    (status, message).into_response()
+}

@@ -1,0 +1,81 @@
+//! TLS of the node server: a certificate that can be exchanged while it serves, and who may be a client.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Error;
+use crate::config::Serving;
+
+/// The certificate the server shows; a newer one takes its place without a restart.
+pub struct Certificate {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate")
+    }
+}
+
+impl Certificate {
+    /// From a chain and its key in PEM.
+    pub fn from_pem(chain: &str, key: &str) -> Result<Certificate, Error> {
+        Ok(Certificate { current: ArcSwap::new(Arc::new(certified_key(chain, key)?)) })
+    }
+
+    /// Shows this one from the next handshake on.
+    pub fn replace(&self, chain: &str, key: &str) -> Result<(), Error> {
+        self.current.store(Arc::new(certified_key(chain, key)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+pub(crate) fn certified_key(chain: &str, key: &str) -> Result<CertifiedKey, Error> {
+    let wrong = |what: &str| Error::Tls(format!("not a usable {what} in PEM"));
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let chain = chain.map_err(|_| wrong("certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| wrong("key"))?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| Error::Tls(error.to_string()))
+}
+
+pub(crate) fn roots(ca_pem: &str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| Error::Tls("not a usable CA in PEM".to_owned()))?;
+        roots.add(certificate).map_err(|error| Error::Tls(error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+pub(super) fn server_config(serving: &Serving) -> Result<ServerConfig, Error> {
+    let text = |error: &dyn fmt::Display| Error::Tls(error.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots(&serving.client_ca_pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(|e| text(&e))?;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| text(&e))?.with_client_cert_verifier(verifier);
+    let mut config = builder.with_cert_resolver(serving.certificate.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Whether a verified client certificate is of group `system:masters`.
+pub(super) fn is_master(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    parsed.subject().iter_organization().any(|o| o.as_str() == Ok(api::well_known::GROUP_MASTERS))
+}

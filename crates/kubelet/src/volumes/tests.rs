@@ -1,0 +1,205 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::json;
+
+use super::*;
+use crate::env::{NodeResources, Objects};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    pod: Pod,
+    objects: Objects,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = tear_down(self.dir.path(), "u1");
+    }
+}
+
+impl Fixture {
+    fn new(volume: serde_json::Value) -> Fixture {
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u1", "labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c"}], "volumes": [volume]}
+        });
+        let objects = Objects {
+            config_maps: [("cm".into(), Some(config_map(&[("one", "1"), ("two", "2")])))].into(),
+            secrets: [("sec".into(), Some(Arc::new(secret())))].into(),
+        };
+        Fixture { dir: tempfile::tempdir().unwrap(), pod: serde_json::from_value(pod).unwrap(), objects }
+    }
+
+    fn set_up(&self) -> Result<(), Error> {
+        let ip = "10.0.0.1".parse().unwrap();
+        let node = NodeResources { ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let (pod, objects) = (&self.pod, &self.objects);
+        set_up(self.dir.path(), &Sources { pod, objects, services: &[], pod_ip: None, node: &node })
+    }
+
+    fn path(&self) -> PathBuf {
+        volume_path(self.dir.path(), "u1", &self.pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0])
+    }
+
+    fn files(&self) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(self.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let visible = entries.filter(|name| !name.starts_with(".."));
+        visible.map(|name| (name.clone(), fs::read_to_string(self.path().join(&name)).unwrap_or_default())).collect()
+    }
+}
+
+fn config_map(data: &[(&str, &str)]) -> Arc<ConfigMap> {
+    let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Arc::new(ConfigMap { data: Some(data), ..Default::default() })
+}
+
+fn secret() -> Secret {
+    Secret { data: Some([("pw".to_owned(), ByteString(b"hush".to_vec()))].into()), ..Default::default() }
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+#[test]
+fn config_map_volume_follows_its_object_atomically() {
+    let mut fixture = Fixture::new(json!({"name": "v", "configMap": {"name": "cm"}}));
+    fixture.set_up().unwrap();
+    assert_eq!(fixture.files(), map(&[("one", "1"), ("two", "2")]));
+    let before = fs::read_link(fixture.path().join("..data")).unwrap();
+    fixture.set_up().unwrap();
+    assert_eq!(fs::read_link(fixture.path().join("..data")).unwrap(), before, "unchanged files are left alone");
+
+    fixture.objects.config_maps.insert("cm".into(), Some(config_map(&[("one", "new"), ("three", "3")])));
+    fixture.set_up().unwrap();
+    assert_eq!(fixture.files(), map(&[("one", "new"), ("three", "3")]));
+    assert!(!fixture.path().join(before).exists(), "the old files are gone");
+}
+
+#[test]
+fn items_choose_paths_and_exact_modes() {
+    let fixture = Fixture::new(json!({"name": "v", "configMap": {"name": "cm", "defaultMode": 0o606, "items": [
+        {"key": "one", "path": "deep/er/file"}, {"key": "two", "path": "t", "mode": 0o777}]}}));
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let made = fixture.set_up();
+    nix::sys::stat::umask(old);
+    made.unwrap();
+    assert_eq!(mode(&fixture.path().join("deep/er/file")), 0o606);
+    assert_eq!(mode(&fixture.path().join("t")), 0o777);
+}
+
+#[test]
+fn missing_objects_and_keys_are_named_unless_optional() {
+    for (volume, expected) in [
+        (json!({"name": "v", "configMap": {"name": "no"}}), Some("configmap \"no\" not found")),
+        (json!({"name": "v", "secret": {"secretName": "no"}}), Some("secret \"no\" not found")),
+        (json!({"name": "v", "configMap": {"name": "no", "optional": true}}), None),
+        (
+            json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "k", "path": "p"}]}}),
+            Some("references non-existent config key: k"),
+        ),
+        (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), Some("no volume plugin matched for nfs")),
+        (
+            json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "one", "path": "../../etc/x"}]}}),
+            Some("invalid path: ../../etc/x"),
+        ),
+    ] {
+        let result = Fixture::new(volume.clone()).set_up();
+        match expected {
+            None => result.unwrap(),
+            Some(expected) => {
+                let error = result.unwrap_err().to_string();
+                let prefix = "MountVolume.SetUp failed for volume \"v\" : ";
+                assert_eq!(error, format!("{prefix}{expected}"), "{volume}");
+            }
+        }
+    }
+}
+
+#[test]
+fn downward_volume_holds_the_pods_own_fields() {
+    let fixture = Fixture::new(json!({"name": "v", "downwardAPI": {"items": [
+        {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}},
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}));
+    fixture.set_up().unwrap();
+    assert_eq!(fixture.files(), map(&[("name", "p"), ("labels", "a=\"b\"")]));
+}
+
+#[test]
+fn empty_dir_keeps_its_files_and_is_open_to_all() {
+    let fixture = Fixture::new(json!({"name": "v", "emptyDir": {}}));
+    fixture.set_up().unwrap();
+    fs::write(fixture.path().join("kept"), "x").unwrap();
+    fixture.set_up().unwrap();
+    assert_eq!((mode(&fixture.path()), fixture.files()), (0o777, map(&[("kept", "x")])));
+    tear_down(fixture.dir.path(), "u1").unwrap();
+    assert_eq!(pods_on_disk(fixture.dir.path()), Vec::<String>::new());
+}
+
+#[test]
+fn secrets_and_memory_volumes_live_on_one_tmpfs_each() {
+    if !is_root() {
+        return;
+    }
+    for volume in [
+        json!({"name": "v", "secret": {"secretName": "sec"}}),
+        json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
+    ] {
+        let fixture = Fixture::new(volume);
+        fixture.set_up().unwrap();
+        fixture.set_up().unwrap();
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounted = table.lines().filter(|line| line.contains(fixture.path().to_str().unwrap()));
+        assert_eq!(mounted.filter(|line| line.contains(" - tmpfs ")).count(), 1);
+        tear_down(fixture.dir.path(), "u1").unwrap();
+        assert!(!fixture.path().exists());
+    }
+}
+
+#[test]
+fn tear_down_never_deletes_what_is_mounted() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(json!({"name": "v", "emptyDir": {}}));
+    fixture.set_up().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("precious"), "x").unwrap();
+    let inside = fixture.path().join("mounted");
+    fs::create_dir(&inside).unwrap();
+    let flags = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(outside.path()), &inside, None::<&str>, flags, None::<&str>).unwrap();
+    tear_down(fixture.dir.path(), "u1").unwrap();
+    assert!(outside.path().join("precious").exists());
+    assert!(!fixture.path().exists());
+}
+
+#[test]
+fn sub_paths_cannot_leave_their_volume() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(json!({"name": "v", "emptyDir": {}}));
+    fixture.set_up().unwrap();
+    std::os::unix::fs::symlink("/etc", fixture.path().join("out")).unwrap();
+    let bind = |sub_path: &str, create| {
+        subpath::bind(&fixture.path(), sub_path, &pod_dir(fixture.dir.path(), "u1").join("volume-subpaths/v/c/0"), create)
+    };
+    assert!(bind("out", false).is_err());
+    assert!(bind("out/passwd", true).is_err());
+    assert!(bind("../x", true).is_err());
+    let place = bind("a/b", true).unwrap();
+    fs::write(place.join("file"), "x").unwrap();
+    assert!(fixture.path().join("a/b/file").exists());
+}

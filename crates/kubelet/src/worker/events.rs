@@ -1,0 +1,36 @@
+//! What a pod worker tells the world in Events; the reasons and texts are upstream's (`pkg/kubelet/events/event.go`).
+
+use client::EventType;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Worker;
+use crate::pod::actions::PodActions;
+
+impl Worker {
+    /// An Event about the pod.
+    pub(super) fn pod_event(&self, pod: &Pod, event_type: EventType, reason: &str, message: String) {
+        self.kubelet.recorder.event(&client::object_reference(pod), event_type, reason, message);
+    }
+
+    /// An Event about one of the pod's containers.
+    pub(super) fn container_event(&self, pod: &Pod, container: &str, event_type: EventType, reason: &str, message: String) {
+        let init = pod.spec.as_ref().is_some_and(|s| crate::pod::init_containers(s).iter().any(|c| c.name == container));
+        let list = if init { "initContainers" } else { "containers" };
+        let mut reference = client::object_reference(pod);
+        reference.field_path = Some(format!("spec.{list}{{{container}}}"));
+        self.kubelet.recorder.event(&reference, event_type, reason, message);
+    }
+
+    /// Says of each container once that it backs off.
+    pub(super) fn tell_back_offs(&mut self, pod: &Pod, plan: &PodActions) {
+        let crashing = |name: &String| plan.waiting.get(name).is_some_and(|w| w.reason == "CrashLoopBackOff");
+        self.backing_off.retain(crashing);
+        let new: Vec<String> =
+            plan.waiting.keys().filter(|name| crashing(name) && !self.backing_off.contains(*name)).cloned().collect();
+        for name in new {
+            let message = format!("Back-off restarting failed container {name} in pod {}", crate::pod::full_name(pod));
+            self.container_event(pod, &name, EventType::Warning, "BackOff", message);
+            self.backing_off.insert(name);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Acts on a plan: one match, each arm a few calls of the runtime.
+
+use client::EventType;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+use super::{ImageBackoff, Worker};
+use crate::clock::after;
+use crate::container_spec::{Life, container_spec, sandbox_spec};
+use crate::images::{self, Decision, ImageError};
+use crate::pod::actions::{Action, KillReason};
+use crate::pod::backoff;
+use crate::pod::observed::{Hold, Termination};
+use crate::runtime::{Error, Image, PodState};
+use crate::volumes::network_files;
+
+/// A container that could not be started shows why for this long before it is tried again.
+const SHOWN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why a container was not started: the reason and message of its waiting state.
+pub(super) struct StartError {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Worker {
+    /// Does `actions` in order; whether the runtime did what it was asked. Starts that fail hold their container back
+    /// and count as done.
+    pub(super) async fn execute(&mut self, pod: &Pod, mut state: PodState, actions: Vec<Action>) -> bool {
+        let Some(spec) = &pod.spec else { return true };
+        for action in actions {
+            let done = match action {
+                Action::CreateSandbox { attempt } => {
+                    self.create_sandbox(pod, spec, attempt, &mut state).await;
+                    Ok(())
+                }
+                Action::Start { name, restart_count, backoff } => {
+                    let Some(container) = crate::pod::container(spec, &name) else { continue };
+                    let life = Start { restart_count, backoff };
+                    if let Err(error) = self.start(pod, container, life, &state).await {
+                        self.hold_start(&name, error);
+                    }
+                    Ok(())
+                }
+                Action::Terminate { id, name, reason } => self.terminate(pod, &id, &name, reason, &state).await,
+                Action::Kill { id } => {
+                    let now = self.kubelet.config.clock.now();
+                    if let Some(termination) = self.terminations.get_mut(&id) {
+                        termination.killed_at = Some(now);
+                    }
+                    self.kubelet.runtime.kill(&id).await
+                }
+                Action::Remove { id } => self.kubelet.runtime.remove(&id).await,
+            };
+            match done {
+                Ok(()) | Err(Error::NotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!(pod = crate::pod::full_name(pod), %error, "the runtime did not do what it was asked");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Makes the sandbox and, beside it, the volumes.
+    async fn create_sandbox(&mut self, pod: &Pod, spec: &PodSpec, attempt: u32, state: &mut PodState) {
+        if attempt > 0 || !state.containers.is_empty() {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.pod_event(pod, EventType::Normal, "SandboxChanged", message);
+        }
+        let (hostname, _) = network_files::hostname(pod, &self.kubelet.config.cluster_domain);
+        let kubelet = self.kubelet.clone();
+        let wanted = sandbox_spec(pod, spec, attempt, hostname);
+        let (made, volumes) = tokio::join!(kubelet.runtime.run_sandbox(&wanted), self.make_volumes(pod, None));
+        match made {
+            Ok(sandbox) => {
+                self.failures.remove("sandbox");
+                state.sandboxes.insert(0, sandbox);
+            }
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {error}");
+                self.pod_event(pod, EventType::Warning, "FailedCreatePodSandBox", message.clone());
+                self.hold_pod("sandbox", "FailedCreatePodSandBox", message);
+            }
+        }
+        if let Err(message) = volumes {
+            self.volumes_failed(pod, message);
+        }
+    }
+
+    pub(super) fn volumes_failed(&mut self, pod: &Pod, message: String) {
+        if !self.handle.ending.is_cancelled() {
+            self.pod_event(pod, EventType::Warning, "FailedMount", message.clone());
+        }
+        self.hold_pod("volumes", "FailedMount", message);
+    }
+
+    fn hold_pod(&mut self, what: &str, reason: &str, message: String) {
+        let until = after(self.kubelet.config.clock.now(), self.failed(what));
+        self.holds.insert(String::new(), Hold { until, reason: reason.to_owned(), message });
+    }
+
+    fn hold_start(&mut self, name: &str, error: StartError) {
+        let now = self.kubelet.config.clock.now();
+        let until = match error.reason {
+            "ErrImagePull" | "RunContainerError" => after(now, SHOWN),
+            "ImagePullBackOff" => self.image_backoffs.values().map(|b| b.until).filter(|at| *at > now).min().unwrap_or(now),
+            _ => after(now, self.failed(name)),
+        };
+        self.holds.insert(name.to_owned(), Hold { until, reason: error.reason.to_owned(), message: error.message });
+    }
+
+    /// Makes and starts one container.
+    async fn start(&mut self, pod: &Pod, container: &Container, life: Start, state: &PodState) -> Result<(), StartError> {
+        let name = container.name.as_str();
+        let Some(sandbox) = state.live_sandbox() else { return Ok(()) };
+        let ending = self.handle.ending.clone();
+        if self.volumes.is_none()
+            && let Err(message) = self.make_volumes(pod, sandbox.ip).await
+        {
+            self.volumes_failed(pod, message);
+            return Ok(());
+        }
+        let image = tokio::select! {
+            biased;
+            () = ending.cancelled() => return Ok(()),
+            image = self.ensure_image(pod, container) => image?,
+        };
+        let prepared = self.prepare(pod, container, life.restart_count, sandbox).await;
+        let prepared = prepared.map_err(|message| StartError { reason: "CreateContainerConfigError", message });
+        let warn = |error: &StartError| {
+            self.container_event(pod, name, EventType::Warning, "Failed", format!("Error: {}", error.message));
+        };
+        let (env, mounts) = prepared.inspect_err(warn)?;
+        let node_memory = self.kubelet.resources.memory;
+        let (restart_count, backoff) = (life.restart_count, life.backoff);
+        let life = Life { sandbox_id: &sandbox.id, restart_count, backoff, env, mounts, image: &image, node_memory };
+        let wanted = container_spec(pod, container, life);
+        let wanted = wanted.map_err(|e| StartError { reason: "CreateContainerConfigError", message: e.to_string() });
+        let wanted = wanted.inspect_err(warn)?;
+        let created = self.kubelet.runtime.create_container(&wanted).await;
+        let created = created.map_err(|e| StartError { reason: "CreateContainerError", message: e.to_string() });
+        let id = created.inspect_err(warn)?;
+        self.container_event(pod, name, EventType::Normal, "Created", format!("Created container: {name}"));
+        let started = self.kubelet.runtime.start_container(&id).await;
+        let started = started.map_err(|error| StartError {
+            reason: "RunContainerError",
+            message: format!("failed to start container \"{id}\": {error}"),
+        });
+        started.inspect_err(warn)?;
+        self.container_event(pod, name, EventType::Normal, "Started", format!("Started container {name}"));
+        self.failures.remove(name);
+        self.post_start(pod, container, &id, sandbox.ip).await;
+        Ok(())
+    }
+
+    /// Sees that the container's image is there.
+    async fn ensure_image(&mut self, pod: &Pod, container: &Container) -> Result<Image, StartError> {
+        let name = container.name.as_str();
+        let image = container.image.as_deref().unwrap_or_default();
+        if images::reference::Reference::parse(image).is_none() {
+            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format");
+            self.container_event(pod, name, EventType::Warning, "InspectFailed", message.clone());
+            return Err(self.image_error(pod, name, ImageError { reason: "InvalidImageName", message }));
+        }
+        let present = self.kubelet.runtime.image(image).await;
+        let present = present.map_err(|e| StartError { reason: "ImageInspectError", message: e.to_string() })?;
+        match (images::decide(container.image_pull_policy.as_deref(), present.is_some()), present) {
+            (Decision::Use, Some(found)) => {
+                let message = format!("Container image \"{image}\" already present on machine");
+                self.container_event(pod, name, EventType::Normal, "Pulled", message);
+                Ok(found)
+            }
+            (Decision::Refuse, _) => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                self.container_event(pod, name, EventType::Warning, "ErrImageNeverPull", message.clone());
+                Err(self.image_error(pod, name, ImageError { reason: "ErrImageNeverPull", message }))
+            }
+            _ => self.pull(pod, name, image).await,
+        }
+    }
+
+    async fn pull(&mut self, pod: &Pod, name: &str, image: &str) -> Result<Image, StartError> {
+        let now = self.kubelet.config.clock.now();
+        if let Some(backoff) = self.image_backoffs.get_mut(image).filter(|backoff| backoff.until > now) {
+            let message = format!("Back-off pulling image \"{image}\"");
+            if !std::mem::replace(&mut backoff.told, true) {
+                self.container_event(pod, name, EventType::Normal, "BackOff", message.clone());
+                return Err(self.image_error(pod, name, ImageError { reason: "ImagePullBackOff", message }));
+            }
+            return Err(StartError { reason: "ImagePullBackOff", message });
+        }
+        self.container_event(pod, name, EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
+        let secrets = self.pull_secrets(pod).await;
+        match images::pull(self.kubelet.runtime.as_ref(), image, &secrets).await {
+            Ok(found) => {
+                self.image_backoffs.remove(image);
+                let took = crate::clock::until(now, self.kubelet.config.clock.now());
+                let took = crate::names::go_duration(std::time::Duration::from_millis(took.as_millis() as u64));
+                let message = format!(
+                    "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
+                    found.size
+                );
+                self.container_event(pod, name, EventType::Normal, "Pulled", message);
+                Ok(found)
+            }
+            Err(error) => {
+                let before = self.image_backoffs.get(image).map(|b| b.wait).unwrap_or_default();
+                let wait = (before * 2).clamp(backoff::INITIAL, backoff::MAX);
+                let until = after(self.kubelet.config.clock.now(), wait);
+                self.image_backoffs.insert(image.to_owned(), ImageBackoff { until, wait, told: false });
+                let message = format!("Failed to pull image \"{image}\": {error}");
+                self.container_event(pod, name, EventType::Warning, "Failed", message);
+                Err(self.image_error(pod, name, error))
+            }
+        }
+    }
+
+    fn image_error(&self, pod: &Pod, name: &str, error: ImageError) -> StartError {
+        self.container_event(pod, name, EventType::Warning, "Failed", format!("Error: {}", error.reason));
+        StartError { reason: error.reason, message: error.message }
+    }
+
+    /// Asks a container to end, after its preStop hook if it has one. Nobody waits here: the plan looks again when the
+    /// container ended or its grace has passed.
+    async fn terminate(
+        &mut self,
+        pod: &Pod,
+        id: &str,
+        name: &str,
+        reason: KillReason,
+        state: &PodState,
+    ) -> Result<(), Error> {
+        self.container_event(pod, name, EventType::Normal, "Killing", reason.message(name));
+        let asked_at = self.kubelet.config.clock.now();
+        self.terminations.insert(id.to_owned(), Termination { asked_at, killed_at: None });
+        if self.pre_stop(pod, id, name, state) {
+            return Ok(());
+        }
+        let asked = self.kubelet.runtime.terminate(id).await;
+        if asked.is_err() {
+            self.terminations.remove(id);
+        }
+        asked
+    }
+}
+
+/// Which life of a container is started.
+#[derive(Clone, Copy)]
+struct Start {
+    restart_count: i32,
+    backoff: std::time::Duration,
+}
+
