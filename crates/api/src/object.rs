@@ -3,10 +3,12 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::field::ErrorList;
 use crate::kinds::{Kind, KindInfo, Subresource};
@@ -130,6 +132,25 @@ pub trait Object: Any + Send + Sync {
     fn cells(&self, now: Timestamp) -> Vec<Value>;
 }
 
+/// Brings an encoded object into the order every stored object has: [`KindInfo::metadata_prefix`] first. Most kinds are
+/// encoded so already; those with fields that sort before `metadata` (ConfigMap, Event) are not.
+fn metadata_first(info: &KindInfo, encoded: Vec<u8>) -> Vec<u8> {
+    if encoded.starts_with(info.metadata_prefix().as_bytes()) {
+        return encoded;
+    }
+    let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(&encoded) else { return encoded };
+    let mut ordered = Vec::with_capacity(encoded.len());
+    let first = ["apiVersion", "kind", "metadata"].map(|name| (name.to_owned(), fields.remove(name)));
+    let all = first.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(fields);
+    for (index, (name, value)) in all.enumerate() {
+        ordered.push(if index == 0 { b'{' } else { b',' });
+        ordered.extend_from_slice(format!("{name:?}:").as_bytes());
+        ordered.extend_from_slice(value.get().as_bytes());
+    }
+    ordered.push(b'}');
+    ordered
+}
+
 /// The typed object behind an erased one of a kind the caller has checked.
 fn downcast<T: Resource>(object: &dyn Object) -> &T {
     object.as_any().downcast_ref().expect("the verbs compare objects of one kind only")
@@ -149,7 +170,8 @@ impl<T: Resource> Object for T {
     }
 
     fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("objects have string keys only, so they always encode")
+        let encoded = serde_json::to_vec(self).expect("objects have string keys only, so they always encode");
+        metadata_first(&T::INFO, encoded)
     }
 
     fn to_value(&self) -> Value {
@@ -235,5 +257,24 @@ impl Kind {
     /// The row for `T`, with the one decoder of its type.
     pub const fn of<T: Resource>() -> Kind {
         Kind { info: &T::INFO, decode: crate::decode::decode::<T>, schema: |generator| generator.subschema_for::<T>() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_encoded_with_its_metadata_first() {
+        for kind in crate::KINDS {
+            let fields = r#""addressType":"IPv4","data":{"a":"YQ=="},"endpoints":[],"metadata":{"name":"x"},"spec":{}"#;
+            let decoded = (kind.decode)(format!("{{{fields}}}").as_bytes());
+            let Ok(decoded) = decoded else { panic!("{} decodes", kind.info.kind) };
+            let encoded = String::from_utf8(decoded.object.encode()).unwrap();
+            let prefix = kind.info.metadata_prefix();
+            assert!(encoded.starts_with(&prefix), "{encoded}");
+            let tree: Value = serde_json::from_str(&encoded).unwrap();
+            assert_eq!(tree, decoded.object.to_value());
+        }
     }
 }
