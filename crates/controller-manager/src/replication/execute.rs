@@ -75,6 +75,8 @@ async fn still_wanted<R: Replicas>(controller: &Replication<R>, key: &Key, owner
 /// Sets the owners of exactly the pod that was planned for.
 async fn set_owners(rest: &Rest, path: &str, pod: &Pod, references: &[OwnerReference]) -> Result<(), Error> {
     let metadata = &pod.metadata;
+    // An empty list is no list, as everywhere in the API.
+    let references = (!references.is_empty()).then_some(references);
     let patch = json!({"metadata": {
         "uid": metadata.uid,
         "resourceVersion": metadata.resource_version,
