@@ -180,10 +180,8 @@ fn elsewhere(volume: &Volume, field: &str, path: &Path, errors: &mut ErrorList) 
         "csi" => volume.csi.iter().for_each(|s| {
             rules::given(&s.driver, &path.child("driver"), errors);
         }),
-        "ephemeral" => {
-            if volume.ephemeral.as_ref().is_some_and(|e| e.volume_claim_template.is_none()) {
-                errors.push(required(&path.child("volumeClaimTemplate"), ""));
-            }
+        "ephemeral" if volume.ephemeral.as_ref().is_some_and(|e| e.volume_claim_template.is_none()) => {
+            errors.push(required(&path.child("volumeClaimTemplate"), ""));
         }
         "image" => volume.image.iter().for_each(|s| {
             rules::given(s.reference.as_deref().unwrap_or(""), &path.child("reference"), errors);
