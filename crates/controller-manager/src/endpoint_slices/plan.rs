@@ -307,6 +307,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn planning_again_on_the_result_gives_nothing(
             rounds in proptest::collection::vec(proptest::collection::btree_set(0..350_usize, 0..300), 1..4),
