@@ -17,7 +17,11 @@ pub struct Console {
 impl Console {
     /// The process' own streams.
     pub fn standard() -> Console {
-        Console { out: Box::new(std::io::stdout()), err: Box::new(std::io::stderr()), input: Box::new(std::io::stdin()) }
+        Console {
+            out: Box::new(std::io::stdout()),
+            err: Box::new(std::io::stderr()),
+            input: Box::new(std::io::stdin()),
+        }
     }
 
     /// Writes text as it is, at once.

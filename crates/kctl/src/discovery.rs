@@ -7,8 +7,7 @@ use crate::object::group_version;
 use crate::session::{Session, encode};
 
 /// Asks for all groups in one answer; a server that does not know how answers in the old way.
-const ACCEPT_AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const ACCEPT_AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// One resource of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +42,11 @@ pub struct Discovery {
 }
 
 impl Resource {
+    /// A namespaced resource of the core group that every server serves, for verbs that need to ask for no other.
+    pub fn core_namespaced(plural: &str, singular: &str, kind: &str) -> Resource {
+        resource("", "v1", [&plural.into(), &singular.into()], kind, true, &Value::Null)
+    }
+
     /// `v1` or `discovery.k8s.io/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
@@ -80,7 +84,10 @@ impl Resource {
     /// Whether `name` means this resource.
     fn is_called(&self, name: &str) -> bool {
         let name = name.to_lowercase();
-        self.plural == name || self.singular == name || self.kind.to_lowercase() == name || self.short_names.contains(&name)
+        self.plural == name
+            || self.singular == name
+            || self.kind.to_lowercase() == name
+            || self.short_names.contains(&name)
     }
 }
 

@@ -123,9 +123,7 @@ mod tests {
     #[test]
     fn errors_read_as_in_kubectl() {
         let cause = |field: &str| json!({"field": field, "message": "Required value"});
-        let invalid = |causes: Vec<Value>| {
-            json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "web", "causes": causes}})
-        };
+        let invalid = |causes: Vec<Value>| json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "web", "causes": causes}});
         for (status, doing, expected) in [
             (
                 json!({"reason": "NotFound", "message": "pods \"x\" not found"}),
@@ -157,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_refused_connection_names_the_server() {
-        let error = Error::Unreachable { server: "127.0.0.1:6443".into(), message: "Connection refused (os error 111)".into() };
-        let expected = "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?";
+        let error =
+            Error::Unreachable { server: "127.0.0.1:6443".into(), message: "Connection refused (os error 111)".into() };
+        let expected =
+            "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?";
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -39,14 +39,17 @@ impl Files {
         for name in &self.filename {
             if name == "-" {
                 let mut text = String::new();
-                console.input.read_to_string(&mut text).map_err(|e| Error::message(format!("error reading STDIN: {e}")))?;
+                console
+                    .input
+                    .read_to_string(&mut text)
+                    .map_err(|e| Error::message(format!("error reading STDIN: {e}")))?;
                 manifests.extend(parse("STDIN", &text)?);
                 continue;
             }
             for path in self.expand(Path::new(name))? {
                 let source = path.display().to_string();
-                let text =
-                    std::fs::read_to_string(&path).map_err(|e| Error::message(format!("error reading [{source}]: {e}")))?;
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|e| Error::message(format!("error reading [{source}]: {e}")))?;
                 manifests.extend(parse(&source, &text)?);
             }
         }
@@ -94,7 +97,9 @@ fn parse(source: &str, text: &str) -> Result<Vec<Manifest>, Error> {
         for object in opened(document) {
             for (field, value) in [("kind", object::kind(&object)), ("apiVersion", object::api_version(&object))] {
                 if value.is_empty() {
-                    return Err(Error::message(format!("error validating \"{source}\": error validating data: {field} not set")));
+                    return Err(Error::message(format!(
+                        "error validating \"{source}\": error validating data: {field} not set"
+                    )));
                 }
             }
             manifests.push(Manifest { source: source.to_owned(), object });
@@ -127,8 +132,7 @@ mod tests {
     fn json_documents_and_lists_are_opened() {
         let text = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"Pod","apiVersion":"v1"},{"kind":"Node","apiVersion":"v1"}]}
                       {"kind":"Service","apiVersion":"v1"}"#;
-        let kinds: Vec<String> =
-            parse("x", text).unwrap().iter().map(|m| object::kind(&m.object).to_owned()).collect();
+        let kinds: Vec<String> = parse("x", text).unwrap().iter().map(|m| object::kind(&m.object).to_owned()).collect();
         assert_eq!(kinds, ["Pod", "Node", "Service"]);
         let error = parse("x", r#"{"apiVersion":"v1"}"#).unwrap_err().to_string();
         assert_eq!(error, "error: error validating \"x\": error validating data: kind not set");

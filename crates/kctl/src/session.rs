@@ -86,19 +86,24 @@ impl Connection {
     }
 
     async fn config(&self) -> Result<kube::Config, Error> {
+        use client::connect::ConnectError;
+        use kube::config::KubeconfigError;
+        // Without any kubeconfig, or with an empty one, kubectl talks to localhost:8080, unless told where.
+        let otherwise = || Ok(kube::Config::new(http::Uri::from_static("http://localhost:8080")));
         match client::connect::kubeconfig(self.kubeconfig.as_deref(), self.context.as_deref()).await {
             Ok(config) => Ok(config),
-            // Without any kubeconfig kubectl talks to localhost:8080, unless told where.
-            Err(_) if self.kubeconfig.is_none() && self.context.is_none() && !any_kubeconfig() => {
-                Ok(kube::Config::new(http::Uri::from_static("http://localhost:8080")))
-            }
+            Err(ConnectError::Kubeconfig(KubeconfigError::CurrentContextNotSet)) if self.context.is_none() => otherwise(),
+            Err(_) if self.kubeconfig.is_none() && self.context.is_none() && !any_kubeconfig() => otherwise(),
             Err(error) => Err(Error::message(error.to_string())),
         }
     }
 
     fn timeout(&self) -> Result<Option<Duration>, Error> {
         let timeout = parse_duration(&self.request_timeout).ok_or_else(|| {
-            Error::message(format!("invalid timeout value {:?}, want a duration like 1s, 2m or 3h", self.request_timeout))
+            Error::message(format!(
+                "invalid timeout value {:?}, want a duration like 1s, 2m or 3h",
+                self.request_timeout
+            ))
         })?;
         Ok((!timeout.is_zero()).then_some(timeout))
     }

@@ -21,9 +21,10 @@ pub fn stale_flows(old: &RuleSet, new: &RuleSet) -> Vec<StaleFlow> {
         let lost = before.iter().filter(move |ip| !after.is_some_and(|a| a.contains(*ip)));
         lost.map(|ip| StaleFlow { frontend: *frontend, endpoint: Some(*ip) })
     });
-    let born = new.udp.iter().filter(|(frontend, after)| {
-        !after.is_empty() && old.udp.get(*frontend).is_none_or(|before| before.is_empty())
-    });
+    let born = new
+        .udp
+        .iter()
+        .filter(|(frontend, after)| !after.is_empty() && old.udp.get(*frontend).is_none_or(|before| before.is_empty()));
     gone.chain(born.map(|(frontend, _)| StaleFlow { frontend: *frontend, endpoint: None })).collect()
 }
 

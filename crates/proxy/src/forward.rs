@@ -76,12 +76,13 @@ pub fn deciding(chains: &[Chain]) -> Vec<&Chain> {
         .filter(|c| c.family == "ip" && c.table == "filter" && HOSPITABLE.contains(&c.name.as_str()))
         .collect();
     let hosted = !found.is_empty();
-    let others = chains.iter().filter(|c| is_foreign_forward(c)).filter(|c| match (c.table.as_str(), c.name.as_str()) {
-        ("filter", "FORWARD") if c.family == "ip" => c.drops && !hosted,
-        // Its policy is accept, its last rule rejects.
-        ("firewalld", _) => true,
-        _ => c.drops,
-    });
+    let others =
+        chains.iter().filter(|c| is_foreign_forward(c)).filter(|c| match (c.table.as_str(), c.name.as_str()) {
+            ("filter", "FORWARD") if c.family == "ip" => c.drops && !hosted,
+            // Its policy is accept, its last rule rejects.
+            ("firewalld", _) => true,
+            _ => c.drops,
+        });
     found.extend(others);
     found
 }
@@ -92,7 +93,9 @@ pub fn candidates(chains: &[Chain]) -> Vec<&Chain> {
 }
 
 fn is_foreign_forward(chain: &Chain) -> bool {
-    chain.hook.as_deref() == Some("forward") && matches!(chain.family.as_str(), "ip" | "inet") && chain.table != "coracle"
+    chain.hook.as_deref() == Some("forward")
+        && matches!(chain.family.as_str(), "ip" | "inet")
+        && chain.table != "coracle"
 }
 
 /// The nft script that leaves in `chain`, where `found` is now, exactly the accept rules for `cluster_cidr` (`None`: none at
@@ -102,7 +105,8 @@ pub fn plan(chain: &Chain, found: &[Found], cluster_cidr: Option<Ipv4Net>) -> St
     let mut script = String::new();
     let mut kept: Vec<&str> = Vec::new();
     for rule in found {
-        let right = wanted.iter().any(|(comment, _)| *comment == rule.comment) && !kept.contains(&rule.comment.as_str());
+        let right =
+            wanted.iter().any(|(comment, _)| *comment == rule.comment) && !kept.contains(&rule.comment.as_str());
         if right {
             kept.push(&rule.comment);
         } else {
@@ -155,7 +159,11 @@ mod tests {
                 ],
                 vec!["ip filter DOCKER-USER", "ip filter ufw-before-forward"],
             ),
-            ("an administrator's own", vec![forward("inet fw fwd", true), forward("inet x y", false)], vec!["inet fw fwd"]),
+            (
+                "an administrator's own",
+                vec![forward("inet fw fwd", true), forward("inet x y", false)],
+                vec!["inet fw fwd"],
+            ),
             ("firewalld", vec![forward("inet firewalld filter_FORWARD", false)], vec!["inet firewalld filter_FORWARD"]),
             ("ourselves", vec![forward("ip coracle filter_forward", true)], vec![]),
             ("IPv6 is not ours", vec![forward("ip6 filter FORWARD", true)], vec![]),

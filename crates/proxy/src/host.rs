@@ -41,7 +41,8 @@ pub async fn allow_hairpins(bridge: &str) -> Result<(), SinkError> {
     let closed = |port: &&Value| port["linkinfo"]["info_slave_data"]["hairpin"] == Value::Bool(false);
     for name in ports.as_array().into_iter().flatten().filter(closed).filter_map(|p| p["ifname"].as_str()) {
         // A port that goes away between the look and the change needs nothing more.
-        if let Err(error) = run("ip", &["link", "set", "dev", name, "type", "bridge_slave", "hairpin", "on"], "").await {
+        if let Err(error) = run("ip", &["link", "set", "dev", name, "type", "bridge_slave", "hairpin", "on"], "").await
+        {
             tracing::debug!(%error, port = name, "no hairpin");
         }
     }

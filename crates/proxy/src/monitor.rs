@@ -231,7 +231,11 @@ mod tests {
             ("a flush", vec!["delete table ip coracle", generation], table),
             ("another table", vec!["delete table ip coracle2", "add table ip nat", generation], Suspicion::default()),
             ("Docker's chain", vec!["delete rule ip filter DOCKER-USER handle 7", generation], forward),
-            ("a new filter", vec!["add chain ip filter FORWARD { type filter hook forward priority 0; }", generation], forward),
+            (
+                "a new filter",
+                vec!["add chain ip filter FORWARD { type filter hook forward priority 0; }", generation],
+                forward,
+            ),
             ("a watched chain", vec!["delete chain inet fw fwd", generation], forward),
             ("lost events", vec!["# ERROR: We lost some netlink events!"], lost),
         ];

@@ -54,7 +54,8 @@ pub fn difference(old: &RuleSet, new: &RuleSet, signature: u32) -> Option<String
         let _ = writeln!(script, "add chain {TABLE} {chain}");
     }
     // References go before what they refer to: rules and elements first, then chains and sets.
-    for chain in old.chains.iter().filter(|(chain, body)| new.chains.get(*chain) != Some(body)).map(|(chain, _)| chain) {
+    for chain in old.chains.iter().filter(|(chain, body)| new.chains.get(*chain) != Some(body)).map(|(chain, _)| chain)
+    {
         let _ = writeln!(script, "flush chain {TABLE} {chain}");
     }
     change_elements(&mut script, old, new);
@@ -85,7 +86,8 @@ fn change_elements(script: &mut String, old: &RuleSet, new: &RuleSet) {
     let none = Elements::new();
     for (set, before) in &old.elements {
         let after = new.elements.get(set).unwrap_or(&none);
-        let gone: Vec<&str> = before.iter().filter(|(k, v)| after.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
+        let gone: Vec<&str> =
+            before.iter().filter(|(k, v)| after.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
         for keys in gone.chunks(ELEMENTS_PER_LINE) {
             let _ = writeln!(script, "delete element {TABLE} {set} {{ {} }}", keys.join(", "));
         }
@@ -193,7 +195,8 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
 fn node_port_match(config: &Config) -> String {
     let mut text = "ip daddr != 127.0.0.0/8 fib daddr type local".to_owned();
     if !config.node_port_addresses.is_empty() {
-        let networks: Vec<String> = Ipv4Net::aggregate(&config.node_port_addresses).iter().map(ToString::to_string).collect();
+        let networks: Vec<String> =
+            Ipv4Net::aggregate(&config.node_port_addresses).iter().map(ToString::to_string).collect();
         let _ = write!(text, " ip daddr {{ {} }}", networks.join(", "));
     }
     text

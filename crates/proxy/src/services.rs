@@ -107,7 +107,8 @@ pub fn port_number(port: i32) -> Option<u16> {
 }
 
 fn external_ips(service: &core::Service, spec: &core::ServiceSpec) -> Vec<Ipv4Addr> {
-    let ingress = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|b| b.ingress.iter().flatten());
+    let ingress =
+        service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|b| b.ingress.iter().flatten());
     // `ipMode: Proxy` asks that the load balancer itself sees the traffic.
     let balancer = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
     let mut ips: Vec<Ipv4Addr> =
@@ -162,7 +163,8 @@ mod tests {
         };
         assert_eq!(spec(json!({})), None);
         assert_eq!(spec(json!({"sessionAffinity": "ClientIP"})), Some(10_800));
-        let config = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}}});
+        let config =
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}}});
         assert_eq!(spec(config), Some(7));
     }
 }

@@ -131,7 +131,11 @@ fn what_nobody_serves_is_refused_at_once() {
         ("pod1", "10.96.0.1:81"),
         ("out", "192.0.2.1:30080"),
     ] {
-        assert_eq!(lab.tcp(from, address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "tcp from {from} to {address}");
+        assert_eq!(
+            lab.tcp(from, address).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused,
+            "tcp from {from} to {address}"
+        );
         // What a rule refuses in OUTPUT fails in `send` itself, with EPERM.
         let kind = lab.udp(from, address).unwrap_err().kind();
         let refused = matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied);
@@ -189,7 +193,8 @@ fn our_own_changes_disturb_nobody() {
 #[test]
 fn forwarding_is_accepted_where_docker_drops_it_and_again_after_docker_flushed() {
     let Some(lab) = Lab::new() else { return };
-    let docker = "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };
+    let docker =
+        "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };
                   add chain ip filter DOCKER-USER; add rule ip filter FORWARD jump DOCKER-USER'";
     on_node(&lab, async |sink| {
         run(docker);
@@ -215,7 +220,9 @@ fn docker_starting_later_is_noticed() {
     on_node(&lab, async |sink| {
         let rules = rules(&[POD1], json!({}));
         sink.apply(&rules).await.unwrap();
-        run("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+        run(
+            "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+        );
         disturbed(&sink).await;
         sink.apply(&rules).await.unwrap();
         assert!(lab.tcp("out", "192.0.2.1:30080").unwrap().starts_with("pod1"));
@@ -237,7 +244,11 @@ fn cleanup_leaves_what_was_there_before() {
         sink.apply_routes(&BTreeSet::from([other])).await.unwrap();
         sink.apply(&rules(&[POD1], json!({"sessionAffinity": "ClientIP"}))).await.unwrap();
         let during = state();
-        assert!(during.1.contains("10.244.7.0/24 via 192.0.2.9") && during.1.contains("10.96.0.0/12 dev lo"), "{}", during.1);
+        assert!(
+            during.1.contains("10.244.7.0/24 via 192.0.2.9") && during.1.contains("10.96.0.0/12 dev lo"),
+            "{}",
+            during.1
+        );
         proxy::cleanup().await.unwrap();
         assert_eq!(state(), before);
         proxy::cleanup().await.unwrap();

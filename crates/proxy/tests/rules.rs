@@ -50,9 +50,15 @@ fn zoo() -> (Vec<Service>, Vec<EndpointSlice>) {
         service("dns", json!({"clusterIP": cluster_ip(2), "ports": [{"port": 53, "protocol": "UDP"}]})),
         service("empty", json!({"clusterIP": cluster_ip(3), "ports": node_port(30003)})),
         service("node-port", json!({"clusterIP": cluster_ip(4), "ports": node_port(30004)})),
-        service("local", json!({"clusterIP": cluster_ip(5), "ports": node_port(30005), "externalTrafficPolicy": "Local"})),
-        service("far", json!({"clusterIP": cluster_ip(6), "ports": node_port(30006), "externalTrafficPolicy": "Local",
-                              "internalTrafficPolicy": "Local"})),
+        service(
+            "local",
+            json!({"clusterIP": cluster_ip(5), "ports": node_port(30005), "externalTrafficPolicy": "Local"}),
+        ),
+        service(
+            "far",
+            json!({"clusterIP": cluster_ip(6), "ports": node_port(30006), "externalTrafficPolicy": "Local",
+                              "internalTrafficPolicy": "Local"}),
+        ),
         service("sticky", json!({"clusterIP": cluster_ip(7), "ports": port, "sessionAffinity": "ClientIP"})),
         service("external", json!({"clusterIP": cluster_ip(8), "ports": port, "externalIPs": ["203.0.113.8"]})),
         service("headless", json!({"clusterIP": "None", "ports": port})),
@@ -121,24 +127,28 @@ fn a_name_nobody_should_have_stays_inside_its_word() {
 fn any_pair(i: u8) -> impl Strategy<Value = (Service, EndpointSlice)> {
     let endpoint = (1u8..6, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
     let flags = prop::array::uniform5(prop::bool::ANY);
-    (flags, proptest::collection::vec(endpoint, 0..4)).prop_map(move |([udp, node_port, local, inner, sticky], endpoints)| {
-        let protocol = if udp { "UDP" } else { "TCP" };
-        let mut port = json!({"port": 80, "protocol": protocol});
-        if node_port {
-            port["nodePort"] = json!(30000 + i32::from(i));
-        }
-        let policy = |local: bool| if local { "Local" } else { "Cluster" };
-        let spec = json!({
-            "clusterIP": format!("10.96.0.{i}"), "ports": [port], "externalTrafficPolicy": policy(local),
-            "internalTrafficPolicy": policy(inner), "sessionAffinity": if sticky { "ClientIP" } else { "None" },
-        });
-        let endpoints: Vec<_> = endpoints
-            .iter()
-            .map(|(ip, here, ready, serving, ending)| (*ip, if *here { "here" } else { "there" }, *ready, *serving, *ending))
-            .collect();
-        let name = format!("s{i}");
-        (service(&name, spec), slice(&name, protocol, &endpoints))
-    })
+    (flags, proptest::collection::vec(endpoint, 0..4)).prop_map(
+        move |([udp, node_port, local, inner, sticky], endpoints)| {
+            let protocol = if udp { "UDP" } else { "TCP" };
+            let mut port = json!({"port": 80, "protocol": protocol});
+            if node_port {
+                port["nodePort"] = json!(30000 + i32::from(i));
+            }
+            let policy = |local: bool| if local { "Local" } else { "Cluster" };
+            let spec = json!({
+                "clusterIP": format!("10.96.0.{i}"), "ports": [port], "externalTrafficPolicy": policy(local),
+                "internalTrafficPolicy": policy(inner), "sessionAffinity": if sticky { "ClientIP" } else { "None" },
+            });
+            let endpoints: Vec<_> = endpoints
+                .iter()
+                .map(|(ip, here, ready, serving, ending)| {
+                    (*ip, if *here { "here" } else { "there" }, *ready, *serving, *ending)
+                })
+                .collect();
+            let name = format!("s{i}");
+            (service(&name, spec), slice(&name, protocol, &endpoints))
+        },
+    )
 }
 
 fn any_cluster() -> impl Strategy<Value = Vec<(Service, EndpointSlice)>> {

@@ -125,10 +125,7 @@ impl<'a> Walk<'a> {
 }
 
 /// Replaces every value by what `step` finds in it. Literals have no parts.
-fn each<'v>(
-    found: Found<'v>,
-    step: impl Fn(&'v Value) -> Result<Vec<&'v Value>, Error>,
-) -> Result<Found<'v>, Error> {
+fn each<'v>(found: Found<'v>, step: impl Fn(&'v Value) -> Result<Vec<&'v Value>, Error>) -> Result<Found<'v>, Error> {
     let mut next = Vec::new();
     for value in found {
         if let Cow::Borrowed(value) = value {

@@ -106,7 +106,10 @@ mod tests {
             ("{.empty[*]}", ""),
             ("{.items[1].nothing}", "null"),
             ("{.users[*].name}{'|'}{.kind}", "myself e2e|List"),
-            ("{}", "{\"empty\":[],\"items\":[{\"kind\":\"None\",\"metadata\":{\"labels\":{\"a.b/c\":\"dotted\"},\"name\":\"127.0.0.1\"},\"n\":1,\"ready\":true},{\"kind\":\"None\",\"metadata\":{\"name\":\"127.0.0.2\"},\"n\":20,\"nothing\":null,\"ready\":false}],\"kind\":\"List\",\"users\":[{\"name\":\"myself\",\"user\":{}},{\"name\":\"e2e\",\"user\":{\"password\":\"secret\"}}]}"),
+            (
+                "{}",
+                "{\"empty\":[],\"items\":[{\"kind\":\"None\",\"metadata\":{\"labels\":{\"a.b/c\":\"dotted\"},\"name\":\"127.0.0.1\"},\"n\":1,\"ready\":true},{\"kind\":\"None\",\"metadata\":{\"name\":\"127.0.0.2\"},\"n\":20,\"nothing\":null,\"ready\":false}],\"kind\":\"List\",\"users\":[{\"name\":\"myself\",\"user\":{}},{\"name\":\"e2e\",\"user\":{\"password\":\"secret\"}}]}",
+            ),
         ] {
             let rendered = Template::parse(template).and_then(|t| t.render(&store()));
             // Whether serde_json keeps the order of keys depends on its features; ours is not the place to care.

@@ -97,14 +97,17 @@ fn read_file(path: &str) -> Result<String, Error> {
 }
 
 fn jsonpath(text: String, as_json: bool) -> Result<Format, Error> {
-    let template =
-        Template::parse(&text).map_err(|e| Error::message(format!("error parsing jsonpath {text}, {e}")))?;
+    let template = Template::parse(&text).map_err(|e| Error::message(format!("error parsing jsonpath {text}, {e}")))?;
     Ok(Format::JsonPath { text, template, as_json })
 }
 
 fn render_jsonpath(text: &str, template: &Template, as_json: bool, value: &Value) -> Result<String, Error> {
     let failed = |e| Error::message(format!("error executing jsonpath \"{text}\": Error executing template: {e}"));
-    if as_json { json(&Value::Array(template.find(value).map_err(failed)?)) } else { template.render(value).map_err(failed) }
+    if as_json {
+        json(&Value::Array(template.find(value).map_err(failed)?))
+    } else {
+        template.render(value).map_err(failed)
+    }
 }
 
 /// JSON with four spaces, keys sorted, as kubectl has it.
@@ -166,7 +169,10 @@ mod tests {
         );
         assert_eq!(render("name", &list).unwrap(), "pod/x\npod/y\n");
         assert_eq!(render("jsonpath={.items[*].metadata.name}", &list).unwrap(), "x y");
-        assert_eq!(render("jsonpath-as-json={.items[*].metadata.name}", &list).unwrap(), "[\n    \"x\",\n    \"y\"\n]\n");
+        assert_eq!(
+            render("jsonpath-as-json={.items[*].metadata.name}", &list).unwrap(),
+            "[\n    \"x\",\n    \"y\"\n]\n"
+        );
         let columns = render("custom-columns=NAME:.metadata.name,WHAT:.kind,NO:.x.y", &list).unwrap();
         assert_eq!(columns, "NAME   WHAT   NO\nx      Pod    <none>\ny      Pod    <none>\n");
     }

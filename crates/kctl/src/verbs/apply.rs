@@ -55,7 +55,10 @@ impl Apply {
     ) -> Result<(), Error> {
         let subject = Subject::of(discovery, session, manifest)?;
         if subject.name.is_empty() {
-            return Err(Error::message(format!("error when applying {}: resource name may not be empty", manifest.source)));
+            return Err(Error::message(format!(
+                "error when applying {}: resource name may not be empty",
+                manifest.source
+            )));
         }
         let modified = annotated(&with_namespace(&manifest.object, &subject));
         for _ in 0..CONFLICT_RETRIES_MAX {
@@ -63,14 +66,17 @@ impl Apply {
                 Ok(current) => current,
                 Err(error) if error.is_not_found() => {
                     let created = self.create(session, &subject, &modified).await;
-                    let created = created.map_err(|e| e.when(format!("error when creating \"{}\"", manifest.source)))?;
+                    let created =
+                        created.map_err(|e| e.when(format!("error when creating \"{}\"", manifest.source)))?;
                     return report(console, &subject, &created, format, "created", self.dry_run);
                 }
                 Err(error) => return Err(error),
             };
             match self.change(session, console, &subject, &modified, current, format).await {
                 Err(error) if error.reason() == Some("Conflict") => {}
-                other => return other.map_err(|e| e.when(format!("error when applying patch from \"{}\"", manifest.source))),
+                other => {
+                    return other.map_err(|e| e.when(format!("error when applying patch from \"{}\"", manifest.source)));
+                }
             }
         }
         Err(Error::message(format!("{}: the object changed under every attempt to apply it", subject.shown())))
@@ -205,7 +211,12 @@ mod tests {
             (json!({}), json!({"a": 1}), json!({"a": 1, "b": 2}), json!({})),
             (json!({"a": 1}), json!({}), json!({"a": 1, "b": 2}), json!({"a": null})),
             (json!({"a": 1}), json!({"a": 2}), json!({"a": 1}), json!({"a": 2})),
-            (json!({"m": {"x": 1}}), json!({"m": {"y": 2}}), json!({"m": {"x": 1, "z": 3}}), json!({"m": {"x": null, "y": 2}})),
+            (
+                json!({"m": {"x": 1}}),
+                json!({"m": {"y": 2}}),
+                json!({"m": {"x": 1, "z": 3}}),
+                json!({"m": {"x": null, "y": 2}}),
+            ),
         ] {
             assert_eq!(merge_patch(&original, &modified, &current), expected);
         }

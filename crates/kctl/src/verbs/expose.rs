@@ -167,7 +167,8 @@ fn container_ports(kind: &str, exposed: &Value) -> Vec<(Value, Value)> {
         let ports = object::items(exposed, &["spec", "ports"]);
         return ports.iter().map(|p| (p["port"].clone(), p["protocol"].clone())).collect();
     }
-    let path: &[&str] = if kind == "Pod" { &["spec", "containers"] } else { &["spec", "template", "spec", "containers"] };
+    let path: &[&str] =
+        if kind == "Pod" { &["spec", "containers"] } else { &["spec", "template", "spec", "containers"] };
     let containers = object::items(exposed, path).iter();
     let ports = containers.flat_map(|c| object::items(c, &["ports"]));
     ports.map(|p| (p["containerPort"].clone(), p["protocol"].clone())).collect()
@@ -176,7 +177,8 @@ fn container_ports(kind: &str, exposed: &Value) -> Vec<(Value, Value)> {
 /// Reads `a=b,c=d`.
 pub(super) fn pairs(text: &str) -> Result<Map<String, Value>, Error> {
     let pairs = text.split(',').filter(|p| !p.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').ok_or_else(|| Error::message(format!("unexpected label spec: {pair}")))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| Error::message(format!("unexpected label spec: {pair}")))?;
         Ok((key.trim().to_owned(), json!(value.trim())))
     });
     pairs.collect()

@@ -249,7 +249,9 @@ impl Get {
             keyed.push((key, value));
         }
         if !keyed.is_empty() && keyed.iter().all(|(key, _)| key.is_none()) {
-            return Err(Error::message(format!("couldn't find any field with path \"{field}\" in the list of objects")));
+            return Err(Error::message(format!(
+                "couldn't find any field with path \"{field}\" in the list of objects"
+            )));
         }
         keyed.sort_by(|(a, _), (b, _)| ordering(a.as_ref(), b.as_ref()));
         values.extend(keyed.into_iter().map(|(_, value)| value));
@@ -269,7 +271,9 @@ impl Get {
         match target.names.as_slice() {
             [] => {}
             [name] => parameters.push(("fieldSelector", format!("metadata.name={name}"))),
-            _ => return Err(Error::message("watch is only supported on individual resources and resource collections")),
+            _ => {
+                return Err(Error::message("watch is only supported on individual resources and resource collections"));
+            }
         }
         let accept = if format.is_table() { table::ACCEPT } else { "application/json" };
         if let [name] = target.names.as_slice() {
@@ -347,9 +351,9 @@ fn as_table(answer: Value) -> Value {
     }
     let now = jiff::Timestamp::now();
     let row = |object: &&Value| {
-        let created: Option<jiff::Timestamp> =
-            object::text(object, &["metadata", "creationTimestamp"]).parse().ok();
-        let age = created.map_or_else(|| "<unknown>".to_owned(), |c| api::printing::human_duration(now.duration_since(c)));
+        let created: Option<jiff::Timestamp> = object::text(object, &["metadata", "creationTimestamp"]).parse().ok();
+        let age =
+            created.map_or_else(|| "<unknown>".to_owned(), |c| api::printing::human_duration(now.duration_since(c)));
         json!({"cells": [object::name(object), age], "object": object})
     };
     let rows: Vec<Value> = items(&answer).iter().map(row).collect();

@@ -124,10 +124,17 @@ fn split(arguments: &[String]) -> Result<(Vec<String>, Changes), Error> {
         let change = match (argument.split_once('='), argument.strip_suffix('-')) {
             (Some((key, value)), _) => (key.to_owned(), Some(value.to_owned())),
             (None, Some(key)) => (key.to_owned(), None),
-            _ => return Err(Error::message("all resources must be specified before label changes: ".to_owned() + argument)),
+            _ => {
+                return Err(Error::message(
+                    "all resources must be specified before label changes: ".to_owned() + argument,
+                ));
+            }
         };
         if changes.iter().any(|(key, other)| *key == change.0 && other.is_some() != change.1.is_some()) {
-            return Err(Error::message(format!("can not both modify and remove a label in the same command: {}", change.0)));
+            return Err(Error::message(format!(
+                "can not both modify and remove a label in the same command: {}",
+                change.0
+            )));
         }
         changes.push(change);
     }

@@ -89,7 +89,11 @@ impl Logs {
                 sources.len()
             )));
         }
-        if self.follow && sources.len() > 1 { self.merged(session, console, &sources).await } else { self.serial(session, console, &sources).await }
+        if self.follow && sources.len() > 1 {
+            self.merged(session, console, &sources).await
+        } else {
+            self.serial(session, console, &sources).await
+        }
     }
 
     fn parameters(&self) -> Result<Vec<(&'static str, String)>, Error> {
@@ -123,7 +127,9 @@ impl Logs {
             return pods_of(session, &pods_path, selector).await;
         }
         let Some(first) = self.arguments.first() else {
-            return Err(Error::message("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
+            return Err(Error::message(
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+            ));
         };
         if !first.contains('/') {
             return Ok(vec![session.get(&format!("{pods_path}/{}", crate::session::encode(first))).await?]);
@@ -131,7 +137,9 @@ impl Logs {
         let discovery = Discovery::load(session).await?;
         let mut targets = target::parse(&discovery, std::slice::from_ref(first))?;
         let Some(target) = targets.pop() else { return Ok(Vec::new()) };
-        let owner = session.get(&target.resource.path(Some(session.namespace()), target.names.first().map(String::as_str))).await?;
+        let owner = session
+            .get(&target.resource.path(Some(session.namespace()), target.names.first().map(String::as_str)))
+            .await?;
         if target.resource.kind == "Pod" {
             return Ok(vec![owner]);
         }
@@ -139,7 +147,10 @@ impl Logs {
         let labels = if selector["matchLabels"].is_object() { &selector["matchLabels"] } else { selector };
         let selector = object::joined_pairs(labels);
         if selector == "<none>" {
-            return Err(Error::message(format!("cannot get the logs from {}: it selects no pods", target.resource.kind)));
+            return Err(Error::message(format!(
+                "cannot get the logs from {}: it selects no pods",
+                target.resource.kind
+            )));
         }
         let mut pods = pods_of(session, &pods_path, &selector).await?;
         // As kubectl: of a controller's pods one, unless all are asked for.

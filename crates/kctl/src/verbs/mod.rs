@@ -101,7 +101,8 @@ impl Subject {
     pub fn of(discovery: &Discovery, session: &Session, manifest: &Manifest) -> Result<Subject, Error> {
         let object = &manifest.object;
         let resource = discovery.of_kind(object::api_version(object), object::kind(object))?.clone();
-        let namespace = resource.namespaced.then(|| object::namespace(object).unwrap_or(session.namespace()).to_owned());
+        let namespace =
+            resource.namespaced.then(|| object::namespace(object).unwrap_or(session.namespace()).to_owned());
         Ok(Subject { resource, namespace, name: object::name(object).to_owned() })
     }
 
@@ -169,12 +170,7 @@ pub async fn subjects(
 }
 
 /// A whole list (or Table), however many answers it takes.
-pub async fn list(
-    session: &Session,
-    path: &str,
-    parameters: &[(&str, String)],
-    accept: &str,
-) -> Result<Value, Error> {
+pub async fn list(session: &Session, path: &str, parameters: &[(&str, String)], accept: &str) -> Result<Value, Error> {
     let mut whole: Option<Value> = None;
     loop {
         let mut query = parameters.to_vec();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::create::report;
 use super::expose::pairs;
 use super::{DryRun, Subject};
-use crate::discovery::Discovery;
+use crate::discovery::Resource;
 use crate::manifest::Manifest;
 use crate::print::Format;
 use crate::session::Session;
@@ -43,12 +43,8 @@ pub struct Run {
     /// Must be "none", "server", or "client"
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none")]
     dry_run: DryRun,
-    /// What the container runs
-    #[arg(last = true)]
+    /// What the container runs; what looks like a flag stands behind --
     arguments: Vec<String>,
-    /// Arguments before any flag's end
-    #[arg(hide = true)]
-    more: Vec<String>,
 }
 
 impl Run {
@@ -56,8 +52,11 @@ impl Run {
     pub async fn run(&self, session: &Session, console: &mut Console) -> Result<(), Error> {
         let format = self.output.as_deref().map(|o| Format::parse(Some(o))).transpose()?;
         let manifest = Manifest { source: String::new(), object: self.pod()? };
-        let discovery = Discovery::load(session).await?;
-        let subject = Subject::of(&discovery, session, &manifest)?;
+        let subject = Subject {
+            resource: Resource::core_namespaced("pods", "pod", "Pod"),
+            namespace: Some(session.namespace().to_owned()),
+            name: self.name.clone(),
+        };
         let created = match self.dry_run {
             DryRun::Client => manifest.object,
             _ => session.post(&self.dry_run.path(&subject.collection()), &manifest.object).await?,
@@ -83,9 +82,8 @@ impl Run {
         if !self.env.is_empty() {
             container["env"] = Value::Array(self.environment()?);
         }
-        let words: Vec<&String> = self.more.iter().chain(&self.arguments).collect();
-        if !words.is_empty() {
-            container[if self.command { "command" } else { "args" }] = json!(words);
+        if !self.arguments.is_empty() {
+            container[if self.command { "command" } else { "args" }] = json!(self.arguments);
         }
         Ok(json!({
             "apiVersion": "v1",

@@ -37,7 +37,9 @@ impl Scale {
     /// Scales each object.
     pub async fn run(&self, session: &Session, console: &mut Console) -> Result<(), Error> {
         if self.replicas < 0 {
-            return Err(Error::message("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"));
+            return Err(Error::message(
+                "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0",
+            ));
         }
         let mut errors = Vec::new();
         for subject in subjects(session, console, &self.files, &self.arguments, &self.selectors, self.all).await? {

@@ -52,7 +52,8 @@ fn conditions(text: &mut Text, node: &Value) {
     text.line(1, "----\t------\t-----------------\t------------------\t------\t-------");
     for c in items(node, &["status", "conditions"]) {
         let (heartbeat, transition) = (date(at(c, &["lastHeartbeatTime"])), date(at(c, &["lastTransitionTime"])));
-        let words = [at(c, &["type"]), at(c, &["status"]), &heartbeat, &transition, at(c, &["reason"]), at(c, &["message"])];
+        let words =
+            [at(c, &["type"]), at(c, &["status"]), &heartbeat, &transition, at(c, &["reason"]), at(c, &["message"])];
         text.line(1, &words.join(" \t"));
     }
 }
@@ -81,9 +82,17 @@ fn running(text: &mut Text, pods: &[Value]) {
     let now = jiff::Timestamp::now();
     for pod in pods {
         let created: Option<jiff::Timestamp> = at(pod, &["metadata", "creationTimestamp"]).parse().ok();
-        let age = created.map_or_else(|| "<unknown>".to_owned(), |c| api::printing::human_duration(now.duration_since(c)));
+        let age =
+            created.map_or_else(|| "<unknown>".to_owned(), |c| api::printing::human_duration(now.duration_since(c)));
         let (cpu, memory) = (requested(pod, "cpu"), requested(pod, "memory"));
-        text.line(1, &format!("{}\t{}\t{cpu}\t{memory}\t{age}", at(pod, &["metadata", "namespace"]), at(pod, &["metadata", "name"])));
+        text.line(
+            1,
+            &format!(
+                "{}\t{}\t{cpu}\t{memory}\t{age}",
+                at(pod, &["metadata", "namespace"]),
+                at(pod, &["metadata", "name"])
+            ),
+        );
     }
 }
 

@@ -34,7 +34,11 @@ fn head(text: &mut Text, pod: &Value) {
     text.field(0, "Priority", pod["spec"]["priority"].as_i64().unwrap_or(0));
     text.field_if(0, "Service Account", at(pod, &["spec", "serviceAccountName"]));
     let node = at(pod, &["spec", "nodeName"]);
-    text.field(0, "Node", if node.is_empty() { "<none>".to_owned() } else { format!("{node}/{}", at(pod, &["status", "hostIP"])) });
+    text.field(
+        0,
+        "Node",
+        if node.is_empty() { "<none>".to_owned() } else { format!("{node}/{}", at(pod, &["status", "hostIP"])) },
+    );
     let start = at(pod, &["status", "startTime"]);
     if !start.is_empty() {
         text.field(0, "Start Time", date(start));
@@ -107,7 +111,8 @@ pub(super) fn describe_container(text: &mut Text, container: &Value, status: &Va
 fn ports(text: &mut Text, container: &Value) {
     let ports = items(container, &["ports"]);
     let list = |field: &str| {
-        let shown = |p: &Value| format!("{}/{}", p[field].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or("TCP"));
+        let shown =
+            |p: &Value| format!("{}/{}", p[field].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or("TCP"));
         ports.iter().map(shown).collect::<Vec<_>>().join(", ")
     };
     let (key, host_key) = if ports.len() > 1 { ("Ports", "Host Ports") } else { ("Port", "Host Port") };
@@ -183,10 +188,18 @@ fn environment(text: &mut Text, container: &Value) {
             format!(" ({}:{})", field["apiVersion"].as_str().unwrap_or("v1"), at(field, &["fieldPath"]))
         } else if let Some(key) = from.get("secretKeyRef") {
             let name = at(key, &["name"]);
-            format!("<set to the key '{}' in secret '{name}'>\tOptional: {}", at(key, &["key"]), key["optional"] == true)
+            format!(
+                "<set to the key '{}' in secret '{name}'>\tOptional: {}",
+                at(key, &["key"]),
+                key["optional"] == true
+            )
         } else if let Some(key) = from.get("configMapKeyRef") {
             let name = at(key, &["name"]);
-            format!("<set to the key '{}' of config map '{name}'>\tOptional: {}", at(key, &["key"]), key["optional"] == true)
+            format!(
+                "<set to the key '{}' of config map '{name}'>\tOptional: {}",
+                at(key, &["key"]),
+                key["optional"] == true
+            )
         } else {
             at(variable, &["value"]).replace('\n', " ")
         };

@@ -74,7 +74,10 @@ impl Text {
         self.line(0, "Conditions:");
         self.line(1, "Type\tStatus");
         for condition in conditions {
-            self.line(1, &format!("{} \t{} ", object::text(condition, &["type"]), object::text(condition, &["status"])));
+            self.line(
+                1,
+                &format!("{} \t{} ", object::text(condition, &["type"]), object::text(condition, &["status"])),
+            );
         }
     }
 
