@@ -1,0 +1,108 @@
+//! From flags to a running node, and back.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use client::Tasks;
+use kubelet::bootstrap::{self, JoinOptions};
+use kubelet::runtime::Runtime;
+use kubelet::runtime::docker::{DockerOptions, DockerRuntime};
+use kubelet::runtime::hollow::Hollow;
+use proxy::{MemorySink, NftSink, RuleSink};
+
+use crate::options::{Options, RuntimeKind};
+
+/// How long a stop may take before it is cut short.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The file below the data directory that keeps the node's name, whatever the host is called later.
+const NODE_NAME: &str = "node-name";
+
+/// A running minion. Its containers and rules outlive it: the next start takes them over.
+pub struct Minion {
+    tasks: Tasks,
+}
+
+impl Minion {
+    /// Joins the cluster (or comes back to it) and starts kubelet and proxy.
+    pub async fn start(options: Options) -> Result<Minion> {
+        options.validate()?;
+        std::fs::create_dir_all(&options.data_dir)
+            .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
+        let node_name = node_name(&options)?;
+        let node_ip = options.node_ip()?;
+        // The engine is asked first: a machine without one does not become a node.
+        let runtime = runtime(&options, &node_name).await?;
+        let tasks = Tasks::new();
+        let join = JoinOptions {
+            server: options.server()?,
+            token: options.token.as_deref().map(str::trim).map(str::to_owned),
+            node_name: node_name.clone(),
+            node_ip: IpAddr::V4(node_ip),
+            data_dir: options.data_dir.clone(),
+        };
+        let joined = bootstrap::join(&join, &tasks).await.context("cannot join the cluster")?;
+        std::fs::write(options.data_dir.join(NODE_NAME), &node_name)?;
+        let mut config = kubelet::Config::new(&node_name, IpAddr::V4(node_ip), &options.data_dir);
+        config.port = options.kubelet_port;
+        config.serving = Some(joined.serving);
+        config.cluster_dns = options.cluster_dns;
+        config.max_pods = options.max_pods;
+        config.node_labels = options.node_labels.iter().cloned().collect();
+        let kubelet = kubelet::start(joined.client.clone(), config, runtime, &tasks).await?;
+        start_proxy(&options, &node_name, joined.client, &tasks)?;
+        tracing::info!(node = node_name, ip = %node_ip, port = kubelet.port, version = env!("CARGO_PKG_VERSION"), "minion runs");
+        Ok(Minion { tasks })
+    }
+
+    /// Stops kubelet and proxy, and leaves containers and rules in place.
+    pub async fn stop(self) {
+        if !self.tasks.stop(STOP_GRACE).await {
+            tracing::warn!("the minion did not stop in time");
+        }
+        tracing::info!("stopped; containers and rules stay");
+    }
+}
+
+/// The node's name: the flag's, the one this machine joined with, or the host's.
+pub(crate) fn node_name(options: &Options) -> Result<String> {
+    let stored = stored_name(&options.data_dir);
+    match (&options.node_name, stored) {
+        (None, Some(stored)) => Ok(stored),
+        _ => options.node_name(),
+    }
+}
+
+fn stored_name(data_dir: &Path) -> Option<String> {
+    let name = std::fs::read_to_string(data_dir.join(NODE_NAME)).ok()?;
+    Some(name.trim().to_owned()).filter(|n| !n.is_empty())
+}
+
+/// How this machine's engine is reached, and which containers on it are this node's.
+pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOptions {
+    DockerOptions { endpoint: options.docker_endpoint.clone(), ..DockerOptions::new(node_name, &options.data_dir) }
+}
+
+async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>> {
+    if options.runtime == RuntimeKind::Hollow {
+        return Ok(Arc::new(Hollow::new(kubelet::clock::Clock::Wall)));
+    }
+    let docker = DockerRuntime::connect(docker_options(options, node_name)).await;
+    Ok(Arc::new(docker.with_context(|| format!("no Docker Engine answers on {}", options.docker_endpoint))?))
+}
+
+fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: &Tasks) -> Result<()> {
+    let config = proxy::Config {
+        cluster_cidr: options.cluster_cidr,
+        service_cidr: options.service_cluster_ip_range,
+        ..proxy::Config::new(node_name, options.node_ip()?)
+    };
+    let sink: Arc<dyn RuleSink> = match options.runtime {
+        RuntimeKind::Docker => Arc::new(NftSink::new(config.clone(), tasks)),
+        RuntimeKind::Hollow => Arc::new(MemorySink::default()),
+    };
+    proxy::start(client, config, sink, tasks);
+    Ok(())
+}
