@@ -44,6 +44,7 @@ pub(super) fn merge_map(mut original: Object, mut patch: Object, of: Option<&Typ
         }
         let merged = match (original.remove(&key), value) {
             (_, Value::Null) => continue,
+            (None, value) if is_directed(&value) => continue,
             (Some(Value::Object(before)), Value::Object(patch)) => {
                 let field = of.and_then(|t| t.field(&key));
                 match field {
@@ -64,13 +65,17 @@ pub(super) fn merge_map(mut original: Object, mut patch: Object, of: Option<&Typ
     Ok(original)
 }
 
+/// Whether a map or element says itself how it is to be treated. Where there is nothing to treat, it is left out whole,
+/// even if it says `replace` (`dropDirectives`).
+fn is_directed(value: &Value) -> bool {
+    value.get(DIRECTIVE).is_some_and(|directive| directive != "merge")
+}
+
 /// What a patch means where there is nothing to patch: no nulls, no directives.
 fn plain(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(plain_map(map)),
-        Value::Array(list) => {
-            Value::Array(list.into_iter().filter(|item| item.get(DIRECTIVE).is_none()).map(plain).collect())
-        }
+        Value::Array(list) => Value::Array(list.into_iter().filter(|item| !is_directed(item)).map(plain).collect()),
         other => other,
     }
 }
@@ -81,7 +86,8 @@ fn plain_map(map: Object) -> Object {
             || key.starts_with(SET_ELEMENT_ORDER)
             || key.starts_with(DELETE_FROM_LIST)
     };
-    map.into_iter().filter(|(k, v)| !v.is_null() && !is_directive(k)).map(|(k, v)| (k, plain(v))).collect()
+    let stays = |key: &str, value: &Value| !value.is_null() && !is_directed(value) && !is_directive(key);
+    map.into_iter().filter(|(k, v)| stays(k, v)).map(|(k, v)| (k, plain(v))).collect()
 }
 
 /// `$retainKeys`: clears what it does not name; the patch must not set anything else.

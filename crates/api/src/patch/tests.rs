@@ -75,6 +75,12 @@ fn strategic_patches_merge_as_upstream_merges_them() {
             json!({"securityContext": {}}),
         ),
         (
+            "directives for what is not there leave nothing",
+            json!({}),
+            json!({"securityContext": {"$patch": "replace", "runAsUser": 1}}),
+            json!({}),
+        ),
+        (
             "null deletes",
             json!({"nodeName": "n", "hostname": "h"}),
             json!({"nodeName": null, "subdomain": null}),

@@ -184,7 +184,7 @@ fn is_timestamp(text: &str) -> bool {
 
 fn with_offset(time: &str) -> bool {
     time.rfind(['+', '-']).is_some_and(|at| {
-        let offset = time[at + 1..].as_bytes();
+        let offset = &time.as_bytes()[at + 1..];
         let [h1, h2, b':', m1, m2] = offset else { return false };
         [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()) && is_time(&time[..at])
     })
