@@ -227,7 +227,11 @@ mod tests {
 
     use super::*;
 
-    fn spec_of(pod_spec: serde_json::Value, container: serde_json::Value, user: &str) -> Result<ContainerSpec, EnvError> {
+    fn spec_of(
+        pod_spec: serde_json::Value,
+        container: serde_json::Value,
+        user: &str,
+    ) -> Result<ContainerSpec, EnvError> {
         let mut spec = pod_spec;
         spec["containers"] = json!([container]);
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).unwrap();

@@ -209,8 +209,12 @@ async fn remove_orphan_directories(kubelet: &Kubelet, pods: &Pods) {
         return;
     }
     let Ok(running) = kubelet.runtime.pods().await else { return };
-    let wanted: std::collections::HashSet<String> =
-        pods.list().iter().map(|pod| pod::uid(pod).to_owned()).chain(running.into_iter().map(|p| p.identity.uid)).collect();
+    let wanted: std::collections::HashSet<String> = pods
+        .list()
+        .iter()
+        .map(|pod| pod::uid(pod).to_owned())
+        .chain(running.into_iter().map(|p| p.identity.uid))
+        .collect();
     for uid in volumes::pods_on_disk(&kubelet.config.data_dir) {
         if !wanted.contains(&uid) {
             kubelet.tear_down_volumes(&uid).await;

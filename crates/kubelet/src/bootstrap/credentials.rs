@@ -110,7 +110,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
 
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: path.to_owned(), source }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }

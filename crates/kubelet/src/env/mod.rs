@@ -123,7 +123,9 @@ fn all_keys(from: &EnvFromSource, sources: &Sources<'_>) -> Result<Vec<(String, 
     }
     if let Some(source) = &from.secret_ref {
         match present(&sources.objects.secrets, &source.name) {
-            Some(object) => found.extend(object.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), text(&v.0)))),
+            Some(object) => {
+                found.extend(object.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), text(&v.0))))
+            }
             None if source.optional == Some(true) => {}
             None => return Err(EnvError(format!("secret \"{}\" not found", source.name))),
         }
@@ -207,7 +209,8 @@ mod tests {
             "metadata": {"name": "db"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 5432}]}
         }))
         .unwrap();
-        let node = NodeResources { ip: "10.0.0.1".parse().unwrap(), milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 0 };
+        let node =
+            NodeResources { ip: "10.0.0.1".parse().unwrap(), milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 0 };
         let sources = Sources {
             pod: &pod,
             objects: &objects(),
@@ -225,17 +228,17 @@ mod tests {
     #[test]
     fn values_come_from_every_kind_of_source() {
         let found = environment_of(json!({"name": "c",
-            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
-            "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "no", "optional": true}}],
-            "env": [
-                {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)2 $(P_color) $(DB_SERVICE_HOST) $(NO) $$(A)"},
-                {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
-                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
-                {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "pw"}}},
-                {"name": "GONE", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "no", "optional": true}}},
-            ]}))
+        "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+        "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "no", "optional": true}}],
+        "env": [
+            {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)2 $(P_color) $(DB_SERVICE_HOST) $(NO) $$(A)"},
+            {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "pw"}}},
+            {"name": "GONE", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "no", "optional": true}}},
+        ]}))
         .unwrap();
         for (name, expected) in [
             ("P_color", Some("red")),

@@ -24,7 +24,8 @@ pub fn variables(services: &[Arc<Service>]) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for service in services {
         let spec = service.spec.as_ref();
-        let Some(address) = spec.and_then(|s| s.cluster_ip.as_deref()).filter(|ip| !ip.is_empty() && *ip != "None") else {
+        let Some(address) = spec.and_then(|s| s.cluster_ip.as_deref()).filter(|ip| !ip.is_empty() && *ip != "None")
+        else {
             continue;
         };
         let ports = spec.and_then(|s| s.ports.as_deref()).unwrap_or_default();

@@ -89,7 +89,10 @@ mod tests {
             ("localhost/x:y", "localhost", "x", Some("y")),
         ] {
             let parsed = Reference::parse(text).unwrap();
-            assert_eq!((parsed.registry.as_str(), parsed.repository.as_str(), parsed.tag.as_deref()), (registry, repository, tag));
+            assert_eq!(
+                (parsed.registry.as_str(), parsed.repository.as_str(), parsed.tag.as_deref()),
+                (registry, repository, tag)
+            );
         }
         let digest = format!("busybox@sha256:{}", "a".repeat(64));
         assert_eq!(Reference::parse(&digest).unwrap().tag, None);

@@ -41,13 +41,16 @@ pub fn status(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> NodeStatus
     let machine = facts.machine;
     let capacity = capacity(facts);
     NodeStatus {
-        addresses: Some(vec![address("InternalIP", &facts.config.node_ip.to_string()), address("Hostname", &facts.config.node_name)]),
+        addresses: Some(vec![
+            address("InternalIP", &facts.config.node_ip.to_string()),
+            address("Hostname", &facts.config.node_name),
+        ]),
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
         conditions: Some(conditions(facts, old, now)),
-        daemon_endpoints: facts.port.map(|port| NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
-        }),
+        daemon_endpoints: facts
+            .port
+            .map(|port| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }) }),
         images: Some(images(facts.images)).filter(|images| !images.is_empty()),
         node_info: Some(NodeSystemInfo {
             architecture: machine.architecture.clone(),
@@ -110,7 +113,8 @@ fn conditions(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> Vec<NodeCo
     let before = old.conditions.as_deref().unwrap_or_default();
     for condition in &mut owned {
         let same = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-        condition.last_transition_time = same.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(now.clone()));
+        condition.last_transition_time =
+            same.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(now.clone()));
         condition.last_heartbeat_time = Some(now.clone());
     }
     let others = before.iter().filter(|c| !owned.iter().any(|o| o.type_ == c.type_)).cloned().collect::<Vec<_>>();
@@ -164,11 +168,20 @@ mod tests {
         let config = Config::new("box1", "10.0.0.1".parse().unwrap(), "/x");
         let machine = Machine { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30, ..Machine::default() };
         let not_ready = Some(("KubeletNotReady", "why".to_owned()));
-        let mut facts =
-            Facts { config: &config, machine: &machine, port: Some(1), pressure: Pressure::default(), images: &[], not_ready };
+        let mut facts = Facts {
+            config: &config,
+            machine: &machine,
+            port: Some(1),
+            pressure: Pressure::default(),
+            images: &[],
+            not_ready,
+        };
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = status(&facts, &NodeStatus::default(), at(1));
-        assert_eq!((ready(&first).status.as_str(), ready(&first).reason.as_deref()), ("False", Some("KubeletNotReady")));
+        assert_eq!(
+            (ready(&first).status.as_str(), ready(&first).reason.as_deref()),
+            ("False", Some("KubeletNotReady"))
+        );
         let again = status(&facts, &first, at(2));
         assert!(!differs(&first, &again));
         facts.not_ready = None;
@@ -176,12 +189,16 @@ mod tests {
         assert!(differs(&again, &later));
         assert_eq!(ready(&later).last_transition_time, Some(Time(at(3))));
         let capacity = later.capacity.unwrap();
-        assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()), ("2", "1Gi", "110"));
+        assert_eq!(
+            (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
+            ("2", "1Gi", "110")
+        );
     }
 
     #[test]
     fn images_are_bounded_and_largest_first() {
-        let image = |n: usize| Image { id: n.to_string(), names: vec![n.to_string()], size: n as i64, user: String::new() };
+        let image =
+            |n: usize| Image { id: n.to_string(), names: vec![n.to_string()], size: n as i64, user: String::new() };
         let named = images(&(0..200).map(image).collect::<Vec<_>>());
         assert_eq!((named.len(), named[0].size_bytes), (MAX_IMAGES, Some(199)));
     }

@@ -269,7 +269,9 @@ impl<'a> Planner<'a> {
     fn start(&mut self, container: &Spec) {
         let (restart_count, step) = match self.observed.last(&container.name) {
             Last::Never => (0, backoff::Step::default()),
-            Last::Created(created) => (created.restart_count, backoff::Step { next: created.backoff, ..Default::default() }),
+            Last::Created(created) => {
+                (created.restart_count, backoff::Step { next: created.backoff, ..Default::default() })
+            }
             Last::Running(running) => (running.restart_count + 1, backoff::Step::default()),
             Last::Ended(ended) => {
                 let step = self.step(container, &ended);
@@ -289,7 +291,8 @@ impl<'a> Planner<'a> {
     /// A container whose definition changed since, or an init container that had succeeded, does not wait.
     fn step(&self, container: &Spec, ended: &Ended) -> backoff::Step {
         let changed = ended.hash.as_ref().is_some_and(|hash| *hash != container_hash(container));
-        let rerun = ended.code == 0 && init_containers(self.spec).iter().any(|i| i.name == container.name && !is_sidecar(i));
+        let rerun =
+            ended.code == 0 && init_containers(self.spec).iter().any(|i| i.name == container.name && !is_sidecar(i));
         if changed || rerun { backoff::Step::default() } else { backoff::step(ended.backoff, ended.ran) }
     }
 
@@ -320,6 +323,7 @@ impl<'a> Planner<'a> {
         if self.terminate_all(KillReason::PodEnds) {
             return;
         }
+        self.sweep();
         for sandbox in &self.observed.state.sandboxes {
             self.remove_id(&sandbox.id);
         }
@@ -350,7 +354,8 @@ impl<'a> Planner<'a> {
     fn terminate_all(&mut self, reason: KillReason) -> bool {
         let state = self.observed.state;
         let running: Vec<&Container> = state.containers.iter().filter(|c| c.is_running()).collect();
-        let (sidecars, others): (Vec<&Container>, Vec<&Container>) = running.into_iter().partition(|c| self.is_sidecar(c));
+        let (sidecars, others): (Vec<&Container>, Vec<&Container>) =
+            running.into_iter().partition(|c| self.is_sidecar(c));
         for container in if others.is_empty() { &sidecars } else { &others } {
             self.terminate(container, reason);
         }
@@ -403,7 +408,15 @@ impl<'a> Planner<'a> {
             if !kept {
                 self.remove_id(&container.id);
             }
-            if container.is_running() { running.push(name) } else if container.exit().is_some() { ended.push(name) }
+            if container.is_running() {
+                running.push(name)
+            } else if container.exit().is_some() {
+                ended.push(name)
+            }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "actions_tests.rs"]
+mod tests;

@@ -8,12 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::runtime::PodIdentity;
 
 pub mod actions;
+#[cfg(test)]
+mod actions_properties;
 pub mod backoff;
 pub mod observed;
 pub mod phase;
 pub mod status;
-#[cfg(test)]
-mod actions_properties;
 #[cfg(test)]
 pub(crate) mod testing;
 

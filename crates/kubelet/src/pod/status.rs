@@ -91,7 +91,10 @@ impl Generator<'_> {
     fn pod_ip(&self, host_network: bool) -> Option<String> {
         let state = self.observed.state;
         if host_network {
-            return state.live_sandbox().map(|_| self.node.ip.to_string()).or_else(|| self.observed.history.pod_ip.clone());
+            return state
+                .live_sandbox()
+                .map(|_| self.node.ip.to_string())
+                .or_else(|| self.observed.history.pod_ip.clone());
         }
         let live = state.live_sandbox().and_then(|s| s.ip).map(|ip| ip.to_string());
         live.or_else(|| self.observed.history.pod_ip.clone())
@@ -103,7 +106,8 @@ impl Generator<'_> {
 
     fn container(&self, spec: &Spec, init: bool) -> ContainerStatus {
         let before = self.observed.status(&spec.name);
-        let mut lives = self.observed.state.containers.iter().filter(|c| c.name == spec.name && c.phase != Phase::Created);
+        let mut lives =
+            self.observed.state.containers.iter().filter(|c| c.name == spec.name && c.phase != Phase::Created);
         let newest = lives.next();
         let lost = if newest.is_none() { before.and_then(lost_state) } else { None };
         let state = newest.map(|c| self.state(c)).or_else(|| lost.map(terminated)).unwrap_or_default();
@@ -120,7 +124,8 @@ impl Generator<'_> {
         ContainerStatus {
             container_id: newest.map(|c| self.id(c)).or_else(|| before.and_then(|b| b.container_id.clone())),
             image: newest.map_or_else(|| spec.image.clone().unwrap_or_default(), |c| c.image.clone()),
-            image_id: newest.map_or_else(|| before.map(|b| b.image_id.clone()).unwrap_or_default(), |c| c.image_id.clone()),
+            image_id: newest
+                .map_or_else(|| before.map(|b| b.image_id.clone()).unwrap_or_default(), |c| c.image_id.clone()),
             name: spec.name.clone(),
             ready: if init && !sidecar { succeeded(&state) } else { running && self.ready(spec) },
             restart_count: self.observed.restart_count(&spec.name).or(before.map(|b| b.restart_count)).unwrap_or(0),
@@ -231,7 +236,8 @@ fn conditions(
     }
     for condition in &mut owned {
         let old = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-        condition.last_transition_time = old.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(seconds(now)));
+        condition.last_transition_time =
+            old.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(seconds(now)));
         condition.observed_generation = pod.metadata.generation;
     }
     let others = before.iter().filter(|c| !owned.iter().any(|o| o.type_ == c.type_)).cloned();
@@ -302,3 +308,7 @@ fn ready(pod: &Pod, spec: &PodSpec, containers_ready: &PodCondition) -> PodCondi
     }
     verdict("Ready", false, "ReadinessGatesNotReady", missing.join(", "))
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

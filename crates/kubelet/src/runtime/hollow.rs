@@ -389,7 +389,8 @@ impl Runtime for Hollow {
             (entry.log.clone(), entry.container.started_at.unwrap_or(entry.container.created_at))
         };
         let lines: Vec<&str> = text.lines().collect();
-        let skip = options.tail.map_or(0, |tail| lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
+        let skip =
+            options.tail.map_or(0, |tail| lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
         let wanted = options.since.is_none_or(|since| started_at >= since);
         let lines = lines.into_iter().skip(skip).filter(|_| wanted).map(|line| match options.timestamps {
             true => format!("{started_at} {line}\n"),

@@ -63,9 +63,8 @@ async fn open(
     container: &str,
     wanted: &Wanted,
 ) -> Result<Chunks, (StatusCode, String)> {
-    let named = |pod: &&Arc<Pod>| {
-        crate::pod::namespace(&pod.metadata) == namespace && crate::pod::name(&pod.metadata) == name
-    };
+    let named =
+        |pod: &&Arc<Pod>| crate::pod::namespace(&pod.metadata) == namespace && crate::pod::name(&pod.metadata) == name;
     let pods = shared.pods.list();
     // Of two pods of one name the older is on its way out.
     let mut found: Vec<_> = pods.iter().filter(named).collect();
@@ -77,7 +76,8 @@ async fn open(
     let runtime = &shared.kubelet.runtime;
     let failed = |error: runtime::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     let state = runtime.pod_state(crate::pod::uid(pod)).await.map_err(failed)?;
-    let lives: Vec<&Container> = state.containers.iter().filter(|c| c.name == container && c.started_at.is_some()).collect();
+    let lives: Vec<&Container> =
+        state.containers.iter().filter(|c| c.name == container && c.started_at.is_some()).collect();
     let life = if wanted.previous { previous(&lives) } else { lives.first().copied() };
     match life {
         Some(life) => runtime.logs(&life.id, &wanted.options).await.map_err(failed),
@@ -119,7 +119,8 @@ impl LogQuery {
     fn parse(&self, now: Timestamp) -> Result<Wanted, String> {
         let since_seconds = number::<i64>("sinceSeconds", &self.since_seconds)?;
         let since_time = self.since_time.as_deref().map(|text| {
-            text.parse::<Timestamp>().map_err(|_| format!("sinceTime: Invalid value: \"{text}\": must be an RFC 3339 time"))
+            text.parse::<Timestamp>()
+                .map_err(|_| format!("sinceTime: Invalid value: \"{text}\": must be an RFC 3339 time"))
         });
         let ago = since_seconds.map(|seconds| {
             let past = now.as_second().saturating_sub(seconds.max(0));
@@ -159,7 +160,8 @@ mod tests {
     fn queries_are_read_and_wrong_ones_named() {
         let now = Timestamp::from_second(1000).unwrap();
         let some = |text: &str| Some(text.to_owned());
-        let query = LogQuery { follow: some("true"), tail_lines: some("5"), since_seconds: some("60"), ..Default::default() };
+        let query =
+            LogQuery { follow: some("true"), tail_lines: some("5"), since_seconds: some("60"), ..Default::default() };
         let since = Some(Timestamp::from_second(940).unwrap());
         let options = LogOptions { follow: true, tail: Some(5), since, timestamps: false };
         assert_eq!(query.parse(now), Ok(Wanted { options, previous: false, limit_bytes: None }));
@@ -170,7 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn limits_cut_in_the_middle_of_a_chunk_and_end_the_stream() {
-        let chunks = || stream::iter(["abc", "def", "ghi"].map(|c| Ok(Bytes::from(c)))).chain(stream::pending()).boxed();
+        let chunks =
+            || stream::iter(["abc", "def", "ghi"].map(|c| Ok(Bytes::from(c)))).chain(stream::pending()).boxed();
         for (limit, expected) in [(4, "abcd"), (3, "abc"), (0, "")] {
             let got: Vec<Bytes> = limited(chunks(), Some(limit)).map(Result::unwrap).collect().await;
             assert_eq!(got.concat(), expected.as_bytes());

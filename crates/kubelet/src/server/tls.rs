@@ -66,7 +66,8 @@ pub(super) fn server_config(serving: &Serving) -> Result<ServerConfig, Error> {
     let text = |error: &dyn fmt::Display| Error::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots(&serving.client_ca_pem)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(|e| text(&e))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(|e| text(&e))?;
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| text(&e))?.with_client_cert_verifier(verifier);
     let mut config = builder.with_cert_resolver(serving.certificate.clone());

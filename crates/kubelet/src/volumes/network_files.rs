@@ -69,7 +69,9 @@ fn alias_lines(aliases: &[HostAlias]) -> String {
     if aliases.is_empty() {
         return String::new();
     }
-    let lines = aliases.iter().map(|a| format!("{}\t{}\n", a.ip, a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")));
+    let lines = aliases
+        .iter()
+        .map(|a| format!("{}\t{}\n", a.ip, a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")));
     format!("\n# Entries added by HostAliases.\n{}", lines.collect::<String>())
 }
 

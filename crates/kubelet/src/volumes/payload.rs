@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection};
 
 use crate::env::{Sources, downward};
 
@@ -25,7 +23,10 @@ const DEFAULT_MODE: i32 = 0o644;
 
 /// Whether the volume is made from API objects.
 pub fn is_payload(volume: &Volume) -> bool {
-    volume.secret.is_some() || volume.config_map.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
+    volume.secret.is_some()
+        || volume.config_map.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 /// The files of `volume`, or why there are none; `None` if it is no such volume.
@@ -122,15 +123,17 @@ fn pick(
     Ok(files)
 }
 
-fn downward_files(items: &[DownwardAPIVolumeFile], mode: Option<i32>, sources: &Sources<'_>) -> Result<Payload, String> {
+fn downward_files(
+    items: &[DownwardAPIVolumeFile],
+    mode: Option<i32>,
+    sources: &Sources<'_>,
+) -> Result<Payload, String> {
     let default = mode.unwrap_or(DEFAULT_MODE);
     let mut files = Payload::new();
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(field), _) => downward::field(sources.pod, sources.pod_ip, sources.node, &field.field_path),
-            (None, Some(resource)) => {
-                downward::resource(sources.pod, &Default::default(), sources.node, resource)
-            }
+            (None, Some(resource)) => downward::resource(sources.pod, &Default::default(), sources.node, resource),
             (None, None) => Ok(String::new()),
         };
         let data = text.map_err(|error| error.to_string())?.into_bytes();

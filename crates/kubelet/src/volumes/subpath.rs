@@ -25,7 +25,8 @@ pub fn bind(volume: &Path, sub_path: &str, place: &Path, create: bool) -> Result
     let is_dir = fstat(&part).map_err(text)?.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR;
     make_place(place, is_dir).map_err(|error| error.to_string())?;
     let source = format!("/proc/self/fd/{}", part.as_raw_fd());
-    mount(Some(source.as_str()), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(text)?;
+    mount(Some(source.as_str()), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(text)?;
     Ok(place.to_owned())
 }
 

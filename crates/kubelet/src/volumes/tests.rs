@@ -194,7 +194,12 @@ fn sub_paths_cannot_leave_their_volume() {
     fixture.set_up().unwrap();
     std::os::unix::fs::symlink("/etc", fixture.path().join("out")).unwrap();
     let bind = |sub_path: &str, create| {
-        subpath::bind(&fixture.path(), sub_path, &pod_dir(fixture.dir.path(), "u1").join("volume-subpaths/v/c/0"), create)
+        subpath::bind(
+            &fixture.path(),
+            sub_path,
+            &pod_dir(fixture.dir.path(), "u1").join("volume-subpaths/v/c/0"),
+            create,
+        )
     };
     assert!(bind("out", false).is_err());
     assert!(bind("out/passwd", true).is_err());

@@ -13,8 +13,16 @@ impl Worker {
     }
 
     /// An Event about one of the pod's containers.
-    pub(super) fn container_event(&self, pod: &Pod, container: &str, event_type: EventType, reason: &str, message: String) {
-        let init = pod.spec.as_ref().is_some_and(|s| crate::pod::init_containers(s).iter().any(|c| c.name == container));
+    pub(super) fn container_event(
+        &self,
+        pod: &Pod,
+        container: &str,
+        event_type: EventType,
+        reason: &str,
+        message: String,
+    ) {
+        let init =
+            pod.spec.as_ref().is_some_and(|s| crate::pod::init_containers(s).iter().any(|c| c.name == container));
         let list = if init { "initContainers" } else { "containers" };
         let mut reference = client::object_reference(pod);
         reference.field_path = Some(format!("spec.{list}{{{container}}}"));

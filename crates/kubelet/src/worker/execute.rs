@@ -104,14 +104,22 @@ impl Worker {
         let now = self.kubelet.config.clock.now();
         let until = match error.reason {
             "ErrImagePull" | "RunContainerError" => after(now, SHOWN),
-            "ImagePullBackOff" => self.image_backoffs.values().map(|b| b.until).filter(|at| *at > now).min().unwrap_or(now),
+            "ImagePullBackOff" => {
+                self.image_backoffs.values().map(|b| b.until).filter(|at| *at > now).min().unwrap_or(now)
+            }
             _ => after(now, self.failed(name)),
         };
         self.holds.insert(name.to_owned(), Hold { until, reason: error.reason.to_owned(), message: error.message });
     }
 
     /// Makes and starts one container.
-    async fn start(&mut self, pod: &Pod, container: &Container, life: Start, state: &PodState) -> Result<(), StartError> {
+    async fn start(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        life: Start,
+        state: &PodState,
+    ) -> Result<(), StartError> {
         let name = container.name.as_str();
         let Some(sandbox) = state.live_sandbox() else { return Ok(()) };
         let ending = self.handle.ending.clone();
@@ -159,7 +167,9 @@ impl Worker {
         let name = container.name.as_str();
         let image = container.image.as_deref().unwrap_or_default();
         if images::reference::Reference::parse(image).is_none() {
-            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format");
+            let message = format!(
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+            );
             self.container_event(pod, name, EventType::Warning, "InspectFailed", message.clone());
             return Err(self.image_error(pod, name, ImageError { reason: "InvalidImageName", message }));
         }
@@ -251,4 +261,3 @@ struct Start {
     restart_count: i32,
     backoff: std::time::Duration,
 }
-

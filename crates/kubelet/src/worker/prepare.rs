@@ -49,8 +49,7 @@ impl Worker {
         if self.kubelet.runtime.uses_files() && pod.spec.as_ref().is_some_and(|s| s.volumes.is_some()) {
             let (kubelet, pod, objects) = (self.kubelet.clone(), pod.clone(), objects.clone());
             blocking(move || {
-                let sources =
-                    Sources { pod: &pod, objects: &objects, services: &[], pod_ip, node: &kubelet.resources };
+                let sources = Sources { pod: &pod, objects: &objects, services: &[], pod_ip, node: &kubelet.resources };
                 volumes::set_up(&kubelet.config.data_dir, &sources).map_err(|error| error.to_string())
             })
             .await?;
@@ -208,9 +207,8 @@ fn own_mounts(
 fn make_termination_log(path: &Path) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
-        let mut old: Vec<u32> = fs::read_dir(dir)?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
+        let mut old: Vec<u32> =
+            fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         old.sort_unstable_by(|a, b| b.cmp(a));
         for count in old.iter().skip(1) {
             fs::remove_file(dir.join(count.to_string()))?;

@@ -103,7 +103,8 @@ mod tests {
         }))
         .unwrap();
         let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
-        let expected = Names { config_maps: set(&["c1", "c2", "c3", "c4"]), secrets: set(&["s1", "s2", "s3", "s4", "s5"]) };
+        let expected =
+            Names { config_maps: set(&["c1", "c2", "c3", "c4"]), secrets: set(&["s1", "s2", "s3", "s4", "s5"]) };
         assert_eq!(Names::of(&spec), expected);
     }
 }

@@ -88,7 +88,13 @@ impl DockerRuntime {
     }
 
     /// Makes a container, under a fresh name if the usual one is taken by what is still being removed.
-    async fn create(&self, body: bollard::models::ContainerCreateBody, pod: &PodIdentity, name: &str, attempt: u32) -> Result<String> {
+    async fn create(
+        &self,
+        body: bollard::models::ContainerCreateBody,
+        pod: &PodIdentity,
+        name: &str,
+        attempt: u32,
+    ) -> Result<String> {
         let usual = names::container_name(pod, name, attempt);
         let options = |name: &str| CreateContainerOptionsBuilder::new().name(name).build();
         let made = match self.docker.create_container(Some(options(&usual)), body.clone()).await.map_err(error) {

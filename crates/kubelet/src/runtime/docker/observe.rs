@@ -36,7 +36,11 @@ pub(super) fn known_pods(found: &[ContainerSummary]) -> Vec<KnownPod> {
         let id = container.id.as_deref().unwrap_or_default();
         let running = matches!(
             container.state,
-            Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED | ContainerSummaryStateEnum::RESTARTING)
+            Some(
+                ContainerSummaryStateEnum::RUNNING
+                    | ContainerSummaryStateEnum::PAUSED
+                    | ContainerSummaryStateEnum::RESTARTING
+            )
         );
         let known = pods.entry(identity.uid.clone()).or_insert(KnownPod { identity, fingerprint: 0 });
         known.fingerprint ^= fingerprint(std::iter::once((id, running)));
@@ -48,7 +52,8 @@ pub(super) fn known_pods(found: &[ContainerSummary]) -> Vec<KnownPod> {
 pub(super) async fn pod_state(docker: &Docker, options: &DockerOptions, uid: &str) -> Result<PodState> {
     let found = list(docker, &options.node_name, Some(uid)).await?;
     let ids = found.into_iter().filter_map(|container| container.id);
-    let inspects = stream::iter(ids.map(|id| async move { docker.inspect_container(&id, None).await.map_err(super::error) }));
+    let inspects =
+        stream::iter(ids.map(|id| async move { docker.inspect_container(&id, None).await.map_err(super::error) }));
     let inspected: Vec<Result<ContainerInspectResponse>> = inspects.buffered(MAX_INSPECTS).collect().await;
     let mut state = PodState::default();
     for inspected in inspected {
@@ -159,7 +164,8 @@ mod tests {
         use ContainerStateStatusEnum as Status;
         assert_eq!(phase(Some(&state(Status::RUNNING))), Phase::Running);
         assert_eq!(phase(Some(&state(Status::CREATED))), Phase::Created);
-        let failed = ContainerState { error: Some("no such file".into()), exit_code: Some(127), ..state(Status::CREATED) };
+        let failed =
+            ContainerState { error: Some("no such file".into()), exit_code: Some(127), ..state(Status::CREATED) };
         let Phase::Exited(exit) = phase(Some(&failed)) else { panic!("it did not start") };
         assert_eq!((exit.code, exit.finished_at, exit.start_error.as_deref()), (127, None, Some("no such file")));
         let killed = ContainerState {

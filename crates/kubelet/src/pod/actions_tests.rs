@@ -1,0 +1,227 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::testing::{World, at, exited, pod};
+use super::*;
+use crate::pod::observed::{Hold, Termination};
+use crate::runtime::Phase;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+fn web(policy: &str) -> Pod {
+    pod(
+        json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "i"}]}),
+    )
+}
+
+fn running(pod: &Pod) -> World {
+    World::default().sandbox("s").container(pod, "c", "s", Phase::Running)
+}
+
+fn ended(pod: &Pod, code: i32) -> World {
+    World::default().sandbox("s").container(pod, "c", "s", exited(code, 10))
+}
+
+/// A plan's actions in a word or two each.
+fn brief(plan: &PodActions) -> String {
+    let word = |action: &Action| match action {
+        Action::CreateSandbox { attempt } => format!("sandbox#{attempt}"),
+        Action::Start { name, restart_count, .. } => format!("start {name}#{restart_count}"),
+        Action::Terminate { id, reason, .. } => format!("terminate {id} {reason:?}"),
+        Action::Kill { id } => format!("kill {id}"),
+        Action::Remove { id } => format!("remove {id}"),
+    };
+    plan.actions.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn plan(pod: &Pod, world: &World, second: i64) -> PodActions {
+    pod_actions(pod, &world.observed(), at(second))
+}
+
+#[test]
+fn plans_of_ordinary_pods() {
+    let always = || web("Always");
+    let cases: Vec<(&str, Pod, World, &str)> = vec![
+        ("a new pod gets a sandbox first", always(), World::default(), "sandbox#0"),
+        ("then its container", always(), World::default().sandbox("s"), "start c#0"),
+        ("a running pod is left alone", always(), running(&always()), ""),
+        ("an ended container is started again at once", always(), ended(&always(), 1), "start c#1"),
+        ("Always restarts success, too", always(), ended(&always(), 0), "start c#1"),
+        ("OnFailure restarts failure", web("OnFailure"), ended(&web("OnFailure"), 1), "start c#1"),
+        ("OnFailure ends with success", web("OnFailure"), ended(&web("OnFailure"), 0), "remove s"),
+        ("Never ends with anything", web("Never"), ended(&web("Never"), 1), "remove s"),
+        (
+            "a dead sandbox takes its containers with it",
+            always(),
+            {
+                let mut world = running(&always());
+                world.state.sandboxes[0].running = false;
+                world
+            },
+            "terminate c-0 SandboxChanged",
+        ),
+        (
+            "once they ended there is a new one",
+            always(),
+            {
+                let mut world = ended(&always(), 137);
+                world.state.sandboxes[0].running = false;
+                world
+            },
+            "sandbox#1",
+        ),
+        (
+            "a changed image ends the container",
+            always(),
+            {
+                let mut world = running(&always());
+                world.state.containers[0].hash = "old".into();
+                world
+            },
+            "terminate c-0 DefinitionChanged",
+        ),
+        ("without a network there is no sandbox", always(), World { network_missing: true, ..World::default() }, ""),
+        (
+            "except on the host's network",
+            pod(json!({"hostNetwork": true, "containers": [{"name": "c"}]})),
+            World { network_missing: true, ..World::default() },
+            "sandbox#0",
+        ),
+        (
+            "of ended lives the newest is kept",
+            always(),
+            running(&always()).container(&always(), "c", "s", exited(1, 5)).container(
+                &always(),
+                "c",
+                "s",
+                Phase::Running,
+            ),
+            "remove c-0",
+        ),
+        (
+            "a container that was made and not started is made anew",
+            always(),
+            World::default().sandbox("s").container(&always(), "c", "s", Phase::Created),
+            "remove c-0, start c#0",
+        ),
+        (
+            "a pod without an object is taken down",
+            always(),
+            World { gone: true, ..running(&always()) },
+            "terminate c-0 PodEnds",
+        ),
+    ];
+    for (sentence, pod, world, expected) in cases {
+        assert_eq!(brief(&plan(&pod, &world, 11)), expected, "{sentence}");
+    }
+}
+
+#[test]
+fn init_containers_run_one_by_one_before_the_others() {
+    let pod = pod(json!({"initContainers": [{"name": "i0"}, {"name": "i1"}], "containers": [{"name": "c"}]}));
+    let first = World::default().sandbox("s");
+    assert_eq!(brief(&plan(&pod, &first, 11)), "start i0#0");
+    let busy = first.clone().container(&pod, "i0", "s", Phase::Running);
+    assert_eq!(brief(&plan(&pod, &busy, 11)), "");
+    let second = first.clone().container(&pod, "i0", "s", exited(0, 1));
+    assert_eq!(brief(&plan(&pod, &second, 11)), "start i1#0");
+    let failed = second.clone().container(&pod, "i1", "s", exited(1, 1));
+    assert_eq!(brief(&plan(&pod, &failed, 11)), "start i1#1", "a failed one is tried again");
+    let last = second.container(&pod, "i1", "s", exited(0, 1));
+    assert_eq!(brief(&plan(&pod, &last, 11)), "start c#0");
+}
+
+#[test]
+fn failed_initialization_ends_a_pod_that_never_restarts() {
+    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}));
+    let world = World::default().sandbox("s").container(&pod, "i", "s", exited(1, 1));
+    assert_eq!(brief(&plan(&pod, &world, 11)), "remove s");
+}
+
+#[test]
+fn sidecars_start_first_and_end_last() {
+    let pod = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "c"}]}));
+    let world = World::default().sandbox("s");
+    assert_eq!(brief(&plan(&pod, &world, 11)), "start side#0");
+    let world = world.container(&pod, "side", "s", Phase::Running);
+    assert_eq!(brief(&plan(&pod, &world, 11)), "start c#0");
+    let working = world.clone().container(&pod, "c", "s", Phase::Running);
+    assert_eq!(brief(&plan(&pod, &working, 11)), "");
+    let done = world.container(&pod, "c", "s", exited(0, 5));
+    assert_eq!(brief(&plan(&pod, &done, 11)), "terminate side-0 PodEnds");
+}
+
+#[test]
+fn crash_loops_wait_and_say_so() {
+    let pod = web("Always");
+    let world = ended(&pod, 1).container(&pod, "c", "s", exited(1, 20));
+    let waits = plan(&pod, &world, 21);
+    assert!(!brief(&waits).contains("start"));
+    assert_eq!(waits.wake_at, Some(at(30)), "ten seconds after its end");
+    let waiting = &waits.waiting["c"];
+    assert_eq!(waiting.reason, "CrashLoopBackOff");
+    assert_eq!(waiting.message, "back-off 10s restarting failed container=c pod=web_ns(u1)");
+    let starts = plan(&pod, &world, 30);
+    let again = Action::Start { name: "c".into(), restart_count: 2, backoff: Duration::from_secs(20) };
+    assert!(starts.actions.contains(&again), "{starts:?}");
+}
+
+#[test]
+fn failed_starts_hold_back_and_say_why() {
+    let pod = web("Always");
+    let hold = Hold { until: at(40), reason: "ErrImagePull".into(), message: "no".into() };
+    let mut world = World::default().sandbox("s");
+    world.holds.insert("c".into(), hold.clone());
+    let held = plan(&pod, &world, 30);
+    assert_eq!(
+        (brief(&held).as_str(), held.wake_at, held.waiting["c"].reason.as_str()),
+        ("", Some(at(40)), "ErrImagePull")
+    );
+    assert_eq!(brief(&plan(&pod, &world, 40)), "start c#0");
+    world.holds = [(String::new(), hold)].into();
+    assert_eq!(brief(&plan(&pod, &world, 30)), "", "the whole pod is held");
+}
+
+#[test]
+fn deleted_pods_end_within_their_grace() {
+    let mut pod = web("Always");
+    pod.metadata.deletion_timestamp = Some(Time(at(0)));
+    pod.metadata.deletion_grace_period_seconds = Some(5);
+    let mut world = running(&pod);
+    assert_eq!(brief(&plan(&pod, &world, 10)), "terminate c-0 PodEnds");
+    world.terminations.insert("c-0".into(), Termination { asked_at: at(10), killed_at: None });
+    let waits = plan(&pod, &world, 12);
+    assert_eq!((brief(&waits).as_str(), waits.wake_at), ("", Some(at(15))));
+    assert_eq!(brief(&plan(&pod, &world, 15)), "kill c-0");
+    pod.metadata.deletion_grace_period_seconds = Some(1);
+    assert_eq!(brief(&plan(&pod, &world, 12)), "kill c-0", "a grace cut short counts from the first signal");
+    let over = ended(&pod, 143);
+    assert_eq!(brief(&plan(&pod, &over, 16)), "remove c-0, remove s");
+    assert!(plan(&pod, &World::default(), 17).gone);
+}
+
+#[test]
+fn pods_past_their_deadline_end() {
+    let pod = pod(json!({"activeDeadlineSeconds": 60, "containers": [{"name": "c"}]}));
+    let mut world = running(&pod);
+    world.history = PodStatus { start_time: Some(Time(at(0))), ..PodStatus::default() };
+    assert_eq!(plan(&pod, &world, 10).wake_at, Some(at(60)));
+    let over = plan(&pod, &world, 60);
+    assert!(over.deadline_exceeded);
+    assert_eq!(brief(&over), "terminate c-0 PodEnds");
+}
+
+#[test]
+fn containers_that_docker_lost_are_started_again_with_their_count() {
+    let pod = web("Always");
+    let status = json!({"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 4,
+        "containerID": "docker://x", "state": {"running": {}}});
+    let mut world = World::default();
+    world.history.container_statuses = Some(vec![serde_json::from_value(status).unwrap()]);
+    assert_eq!(brief(&plan(&pod, &world, 10)), "sandbox#0");
+    assert_eq!(brief(&plan(&pod, &world.clone().sandbox("s"), 10)), "start c#5");
+    let never = web("Never");
+    assert_eq!(brief(&plan(&never, &world, 10)), "", "a pod that never restarts has ended");
+}
