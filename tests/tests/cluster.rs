@@ -79,8 +79,11 @@ async fn nine_becomes_ten_and_eleven_becomes_ten() {
 
     let stray = r#"{apiVersion: v1, kind: Pod, metadata: {name: stray, labels: {app: web}}, spec: {containers: [{name: c, image: "i:1"}]}}"#;
     cluster.create(stray).await.unwrap();
-    let kept = names(&web_pods(&cluster, 10).await);
-    assert!(!kept.contains("stray"), "the youngest went: {kept:?}");
+    let adopted_or_gone = |pods: &[Arc<Pod>]| {
+        let owned = |p: &Arc<Pod>| api::owners::controller_of(&p.metadata).is_some_and(|o| o.name == "web");
+        all_ready(pods, 10) && pods.iter().all(owned)
+    };
+    cluster.until::<Pod>("ten pods, all the controller's own", "app=web", adopted_or_gone).await.unwrap();
     cluster.stop().await;
 }
 

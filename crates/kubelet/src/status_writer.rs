@@ -19,8 +19,46 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Outgoing {
     /// The newest status.
     pub(crate) status: Option<Arc<PodStatus>>,
+    /// The newest object the API is known to have: what others wrote over our status is written again.
+    pub(crate) seen: Option<Arc<Pod>>,
     /// Whether, that written, the pod's object is to be deleted.
     pub(crate) delete: bool,
+}
+
+impl Outgoing {
+    /// Takes over a new status, if there is one, and the pod as it was seen; whether either is news.
+    pub(crate) fn tell(&mut self, status: Option<Arc<PodStatus>>, seen: &Arc<Pod>) -> bool {
+        let newer = self.seen.as_ref().is_none_or(|last| !Arc::ptr_eq(last, seen));
+        if newer {
+            self.seen = Some(seen.clone());
+        }
+        let told = status.is_some();
+        self.status = status.or(self.status.take());
+        told || newer
+    }
+}
+
+/// The status the API has, as far as we know, and the version it has it at.
+struct Known {
+    status: PodStatus,
+    version: u64,
+}
+
+impl Known {
+    fn of(pod: &Pod) -> Known {
+        Known { status: pod.status.clone().unwrap_or_default(), version: version(pod) }
+    }
+
+    /// Takes over what was seen if it is newer than what we know; a watch may lag behind our own writes.
+    fn see(&mut self, seen: Option<&Pod>) {
+        if let Some(seen) = seen.filter(|seen| version(seen) > self.version) {
+            *self = Known::of(seen);
+        }
+    }
+}
+
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 /// Writes statuses of one node's pods.
@@ -38,11 +76,11 @@ impl StatusWriter {
     /// Writes what `outgoing` says of `pod`, until its sender is gone and its last word is written.
     pub(crate) async fn run(self, pod: Arc<Pod>, mut outgoing: watch::Receiver<Outgoing>) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), crate::pod::namespace(&pod.metadata));
-        let mut written = pod.status.clone().unwrap_or_default();
+        let mut known = Known::of(&pod);
         let mut backoff = RETRY_MIN;
         loop {
             let newest = outgoing.borrow_and_update().clone();
-            let done = self.write(&api, &pod, &newest, &mut written).await;
+            let done = self.write(&api, &pod, &newest, &mut known).await;
             match done {
                 Done::Gone => return,
                 Done::Written => {
@@ -59,13 +97,15 @@ impl StatusWriter {
         }
     }
 
-    async fn write(&self, api: &Api<Pod>, pod: &Pod, newest: &Outgoing, written: &mut PodStatus) -> Done {
+    async fn write(&self, api: &Api<Pod>, pod: &Pod, newest: &Outgoing, known: &mut Known) -> Done {
         let Ok(_permit) = self.writes.acquire().await else { return Done::Gone };
         let name = crate::pod::name(&pod.metadata);
-        if let Some(status) = newest.status.as_ref().filter(|status| ***status != *written) {
-            let patch = patch(crate::pod::uid(pod), written, status);
+        known.see(newest.seen.as_deref());
+        if let Some(status) = newest.status.as_ref()
+            && let Some(patch) = patch(crate::pod::uid(pod), &known.status, status)
+        {
             match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(_) => *written = (**status).clone(),
+                Ok(pod) => *known = Known { status: (**status).clone(), version: version(&pod) },
                 Err(error) => return failure(pod, &error),
             }
         }
@@ -99,16 +139,19 @@ fn failure(pod: &Pod, error: &kube::Error) -> Done {
     }
 }
 
-/// The strategic merge patch from `old` to `new` for the pod with this UID. Conditions merge by type, so that what
+/// The strategic merge patch from `old` to `new` for the pod with this UID, if they differ as written. Conditions merge by type, so that what
 /// others own stays; lists that merge by key upstream are replaced whole where they changed.
-fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Value {
+fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
     let mut status = serde_json::to_value(new).unwrap_or_default();
     let before = serde_json::to_value(old).unwrap_or_default();
-    let (Some(fields), Some(before)) = (status.as_object_mut(), before.as_object()) else { return json!({}) };
+    let (fields, before) = (status.as_object_mut()?, before.as_object()?);
     for key in before.keys() {
         fields.entry(key).or_insert(Value::Null);
     }
     fields.retain(|key, value| before.get(key) != Some(value));
+    if fields.is_empty() {
+        return None;
+    }
     for key in ["podIPs", "hostIPs"] {
         if before.contains_key(key)
             && let Some(Value::Array(items)) = fields.get_mut(key)
@@ -116,7 +159,7 @@ fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Value {
             items.push(json!({"$patch": "replace"}));
         }
     }
-    json!({"metadata": {"uid": uid}, "status": status})
+    Some(json!({"metadata": {"uid": uid}, "status": status}))
 }
 
 #[cfg(test)]
@@ -138,7 +181,22 @@ mod tests {
         let new = PodStatus { phase: Some("Running".into()), reason: None, pod_ips: ips("10.0.0.2"), ..old.clone() };
         let expected = json!({"metadata": {"uid": "u"}, "status": {
             "phase": "Running", "reason": null, "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}]}});
-        assert_eq!(patch("u", &old, &new), expected);
-        assert_eq!(patch("u", &new, &new)["status"], json!({}));
+        assert_eq!(patch("u", &old, &new), Some(expected));
+        assert_eq!(patch("u", &new, &new), None);
+    }
+
+    #[test]
+    fn what_others_wrote_later_is_seen_and_what_we_wrote_since_is_not_forgotten() {
+        let at = |version: &str, phase: &str| {
+            let mut pod = Pod { status: Some(PodStatus::default()), ..Pod::default() };
+            pod.metadata.resource_version = Some(version.into());
+            pod.status.as_mut().unwrap().phase = Some(phase.into());
+            pod
+        };
+        let mut known = Known::of(&at("5", "Running"));
+        known.see(Some(&at("4", "Pending")));
+        assert_eq!(known.status.phase.as_deref(), Some("Running"));
+        known.see(Some(&at("6", "Unknown")));
+        assert_eq!(known.status.phase.as_deref(), Some("Unknown"));
     }
 }

@@ -229,11 +229,11 @@ impl Worker {
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
         self.tell_back_offs(&desired.pod, &plan);
-        if status != self.history {
-            self.history = status;
-            let status = Arc::new(self.history.clone());
-            self.status.send_modify(|outgoing| outgoing.status = Some(status));
+        let news = (status != self.history).then(|| Arc::new(status));
+        if let Some(status) = &news {
+            self.history = (**status).clone();
         }
+        self.status.send_if_modified(|outgoing| outgoing.tell(news, &desired.pod));
         plan
     }
 
