@@ -92,7 +92,9 @@ impl Connection {
         let otherwise = || Ok(kube::Config::new(http::Uri::from_static("http://localhost:8080")));
         match client::connect::kubeconfig(self.kubeconfig.as_deref(), self.context.as_deref()).await {
             Ok(config) => Ok(config),
-            Err(ConnectError::Kubeconfig(KubeconfigError::CurrentContextNotSet)) if self.context.is_none() => otherwise(),
+            Err(ConnectError::Kubeconfig(KubeconfigError::CurrentContextNotSet)) if self.context.is_none() => {
+                otherwise()
+            }
             Err(_) if self.kubeconfig.is_none() && self.context.is_none() && !any_kubeconfig() => otherwise(),
             Err(error) => Err(Error::message(error.to_string())),
         }

@@ -75,7 +75,8 @@ impl Apply {
             match self.change(session, console, &subject, &modified, current, format).await {
                 Err(error) if error.reason() == Some("Conflict") => {}
                 other => {
-                    return other.map_err(|e| e.when(format!("error when applying patch from \"{}\"", manifest.source)));
+                    return other
+                        .map_err(|e| e.when(format!("error when applying patch from \"{}\"", manifest.source)));
                 }
             }
         }

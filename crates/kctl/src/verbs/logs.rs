@@ -132,7 +132,8 @@ impl Logs {
             ));
         };
         if !first.contains('/') {
-            return Ok(vec![session.get(&format!("{pods_path}/{}", crate::session::encode(first))).await?]);
+            let pod = session.get(&format!("{pods_path}/{}", crate::session::encode(first))).await;
+            return pod.map(|pod| vec![pod]);
         }
         let discovery = Discovery::load(session).await?;
         let mut targets = target::parse(&discovery, std::slice::from_ref(first))?;

@@ -2,6 +2,7 @@
 //!
 //! One function for each kind that has more to say than its fields; [`generic`] for the others.
 
+mod config_map;
 mod generic;
 mod node;
 mod pod;
@@ -37,7 +38,12 @@ impl Describe {
         let everything = self.arguments.len() == 1 && !self.arguments[0].contains('/') && self.selectors.is_empty();
         let found = subjects(session, console, &self.files, &self.arguments, &self.selectors, everything).await?;
         if found.is_empty() {
-            console.note(&format!("No resources found in {} namespace.", session.namespace()));
+            let place = if self.selectors.all_namespaces {
+                String::new()
+            } else {
+                format!(" in {} namespace.", session.namespace())
+            };
+            console.note(&format!("No resources found{place}"));
             return Ok(());
         }
         let (mut errors, mut first) = (Vec::new(), true);
@@ -60,23 +66,24 @@ impl Describe {
         let mut text = render(&subject.resource.kind, &object, &related);
         if self.show_events {
             let events = events_of(session, &subject.resource.kind, &object).await?;
-            text.push_str(&render_events(&events, jiff::Timestamp::now()));
+            render_events(&mut text, &events, jiff::Timestamp::now());
         }
-        Ok(text)
+        Ok(text.finish())
     }
 }
 
 /// The description without events. `related` are the objects that [`related`] found.
-fn render(kind: &str, object: &Value, related: &[Value]) -> String {
+fn render(kind: &str, object: &Value, related: &[Value]) -> Text {
     let mut text = Text::default();
     match kind {
         "Pod" => pod::describe(&mut text, object),
         "Node" => node::describe(&mut text, object, related),
         "ReplicationController" => replication_controller::describe(&mut text, object, related),
         "Service" => service::describe(&mut text, object, related),
+        "ConfigMap" => config_map::describe(&mut text, object),
         _ => generic::describe(&mut text, object),
     }
-    text.finish()
+    text
 }
 
 /// Other objects that a description needs: pods of a node or controller, endpoint slices of a service.
@@ -132,11 +139,10 @@ fn last_seen(event: &Value) -> Option<jiff::Timestamp> {
     stamps.into_iter().flatten().next()
 }
 
-fn render_events(events: &[Value], now: jiff::Timestamp) -> String {
+fn render_events(text: &mut Text, events: &[Value], now: jiff::Timestamp) {
     if events.is_empty() {
-        return "Events:  <none>\n".to_owned();
+        return text.field(0, "Events", "<none>");
     }
-    let mut text = Text::default();
     text.line(0, "Events:");
     text.line(1, "Type\tReason\tAge\tFrom\tMessage");
     text.line(1, "----\t------\t----\t----\t-------");
@@ -157,7 +163,6 @@ fn render_events(events: &[Value], now: jiff::Timestamp) -> String {
         let (kind, reason) = (object::text(event, &["type"]), object::text(event, &["reason"]));
         text.line(1, &format!("{kind}\t{reason}\t{when}\t{from}\t{}", message.replace('\n', " ")));
     }
-    text.finish()
 }
 
 #[cfg(test)]
@@ -177,8 +182,13 @@ mod tests {
             "  ----    ------   ----              ----     -------",
             "  Normal  Started  60s (x3 over 5m)  kubelet  Started container",
         ];
-        assert_eq!(render_events(&[event], now).lines().collect::<Vec<_>>(), expected);
-        assert_eq!(render_events(&[], now), "Events:  <none>\n");
+        let shown = |events: &[Value]| {
+            let mut text = Text::default();
+            render_events(&mut text, events, now);
+            text.finish()
+        };
+        assert_eq!(shown(&[event]).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(shown(&[]), "Events:  <none>\n");
     }
 
     #[test]
@@ -193,9 +203,10 @@ mod tests {
                        "containerStatuses": [{"name": "c", "ready": true, "restartCount": 1, "containerID": "docker://x",
                            "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]},
         });
-        let text = render("Pod", &pod, &[]);
+        let text = render("Pod", &pod, &[]).finish();
         for line in [
             "Name:             web",
+            "Service Account:  default",
             "Node:             box1/192.0.2.1",
             "Start Time:       Thu, 01 Jan 2026 00:00:00 +0000",
             "Labels:           a=1",
@@ -220,7 +231,7 @@ mod tests {
                 json!(null),
                 json!({"spec": [], "status": "x", "metadata": 3, "data": {"a": [1, {"b": null}]}}),
             ] {
-                let _ = render(kind, &object, std::slice::from_ref(&object));
+                let _ = render(kind, &object, std::slice::from_ref(&object)).finish();
             }
         }
     }

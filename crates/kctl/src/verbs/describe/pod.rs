@@ -19,19 +19,21 @@ pub(super) fn describe(text: &mut Text, pod: &Value) {
         for container in containers {
             let name = at(container, &["name"]);
             let status = items(pod, &["status", statuses]).iter().find(|s| at(s, &["name"]) == name);
-            describe_container(text, container, status.unwrap_or(&Value::Null));
+            describe_container(text, "", container, status.unwrap_or(&Value::Null));
         }
     }
     text.conditions(pod);
     volumes(text, pod);
     text.field_if(0, "QoS Class", at(pod, &["status", "qosClass"]));
     text.pairs(0, "Node-Selectors", &pod["spec"]["nodeSelector"], "=");
-    tolerations(text, pod);
+    tolerations(text, 0, &pod["spec"]);
 }
 
 fn head(text: &mut Text, pod: &Value) {
     text.name(pod);
-    text.field(0, "Priority", pod["spec"]["priority"].as_i64().unwrap_or(0));
+    if let Some(priority) = pod["spec"]["priority"].as_i64() {
+        text.field(0, "Priority", priority);
+    }
     text.field_if(0, "Service Account", at(pod, &["spec", "serviceAccountName"]));
     let node = at(pod, &["spec", "nodeName"]);
     text.field(
@@ -67,9 +69,9 @@ fn head(text: &mut Text, pod: &Value) {
     }
 }
 
-/// A container; `status` is null where there is none yet.
-pub(super) fn describe_container(text: &mut Text, container: &Value, status: &Value) {
-    text.line(1, &format!("{}:", at(container, &["name"])));
+/// A container; `status` is null where there is none yet. In a template the name stands further in.
+fn describe_container(text: &mut Text, indent: &str, container: &Value, status: &Value) {
+    text.line(1, &format!("{indent}{}:", at(container, &["name"])));
     if !status.is_null() {
         text.field(2, "Container ID", at(status, &["containerID"]));
     }
@@ -257,10 +259,10 @@ fn volumes(text: &mut Text, pod: &Value) {
     }
 }
 
-fn tolerations(text: &mut Text, pod: &Value) {
-    let tolerations = items(pod, &["spec", "tolerations"]);
+fn tolerations(text: &mut Text, level: usize, spec: &Value) {
+    let tolerations = items(spec, &["tolerations"]);
     if tolerations.is_empty() {
-        return text.field(0, "Tolerations", "<none>");
+        return text.field(level, "Tolerations", "<none>");
     }
     for (i, toleration) in tolerations.iter().enumerate() {
         let mut shown = at(toleration, &["key"]).to_owned();
@@ -276,7 +278,7 @@ fn tolerations(text: &mut Text, pod: &Value) {
         if let Some(seconds) = toleration["tolerationSeconds"].as_i64() {
             shown.push_str(&format!(" for {seconds}s"));
         }
-        text.line(0, &format!("{}\t{shown}", if i == 0 { "Tolerations:" } else { "" }));
+        text.line(level, &format!("{}\t{shown}", if i == 0 { "Tolerations:" } else { "" }));
     }
 }
 
@@ -290,11 +292,12 @@ pub(super) fn describe_template(text: &mut Text, template: &Value) {
             text.line(1, &format!("{title}:"));
         }
         for container in containers {
-            describe_container(text, container, &Value::Null);
+            describe_container(text, " ", container, &Value::Null);
         }
     }
     if items(template, &["spec", "volumes"]).is_empty() {
         text.field(1, "Volumes", "<none>");
     }
     text.field(1, "Node-Selectors", joined_pairs(&template["spec"]["nodeSelector"]));
+    tolerations(text, 1, &template["spec"]);
 }

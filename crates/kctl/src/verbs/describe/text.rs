@@ -6,6 +6,8 @@ use crate::{object, tabwriter};
 
 /// Space between columns (`describe.go` upstream).
 const PADDING: usize = 2;
+/// Longer pairs are cut (`maxAnnotationLen` upstream).
+const PAIR_CHARS_MAX: usize = 140;
 
 /// A description in the making.
 #[derive(Debug, Default)]
@@ -56,12 +58,19 @@ impl Text {
     /// A map, one pair on each line.
     pub(super) fn pairs(&mut self, level: usize, key: &str, map: &Value, between: &str) {
         let pairs = object::pairs(map);
-        let Some(((first_key, first), rest)) = pairs.split_first() else {
+        if pairs.is_empty() {
             return self.field(level, key, "<none>");
-        };
-        self.field(level, key, format!("{first_key}{between}{}", one_line(first)));
-        for (key, value) in rest {
-            self.line(level, &format!("\t{key}{between}{}", one_line(value)));
+        }
+        for (i, (name, value)) in pairs.into_iter().enumerate() {
+            let title = if i == 0 { format!("{key}:") } else { String::new() };
+            let pair = format!("{name}{between}{}", one_line(value));
+            if pair.chars().count() > PAIR_CHARS_MAX {
+                let cut: String = one_line(value).chars().take(PAIR_CHARS_MAX - 2).collect();
+                self.line(level, &format!("{title}\t{name}{}", between.trim_end()));
+                self.line(level, &format!("\t  {cut}..."));
+            } else {
+                self.line(level, &format!("{title}\t{pair}"));
+            }
         }
     }
 
