@@ -17,9 +17,14 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     let namespaces = ["default", NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
     let objects = namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     futures::future::try_join_all(objects.iter().map(|object| ensure(shared, object))).await?;
-    let service = kubernetes_service(shared);
+    ensure(shared, &kubernetes_service(shared)).await?;
+    if shared.config.advertise_address.is_loopback() {
+        // No pod could reach this server there, and endpoints may not say it: the service stays without any.
+        tracing::warn!("the advertised address is a loopback address: the kubernetes service gets no endpoints");
+        return Ok(());
+    }
     let (endpoints, slice) = (kubernetes_endpoints(shared), kubernetes_slice(shared));
-    futures::try_join!(ensure(shared, &service), keep(shared, &endpoints), keep(shared, &slice))?;
+    futures::try_join!(keep(shared, &endpoints), keep(shared, &slice))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! `CheckGracefulDelete` upstream.
 
 use api::Object;
+use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use axum::body::Body;
 use futures::StreamExt;
 use http::StatusCode;
@@ -28,9 +29,6 @@ const CONCURRENT_DELETES: usize = 16;
 
 /// Namespaces no cluster is without.
 const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
-
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
 
 /// What becomes of the objects an object owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,10 +202,10 @@ fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String>
     let wanted = match propagation {
         None => return finalizers,
         Some(Propagation::Background) => None,
-        Some(Propagation::Foreground) => Some(FOREGROUND),
-        Some(Propagation::Orphan) => Some(ORPHAN),
+        Some(Propagation::Foreground) => Some(FINALIZER_FOREGROUND),
+        Some(Propagation::Orphan) => Some(FINALIZER_ORPHAN),
     };
-    finalizers.retain(|f| f != FOREGROUND && f != ORPHAN || Some(f.as_str()) == wanted);
+    finalizers.retain(|f| f != FINALIZER_FOREGROUND && f != FINALIZER_ORPHAN || Some(f.as_str()) == wanted);
     if let Some(wanted) = wanted
         && !finalizers.iter().any(|f| f == wanted)
     {

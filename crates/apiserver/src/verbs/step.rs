@@ -74,8 +74,8 @@ fn main(
         ops = allocators::plan(&ranges, old.as_any().downcast_ref(), service, taken)
             .map_err(|errors| ApiError::Invalid(subject.clone(), errors))?;
     }
-    let mut errors = metadata::validate(new.info(), new.metadata());
-    errors.extend(metadata::validate_update(new.metadata(), old.metadata()));
+    let mut errors = api::field::ErrorList::new();
+    api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate());
     errors.extend(new.validate_update(old));
     if !errors.is_empty() {
@@ -107,7 +107,8 @@ fn status(call: &Call, subject: &Subject, current: &Current, mut new: Box<dyn Ob
     new.set_defaults();
     new.prepare_status_update(old);
     admission::update(&call.user, subject, old, &mut *new)?;
-    let mut errors = metadata::validate(new.info(), new.metadata());
+    let mut errors = api::field::ErrorList::new();
+    api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate_status_update(old));
     if errors.is_empty() { Ok(Write::Put(new, Vec::new())) } else { Err(ApiError::Invalid(subject.clone(), errors)) }
 }

@@ -1,9 +1,6 @@
 //! The verbs on one object.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -223,7 +220,7 @@ async fn unknown_fields_earn_a_warning() {
 #[tokio::test]
 async fn yaml_is_read_and_written() {
     let server = Server::start().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: b\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  a: b\n";
     let headers = [("content-type", "application/yaml"), ("accept", "application/yaml")];
     let answer = server.send("POST", CONFIG_MAPS, &headers, yaml).await;
     assert_eq!((answer.code, &answer.headers["content-type"]), (201, &"application/yaml".parse().unwrap()));

@@ -1,5 +1,4 @@
 //! An API server over a store in memory, asked in process.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,27 +14,27 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Server {
-    pub api: ApiServer,
-    pub store: Arc<dyn Store>,
-    pub stop: CancellationToken,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Server {
+    pub(crate) api: ApiServer,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) directory: tempfile::TempDir,
 }
 
-pub struct Answer {
-    pub code: u16,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -47,11 +46,11 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub async fn start() -> Server {
+    pub(crate) async fn start() -> Server {
         Server::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Server {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Server {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory().unwrap());
         let stop = CancellationToken::new();
@@ -61,7 +60,14 @@ impl Server {
         Server { api, store, stop, directory }
     }
 
-    pub async fn send_as(&self, user: User, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn send_as(
+        &self,
+        user: User,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -74,50 +80,50 @@ impl Server {
         Answer { code: parts.status.as_u16(), headers: parts.headers, text }
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.send_as(User::master("admin"), method, path, headers, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[], &body.to_string()).await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send("PUT", path, &[], &body.to_string()).await
     }
 
-    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
         self.send("PATCH", path, &[("content-type", "application/merge-patch+json")], &body.to_string()).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], "").await
     }
 
     /// Creates what must not fail.
-    pub async fn create(&self, path: &str, body: &Value) -> Value {
+    pub(crate) async fn create(&self, path: &str, body: &Value) -> Value {
         let answer = self.post(path, body).await;
         assert_eq!(answer.code, 201, "{}", answer.text);
         answer.json()
     }
 
-    pub async fn config_map(&self, name: &str) -> Value {
+    pub(crate) async fn config_map(&self, name: &str) -> Value {
         self.create(CONFIG_MAPS, &config_map(name)).await
     }
 
-    pub async fn pod(&self, name: &str, node: &str) -> Value {
+    pub(crate) async fn pod(&self, name: &str, node: &str) -> Value {
         self.create(PODS, &pod(name, node)).await
     }
 
-    pub async fn watch(&self, path: &str) -> Watch {
+    pub(crate) async fn watch(&self, path: &str) -> Watch {
         self.watch_as(User::master("admin"), path, &[]).await
     }
 
-    pub async fn watch_as(&self, user: User, path: &str, headers: &[(&str, &str)]) -> Watch {
+    pub(crate) async fn watch_as(&self, user: User, path: &str, headers: &[(&str, &str)]) -> Watch {
         let mut request = Request::builder().uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -128,15 +134,15 @@ impl Server {
     }
 }
 
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
-pub const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
 
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v"}})
 }
 
-pub fn pod(name: &str, node: &str) -> Value {
+pub(crate) fn pod(name: &str, node: &str) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
@@ -147,7 +153,7 @@ pub fn pod(name: &str, node: &str) -> Value {
     pod
 }
 
-pub fn rc(name: &str) -> Value {
+pub(crate) fn rc(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": name},
         "spec": {"replicas": 2, "selector": {"app": name}, "template": {
@@ -158,14 +164,14 @@ pub fn rc(name: &str) -> Value {
 }
 
 /// An open watch.
-pub struct Watch {
+pub(crate) struct Watch {
     body: Body,
     buffer: String,
 }
 
 impl Watch {
     /// The next event; `None` when the watch has ended.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((line, rest)) = self.buffer.split_once('\n') {
                 let event = serde_json::from_str(line).unwrap();
@@ -180,7 +186,7 @@ impl Watch {
     }
 
     /// The next event as `TYPE name`.
-    pub async fn told(&mut self) -> String {
+    pub(crate) async fn told(&mut self) -> String {
         match self.next().await {
             Some(event) => {
                 let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
@@ -192,6 +198,6 @@ impl Watch {
 }
 
 /// The resourceVersion of an object or list.
-pub fn revision(object: &Value) -> i64 {
+pub(crate) fn revision(object: &Value) -> i64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }

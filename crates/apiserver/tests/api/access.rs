@@ -1,0 +1,195 @@
+//! Who may do what, and what everyone may see.
+
+use crate::common::*;
+use apiserver::User;
+use serde_json::{Value, json};
+
+fn node(name: &str) -> User {
+    User::new(format!("system:node:{name}"), ["system:nodes"])
+}
+
+#[tokio::test]
+async fn nodes_see_and_change_only_what_is_theirs() {
+    let server = Server::start().await;
+    for name in ["used", "other"] {
+        server.create("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": name}})).await;
+    }
+    let mut own = pod("own", "n1");
+    own["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "used"}}]);
+    server.create(PODS, &own).await;
+    server.pod("foreign", "n2").await;
+    server.get(PODS).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let lease = |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}}).to_string();
+    let node_object = |name: &str| json!({"metadata": {"name": name}}).to_string();
+    let status = json!({"status": {"phase": "Running"}}).to_string();
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}}).to_string();
+    let cases: Vec<(&str, String, String, u16)> = vec![
+        ("POST", "/api/v1/nodes".into(), node_object("n1"), 201),
+        ("POST", "/api/v1/nodes".into(), node_object("n2"), 403),
+        ("GET", "/api/v1/nodes/n1".into(), String::new(), 200),
+        ("PATCH", "/api/v1/nodes/n1/status".into(), json!({"status": {}}).to_string(), 200),
+        (
+            "PATCH",
+            "/api/v1/nodes/n1".into(),
+            json!({"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}).to_string(),
+            403,
+        ),
+        ("PATCH", "/api/v1/nodes/n2".into(), "{}".into(), 403),
+        ("DELETE", "/api/v1/nodes/n1".into(), String::new(), 403),
+        ("GET", "/api/v1/pods".into(), String::new(), 403),
+        ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".into(), String::new(), 200),
+        ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2".into(), String::new(), 403),
+        ("GET", format!("{PODS}/own"), String::new(), 200),
+        ("GET", format!("{PODS}/foreign"), String::new(), 403),
+        ("POST", PODS.into(), pod("new", "n1").to_string(), 403),
+        ("PATCH", format!("{PODS}/own"), "{}".into(), 403),
+        ("PATCH", format!("{PODS}/own/status"), status.clone(), 200),
+        ("PATCH", format!("{PODS}/foreign/status"), status, 403),
+        ("DELETE", format!("{PODS}/foreign"), String::new(), 403),
+        ("GET", format!("{secrets}/used"), String::new(), 200),
+        ("GET", format!("{secrets}?fieldSelector=metadata.name%3Dused"), String::new(), 200),
+        ("GET", format!("{secrets}/other"), String::new(), 403),
+        ("GET", secrets.into(), String::new(), 403),
+        ("DELETE", format!("{secrets}/used"), String::new(), 403),
+        ("GET", "/api/v1/services".into(), String::new(), 200),
+        ("GET", "/apis/discovery.k8s.io/v1/endpointslices".into(), String::new(), 200),
+        ("POST", SERVICES.into(), "{}".into(), 403),
+        ("POST", leases.into(), lease("n1"), 201),
+        ("POST", leases.into(), lease("n2"), 403),
+        ("GET", format!("{leases}/n1"), String::new(), 200),
+        ("GET", format!("{leases}/n2"), String::new(), 403),
+        ("POST", "/api/v1/namespaces/default/events".into(), event, 201),
+        ("GET", "/api/v1/namespaces/default/events".into(), String::new(), 403),
+        ("POST", "/api/v1/namespaces".into(), json!({"metadata": {"name": "x"}}).to_string(), 403),
+        ("DELETE", format!("{PODS}/own?gracePeriodSeconds=0"), String::new(), 200),
+    ];
+    for (method, path, body, code) in cases {
+        let headers =
+            [("content-type", if method == "PATCH" { "application/merge-patch+json" } else { "application/json" })];
+        let answer = server.send_as(node("n1"), method, &path, &headers, &body).await;
+        assert_eq!(answer.code, code, "{method} {path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn refusals_read_as_upstream_prints_them() {
+    let server = Server::start().await;
+    let answer = server.send_as(node("n1"), "GET", PODS, &[], "").await;
+    assert_eq!(
+        answer.message(),
+        r#"pods is forbidden: User "system:node:n1" cannot list resource "pods" in API group "" in the namespace "default""#
+    );
+    let answer = server.send_as(node("n1"), "DELETE", "/api/v1/nodes/n2", &[], "").await;
+    assert_eq!(
+        answer.message(),
+        r#"nodes "n2" is forbidden: User "system:node:n1" cannot delete resource "nodes" in API group "" at the cluster scope"#
+    );
+}
+
+#[tokio::test]
+async fn a_bootstrapper_sees_its_own_certificate_requests_only() {
+    let server = Server::start().await;
+    let joining = || User::new("system:bootstrap:abcdef", ["system:bootstrappers"]);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n1");
+    let request = params.serialize_request(&key).unwrap().pem().unwrap();
+    let csr = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "request": base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &request),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet", "usages": ["digital signature", "client auth"],
+        }})
+        .to_string()
+    };
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    assert_eq!(server.send("POST", path, &[], &csr("other")).await.code, 201);
+    let cases: Vec<(&str, String, String, u16)> = vec![
+        ("POST", path.into(), csr("mine"), 201),
+        ("GET", format!("{path}/mine"), String::new(), 200),
+        ("GET", format!("{path}?fieldSelector=metadata.name%3Dmine"), String::new(), 200),
+        ("GET", format!("{path}/other"), String::new(), 403),
+        ("GET", path.into(), String::new(), 403),
+        ("PUT", format!("{path}/mine/approval"), csr("mine"), 403),
+        ("GET", "/api/v1/nodes".into(), String::new(), 403),
+    ];
+    for (method, path, body, code) in cases {
+        let answer = server.send_as(joining(), method, &path, &[], &body).await;
+        assert_eq!(answer.code, code, "{method} {path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn discovery_names_every_kind_in_both_forms() {
+    let server = Server::start().await;
+    for path in [
+        "/api",
+        "/api/",
+        "/apis",
+        "/apis/",
+        "/api/v1",
+        "/apis/discovery.k8s.io",
+        "/apis/discovery.k8s.io/v1",
+        "/version?timeout=5s",
+    ] {
+        assert_eq!(server.get(path).await.code, 200, "{path}");
+    }
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")];
+    for kind in api::KINDS {
+        let info = kind.info;
+        let (root, all) = if info.group.is_empty() {
+            ("/api/v1".into(), "/api")
+        } else {
+            (format!("/apis/{}/{}", info.group, info.version), "/apis")
+        };
+        let list = server.get(&root).await.json();
+        let row = list["resources"].as_array().unwrap().iter().find(|r| r["name"] == info.plural).cloned().unwrap();
+        assert_eq!((&row["kind"], &row["singularName"]), (&json!(info.kind), &json!(info.singular)));
+        let aggregated = server.send("GET", all, &accept, "").await;
+        assert!(aggregated.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
+        let aggregated = aggregated.json();
+        let resources = aggregated["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|g| g["versions"][0]["resources"].as_array().unwrap());
+        assert!(resources.clone().any(|r| r["resource"] == info.plural), "{}", info.kind);
+    }
+}
+
+#[tokio::test]
+async fn health_and_metrics_answer() {
+    let server = Server::start().await;
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/store", "/healthz/ping", "/readyz?verbose"] {
+        assert_eq!(server.get(path).await.code, 200, "{path}");
+    }
+    assert!(server.get("/readyz?verbose").await.text.contains("[+]watch-cache ok\n"));
+    assert_eq!(server.get("/readyz/nothing").await.code, 404);
+    server.config_map("a").await;
+    server.get(CONFIG_MAPS).await;
+    let metrics = server.get("/metrics").await.text;
+    for line in [
+        r#"apiserver_request_total{verb="create",resource="configmaps",code="201"} 1"#,
+        r#"apiserver_storage_objects{resource="configmaps"} 1"#,
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    server.stop.cancel();
+    assert_eq!(server.get("/readyz").await.code, 500);
+    assert_eq!(server.get("/livez").await.code, 200);
+}
+
+#[tokio::test]
+async fn events_end_by_themselves() {
+    let server = Server::start_with(|c| c.event_ttl = std::time::Duration::from_secs(1)).await;
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "reason": "r"});
+    let events = "/api/v1/namespaces/default/events";
+    let created = server.create(events, &event).await;
+    let (kept, _) = server.store.get("/registry/events/default/e", None).await.unwrap();
+    assert!(kept.is_some());
+    let list: Value = server.get(events).await.json();
+    assert_eq!(revision(&list["items"][0]), revision(&created));
+}

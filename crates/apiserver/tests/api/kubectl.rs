@@ -1,0 +1,105 @@
+//! Stock kubectl as an outside judge, over TLS with the admin's kubeconfig.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::common::*;
+use crate::tls::Secure;
+
+/// Every kubectl on this machine; without one there is nothing to judge and the test says so.
+fn kubectls() -> Vec<PathBuf> {
+    let versions = ["1.27", "1.33"].map(|v| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.{v}")));
+    let mut found: Vec<PathBuf> = versions.into_iter().filter(|p| p.exists()).collect();
+    let plain = PathBuf::from("/usr/bin/kubectl");
+    if found.is_empty() && plain.exists() {
+        found.push(plain);
+    }
+    found
+}
+
+struct Kubectl<'a> {
+    program: &'a PathBuf,
+    secure: &'a Secure,
+    home: tempfile::TempDir,
+}
+
+impl Kubectl<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command.arg("--kubeconfig").arg(self.secure.path("admin.kubeconfig")).args(arguments);
+        command.env("HOME", self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs to the end; standard output on success, else a panic with all there is.
+    async fn run(&self, arguments: &[&str]) -> String {
+        let output = tokio::time::timeout(3 * PATIENCE, self.command(arguments).output()).await.unwrap().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}\n{out}\n{err}");
+        out.into_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_kubectl_works() {
+    let programs = kubectls();
+    if programs.is_empty() {
+        eprintln!("skipped: there is no kubectl on this machine");
+        return;
+    }
+    for program in &programs {
+        let secure = Secure::start(|_| {}).await;
+        judge(&Kubectl { program, secure: &secure, home: tempfile::tempdir().unwrap() }).await;
+        secure.stop().await;
+    }
+}
+
+async fn judge(kubectl: &Kubectl<'_>) {
+    let file = kubectl.secure.path("rc.json");
+    std::fs::write(&file, rc("web").to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(kubectl.run(&["create", "-f", file]).await, "replicationcontroller/web created\n");
+    let mut changed = rc("web");
+    changed["metadata"]["labels"] = json!({"tier": "front"});
+    std::fs::write(file, changed.to_string()).unwrap();
+    assert_eq!(kubectl.run(&["apply", "-f", file]).await, "replicationcontroller/web configured\n");
+    assert_eq!(kubectl.run(&["apply", "-f", file]).await, "replicationcontroller/web unchanged\n");
+    assert!(kubectl.run(&["scale", "rc", "web", "--replicas=5"]).await.contains("scaled"));
+    let table = kubectl.run(&["get", "rc"]).await;
+    let columns = |line: Option<&str>| line.unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(columns(table.lines().next()), ["NAME", "DESIRED", "CURRENT", "READY", "AGE"]);
+    assert_eq!(columns(table.lines().nth(1))[..2], ["web", "5"]);
+    assert!(kubectl.run(&["label", "rc", "web", "x=y"]).await.contains("labeled"));
+    assert_eq!(kubectl.run(&["get", "rc", "-l", "x=y", "-o", "name"]).await, "replicationcontroller/web\n");
+    assert!(kubectl.run(&["explain", "rc.spec.replicas"]).await.contains("integer"));
+    watch_shows_a_new_pod(kubectl).await;
+    assert!(kubectl.run(&["delete", "rc", "web", "--cascade=background"]).await.contains("deleted"));
+    assert_eq!(kubectl.run(&["delete", "pods", "--all"]).await, "pod \"late\" deleted\n");
+    let mut unknown = rc("bad");
+    unknown["spec"]["nonsense"] = json!(1);
+    std::fs::write(file, unknown.to_string()).unwrap();
+    let refused = kubectl.command(&["create", "-f", file]).output().await.unwrap();
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains(r#"unknown field "spec.nonsense""#), "{message}");
+}
+
+async fn watch_shows_a_new_pod(kubectl: &Kubectl<'_>) {
+    let mut watching =
+        kubectl.command(&["get", "pods", "-w"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    kubectl.secure.server.pod("late", "").await;
+    let shown = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.starts_with("late") {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(3 * PATIENCE, shown).await.unwrap();
+    watching.kill().await.unwrap();
+}

@@ -1,0 +1,207 @@
+//! Deletion, namespaces, services: writes that touch more than one object or more than one moment.
+
+use std::collections::HashSet;
+
+use crate::common::*;
+use serde_json::{Value, json};
+use store::ListRequest;
+
+fn service(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}})
+}
+
+async fn ranges(server: &Server) -> Vec<String> {
+    let request = ListRequest { prefix: "/registry/ranges/".into(), ..ListRequest::default() };
+    server.store.list(request).await.unwrap().items.iter().map(|i| i.key.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_pod_on_a_node_is_told_to_stop_and_ends_when_its_kubelet_says_so() {
+    let server = Server::start().await;
+    server.pod("a", "n1").await;
+    let path = format!("{PODS}/a");
+    let marked = server.delete(&path).await.json();
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let again = server.delete(&path).await.json();
+    assert_eq!(again["metadata"]["resourceVersion"], marked["metadata"]["resourceVersion"]);
+    let other = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "other"}});
+    assert_eq!(server.send("DELETE", &path, &[], &other.to_string()).await.code, 409);
+    let now = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": marked["metadata"]["uid"]}});
+    assert_eq!(server.send("DELETE", &path, &[], &now.to_string()).await.code, 200);
+    assert_eq!(server.get(&path).await.code, 404);
+    server.pod("b", "").await;
+    server.delete(&format!("{PODS}/b")).await;
+    assert_eq!(server.get(&format!("{PODS}/b")).await.code, 404, "a pod without a node needs no grace");
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_until_the_last_is_gone() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    server.patch(&path, &json!({"metadata": {"finalizers": ["example.com/hold"]}})).await;
+    let marked = server.delete(&path).await.json();
+    assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
+    let more =
+        server.patch(&path, &json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})).await;
+    assert_eq!(more.code, 422, "{}", more.text);
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", revision(&marked))).await;
+    assert_eq!(server.patch(&path, &json!({"metadata": {"finalizers": null}})).await.code, 200);
+    assert_eq!(watch.told().await, "DELETED a");
+    assert_eq!(server.get(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn propagation_policies_become_finalizers() {
+    let server = Server::start().await;
+    for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
+        server.config_map("a").await;
+        let path = format!("{CONFIG_MAPS}/a");
+        let marked = server.delete(&format!("{path}?propagationPolicy={policy}")).await.json();
+        assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
+        assert_eq!(server.delete(&format!("{path}?propagationPolicy=Background")).await.code, 200);
+        assert_eq!(server.get(&path).await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_ends_when_it_is_empty_and_takes_nothing_new_meanwhile() {
+    let server = Server::start().await;
+    let namespace = server.create("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await;
+    assert_eq!(namespace["status"]["phase"], "Active");
+    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "a");
+    let marked = server.delete("/api/v1/namespaces/a").await.json();
+    assert_eq!(marked["status"]["phase"], "Terminating", "{marked}");
+    let refused = server.post("/api/v1/namespaces/a/configmaps", &config_map("x")).await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    assert!(refused.message().contains("unable to create new content in namespace a because it is being terminated"));
+    assert_eq!(server.delete("/api/v1/namespaces/a").await.code, 409);
+    let mut finalized = marked.clone();
+    finalized["spec"]["finalizers"] = json!([]);
+    assert_eq!(server.put("/api/v1/namespaces/a/finalize", &finalized).await.code, 200);
+    assert_eq!(server.get("/api/v1/namespaces/a").await.code, 404);
+    let kept = server.delete("/api/v1/namespaces/default").await;
+    assert_eq!(kept.message(), r#"namespaces "default" is forbidden: this namespace may not be deleted"#);
+}
+
+#[tokio::test]
+async fn system_objects_are_there_from_the_start() {
+    let server = Server::start_with(|c| c.advertise_address = [192, 0, 2, 7].into()).await;
+    for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        assert_eq!(server.get(&format!("/api/v1/namespaces/{namespace}")).await.code, 200);
+    }
+    let service = server.get(&format!("{SERVICES}/kubernetes")).await.json();
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    let endpoints = server.get("/api/v1/namespaces/default/endpoints/kubernetes").await.json();
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.0.2.7");
+    let slice = server.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await.json();
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.7"]));
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let server = Server::start().await;
+    for name in ["a", "b", "c"] {
+        server.pod(name, "").await;
+    }
+    let deleted = server.delete(&format!("{PODS}?labelSelector=app+in+(a,c)")).await.json();
+    assert_eq!((&deleted["kind"], deleted["items"].as_array().unwrap().len()), (&json!("PodList"), 2));
+    assert_eq!(server.get(PODS).await.json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn services_get_an_address_and_give_it_back() {
+    let server = Server::start().await;
+    let before = ranges(&server).await;
+    let created = server.create(SERVICES, &service("web")).await;
+    let ip = created["spec"]["clusterIP"].as_str().unwrap();
+    assert_eq!(created["spec"]["clusterIPs"], json!([ip]));
+    assert_eq!(
+        (&created["spec"]["ipFamilies"], &created["spec"]["ipFamilyPolicy"]),
+        (&json!(["IPv4"]), &json!("SingleStack"))
+    );
+    assert!(ranges(&server).await.contains(&format!("/registry/ranges/serviceips/{ip}")));
+    let mut second = service("two");
+    second["spec"]["clusterIP"] = json!(ip);
+    let refused = server.post(SERVICES, &second).await;
+    assert_eq!(refused.code, 422);
+    assert!(
+        refused.message().ends_with(&format!("failed to allocate IP {ip}: provided IP is already allocated")),
+        "{}",
+        refused.text
+    );
+    let mut replaced = service("web");
+    replaced["spec"]["type"] = json!("NodePort");
+    let replaced = server.put(&format!("{SERVICES}/web"), &replaced).await.json();
+    assert_eq!(replaced["spec"]["clusterIP"], ip, "an update that does not name the address keeps it");
+    let port = replaced["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+    assert!((30000..=32767).contains(&port));
+    let mut third = service("three");
+    third["spec"] = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    let refused = server.post(SERVICES, &third).await;
+    assert!(refused.message().ends_with("provided port is already allocated"), "{}", refused.text);
+    server.delete(&format!("{SERVICES}/web")).await;
+    assert_eq!(ranges(&server).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_services_never_share_an_address() {
+    let server = Server::start_with(|c| c.service_cluster_ip_range = "10.0.0.0/26".parse().unwrap()).await;
+    let create = |i: usize| {
+        let server = &server;
+        async move { server.post(SERVICES, &service(&format!("s{i}"))).await }
+    };
+    let answers = futures::future::join_all((0..70).map(create)).await;
+    let made: Vec<Value> = answers.iter().filter(|a| a.code == 201).map(Answer::json).collect();
+    let addresses: HashSet<&str> = made.iter().map(|s| s["spec"]["clusterIP"].as_str().unwrap()).collect();
+    // 62 usable addresses, one of them the `kubernetes` service's.
+    assert_eq!((made.len(), addresses.len()), (61, 61));
+    assert!(answers.iter().filter(|a| a.code != 201).all(|a| a.message().contains("range is full")));
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let server = Server::start().await;
+    let pod = server.pod("a", "").await;
+    assert_eq!(pod["spec"]["serviceAccountName"], "default");
+    let to = |node: &str| json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": node}});
+    assert_eq!(server.post("/api/v1/namespaces/default/bindings", &to("n1")).await.code, 201);
+    let bound = server.get(&format!("{PODS}/a")).await.json();
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert!(
+        bound["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
+    );
+    let again = server.post(&format!("{PODS}/a/binding"), &to("n2")).await;
+    assert_eq!(again.code, 409);
+    assert_eq!(
+        again.message(),
+        r#"Operation cannot be fulfilled on pods/binding "a": pod a is already assigned to node "n1""#
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_request_keeps_who_asked() {
+    let server = Server::start().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, request);
+    let csr = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "a"},
+        "spec": {"request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"], "username": "root"},
+    });
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let created = server.create(path, &csr).await;
+    assert_eq!(created["spec"]["username"], "admin");
+    let mut approved = created.clone();
+    approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "x", "message": "y"}], "certificate": "eA=="});
+    let answer = server.put(&format!("{path}/a/approval"), &approved).await;
+    assert_eq!(answer.code, 200, "{}", answer.text);
+    assert_eq!(answer.json()["status"]["conditions"][0]["type"], "Approved");
+    assert_eq!(answer.json()["status"]["certificate"], Value::Null, "approval gives no certificate");
+}

@@ -1,0 +1,260 @@
+//! LIST and WATCH: freshness, pages, selectors, resumption.
+
+use crate::common::*;
+use apiserver::User;
+use serde_json::{Value, json};
+
+fn names(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+async fn five(server: &Server) {
+    for name in ["a", "b", "c", "d", "e"] {
+        server.config_map(name).await;
+    }
+}
+
+#[tokio::test]
+async fn pages_show_the_revision_of_the_first_one() {
+    let server = Server::start().await;
+    five(&server).await;
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.json();
+    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a", "b"], &json!(3)));
+    server.delete(&format!("{CONFIG_MAPS}/d")).await;
+    server.config_map("bb").await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.json();
+    assert_eq!(names(&second), ["c", "d"]);
+    assert_eq!(revision(&second), revision(&first));
+    let token = second["metadata"]["continue"].as_str().unwrap();
+    let third = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.json();
+    assert_eq!((names(&third), &third["metadata"]["continue"]), (vec!["e"], &Value::Null));
+    let exact = format!("{CONFIG_MAPS}?resourceVersion={}&resourceVersionMatch=Exact", revision(&first));
+    assert_eq!(names(&server.get(&exact).await.json()), ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test]
+async fn a_page_of_forgotten_history_is_gone() {
+    let server = Server::start().await;
+    five(&server).await;
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.json();
+    server.delete(&format!("{CONFIG_MAPS}/d")).await;
+    let later = server.config_map("f").await;
+    server.store.compact(revision(&later)).await.unwrap();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let answer = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((answer.code, &answer.json()["reason"]), (410, &json!("Expired")));
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}?continue=nonsense")).await.code, 400);
+}
+
+#[tokio::test]
+async fn selectors_select() {
+    let server = Server::start().await;
+    for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n1")] {
+        server.pod(name, node).await;
+    }
+    let cases = [
+        ("labelSelector=app%3Da", vec!["a"]),
+        ("labelSelector=app+in+(a,b)", vec!["a", "b"]),
+        ("labelSelector=!app", vec![]),
+        ("fieldSelector=spec.nodeName%3Dn1", vec!["a", "c"]),
+        ("fieldSelector=spec.nodeName%3Dn1,metadata.name%3Dc", vec!["c"]),
+        ("fieldSelector=spec.nodeName!%3Dn1", vec!["b"]),
+        ("fieldSelector=metadata.name%3Db", vec!["b"]),
+        ("fieldSelector=status.phase%3DPending&limit=2", vec!["a", "b"]),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(names(&server.get(&format!("{PODS}?{query}")).await.json()), expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_future_revision_is_waited_for_and_then_refused() {
+    let server = Server::start().await;
+    tokio::time::pause();
+    let answer = server.get(&format!("{CONFIG_MAPS}?resourceVersion=99999")).await;
+    assert_eq!(answer.code, 504, "{}", answer.text);
+    assert_eq!(answer.json()["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+}
+
+#[tokio::test]
+async fn a_watch_tells_everything_after_its_revision_once_and_in_order() {
+    let server = Server::start().await;
+    let start = revision(&server.config_map("a").await);
+    let mut expected = Vec::new();
+    for round in 0..50 {
+        server.config_map(&format!("b{round}")).await;
+        server.patch(&format!("{CONFIG_MAPS}/b{round}"), &json!({"data": {"x": "y"}})).await;
+        server.delete(&format!("{CONFIG_MAPS}/b{round}")).await;
+        expected.extend(["ADDED", "MODIFIED", "DELETED"].map(|t| format!("{t} b{round}")));
+    }
+    // Resumed after every event, each of them comes exactly once.
+    let mut after = start;
+    for (index, told) in expected.iter().enumerate() {
+        let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={after}")).await;
+        for later in &expected[index..expected.len().min(index + 3)] {
+            let event = watch.next().await.unwrap();
+            let text = format!(
+                "{} {}",
+                event["type"].as_str().unwrap(),
+                event["object"]["metadata"]["name"].as_str().unwrap()
+            );
+            assert_eq!(&text, later);
+            if later == told {
+                assert!(revision(&event["object"]) > after);
+                after = revision(&event["object"]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_without_revision_begins_with_what_there_is() {
+    let server = Server::start().await;
+    five(&server).await;
+    let mut watch = server.watch("/api/v1/namespaces/default/configmaps?watch=true&resourceVersion=0").await;
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(watch.told().await, format!("ADDED {name}"));
+    }
+    server.delete(&format!("{CONFIG_MAPS}/c")).await;
+    assert_eq!(watch.told().await, "DELETED c");
+}
+
+#[tokio::test]
+async fn objects_that_start_or_stop_matching_are_added_or_deleted() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=x%3Dy")).await;
+    for (labels, told) in [
+        (json!({"x": "y"}), "ADDED a"),
+        (json!({"x": "y", "z": "z"}), "MODIFIED a"),
+        (json!({"x": "other"}), "DELETED a"),
+        (json!({"x": "y"}), "ADDED a"),
+    ] {
+        server.patch(&path, &json!({"metadata": {"labels": labels}})).await;
+        assert_eq!(watch.told().await, told);
+    }
+    server.delete(&path).await;
+    assert_eq!(watch.told().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn a_node_is_told_of_its_own_pods_only() {
+    let server = Server::start().await;
+    let mut watch = server.watch("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1").await;
+    server.pod("other", "n2").await;
+    server.pod("late", "").await;
+    server.pod("own", "n1").await;
+    assert_eq!(watch.told().await, "ADDED own");
+    let binding = json!({"metadata": {"name": "late"}, "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(server.post(&format!("{PODS}/late/binding"), &binding).await.code, 201);
+    assert_eq!(watch.told().await, "ADDED late");
+    let mut resumed = server.watch("/api/v1/pods?watch=1&resourceVersion=1&fieldSelector=spec.nodeName%3Dn1").await;
+    assert_eq!((resumed.told().await, resumed.told().await), ("ADDED own".into(), "ADDED late".into()));
+}
+
+#[tokio::test]
+async fn a_revision_before_the_cache_is_an_error_event() {
+    let server = Server::start().await;
+    let first = revision(&server.config_map("a").await);
+    let other = apiserver::ApiServer::start(
+        apiserver::Config::new(server.directory.path()),
+        server.store.clone(),
+        server.stop.clone(),
+    )
+    .await
+    .unwrap();
+    let restarted = Server {
+        api: other,
+        store: server.store.clone(),
+        stop: server.stop.clone(),
+        directory: tempfile::tempdir().unwrap(),
+    };
+    let mut watch = restarted.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", first - 1)).await;
+    let event = watch.next().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(event["object"]["reason"], "Expired");
+    assert_eq!(watch.next().await, None, "nothing follows an error");
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let server = Server::start().await;
+    five(&server).await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(watch.told().await, format!("ADDED {name}"));
+    }
+    let bookmark = watch.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    server.config_map("f").await;
+    assert_eq!(watch.told().await, "ADDED f");
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true")).await.code, 400);
+}
+
+#[tokio::test]
+async fn idle_watchers_that_ask_for_it_are_told_how_far_the_world_is() {
+    let server = Server::start().await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true")).await;
+    let pod = server.pod("p", "").await;
+    server.get(PODS).await;
+    tokio::time::pause();
+    let mut bookmark = Value::Null;
+    while bookmark["type"] != "BOOKMARK" || revision(&bookmark["object"]) < revision(&pod) {
+        tokio::time::advance(std::time::Duration::from_secs(61)).await;
+        bookmark = match futures::FutureExt::now_or_never(watch.next()) {
+            Some(event) => event.unwrap(),
+            None => Value::Null,
+        };
+        if !bookmark.is_null() && bookmark["type"] != "BOOKMARK" {
+            assert_eq!(bookmark["object"]["metadata"]["name"], "kube-root-ca.crt");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_time_is_up_or_the_server_stops() {
+    let server = Server::start().await;
+    let mut short = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    tokio::time::pause();
+    assert_eq!(short.told().await, "end");
+    tokio::time::resume();
+    let mut long = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    server.stop.cancel();
+    assert_eq!(long.told().await, "end");
+}
+
+#[tokio::test]
+async fn tables_have_a_cell_for_every_column() {
+    let server = Server::start().await;
+    server.pod("a", "").await;
+    server.create("/api/v1/namespaces/default/replicationcontrollers", &rc("web")).await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let paths: Vec<String> = api::KINDS
+        .iter()
+        .map(|k| {
+            let group = if k.info.group.is_empty() { "/api".into() } else { format!("/apis/{}", k.info.group) };
+            format!("{group}/{}/{}", k.info.version, k.info.plural)
+        })
+        .collect();
+    for path in paths {
+        let table = server.send("GET", &path, &accept, "").await.json();
+        assert_eq!(table["kind"], "Table", "{path}");
+        let columns = table["columnDefinitions"].as_array().unwrap().len();
+        for row in table["rows"].as_array().unwrap() {
+            assert_eq!(row["cells"].as_array().unwrap().len(), columns, "{path}");
+            assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+        }
+    }
+    let mut watch = server.watch_as(User::master("admin"), &format!("{PODS}?watch=1"), &accept).await;
+    let first = watch.next().await.unwrap();
+    assert_eq!((&first["object"]["kind"], &first["object"]["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
+    server.patch(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["columnDefinitions"], Value::Null, "columns are told once");
+    let metadata = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];
+    let list = server.send("GET", PODS, &metadata, "").await.json();
+    assert_eq!((&list["kind"], &list["items"][0]["spec"]), (&json!("PartialObjectMetadataList"), &Value::Null));
+}
