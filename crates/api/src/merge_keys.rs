@@ -66,6 +66,12 @@ pub fn of_kind(info: &KindInfo) -> Option<&'static Type> {
     TABLE.get(format!("{group}.{}.{}", info.version, info.kind).as_str())
 }
 
+/// The type of this name, as OpenAPI calls it: `io.k8s.api.core.v1.PodSpec`; `None` where nothing is particular to it.
+pub fn of_schema(name: &str) -> Option<&'static Type> {
+    let start = name.rmatch_indices('.').nth(2).map_or(0, |(index, _)| index + 1);
+    TABLE.get(&name[start..])
+}
+
 impl Type {
     /// How the field `name` merges; `None` where nothing is particular to it.
     pub fn field(&self, name: &str) -> Option<&Field> {

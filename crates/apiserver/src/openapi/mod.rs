@@ -4,6 +4,7 @@
 //! (`fieldValidation` of PATCH).
 
 mod operations;
+mod protobuf;
 mod schemas;
 
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG};
@@ -19,7 +20,13 @@ use crate::status::ApiError;
 
 /// The answer to a path below `/openapi`.
 pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> Result<Option<ApiResponse>, ApiError> {
-    accepts_json(headers)?;
+    if segments == ["openapi", "v2"] && !accepts(headers, JSON) && accepts(headers, &PROTOBUF_V2) {
+        let media_type = HeaderValue::from_static(PROTOBUF_V2[1]);
+        return Ok(Some(respond::with_type(StatusCode::OK, media_type, protobuf::document().into())));
+    }
+    if !accepts(headers, JSON) {
+        return Err(ApiError::NotAcceptable("application/json"));
+    }
     let document = match segments {
         ["openapi", "v2"] => v2(),
         ["openapi", "v3"] => index(),
@@ -36,21 +43,18 @@ pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> 
     Ok(Some(response))
 }
 
-/// Documents are JSON; the protobuf form of older clients is not made here.
-fn accepts_json(headers: &HeaderMap) -> Result<(), ApiError> {
-    let clauses: Vec<String> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .map(|c| split(c.trim()).0)
-        .collect();
-    let fits = |c: &String| matches!(c.as_str(), "application/json" | "*/*" | "application/*");
-    if clauses.is_empty() || clauses.iter().any(fits) {
-        Ok(())
-    } else {
-        Err(ApiError::NotAcceptable("application/json"))
-    }
+const JSON: &[&str] = &["application/json", "*/*", "application/*"];
+/// What kubectl up to 1.29 asks for, in both of its spellings.
+const PROTOBUF_V2: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// Whether a client takes one of these media types; one that says nothing takes all.
+fn accepts(headers: &HeaderMap, types: &[&str]) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    let mut clauses = values.flat_map(|v| v.split(',')).map(|c| split(c.trim()).0).peekable();
+    clauses.peek().is_none() || clauses.any(|c| types.contains(&c.as_str()))
 }
 
 /// Changes with the program, as the documents do.
@@ -132,6 +136,15 @@ mod tests {
                 assert!(validates, "{}", kind.info.kind);
             }
         }
+    }
+
+    #[test]
+    fn lists_say_by_which_key_they_merge() {
+        let document = v3("api/v1").unwrap();
+        let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+        assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
     }
 
     #[test]

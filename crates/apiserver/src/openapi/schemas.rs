@@ -1,6 +1,7 @@
 //! The schemas of kinds and of all they are made of, under upstream's names.
 
 use api::Kind;
+use api::merge_keys::{ListType, Type};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -30,6 +31,11 @@ fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<Strin
         names.push(reference.rsplit('/').next().unwrap_or("").to_owned());
     }
     let mut schemas = generator.take_definitions(true);
+    for (name, schema) in &mut schemas {
+        if let Some(merging) = api::merge_keys::of_schema(name) {
+            say_how_it_merges(merging, schema);
+        }
+    }
     for (kind, name) in kinds.iter().zip(&names) {
         let gvk = json!([{"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind}]);
         if let Some(schema) = schemas.get_mut(name) {
@@ -37,6 +43,36 @@ fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<Strin
         }
     }
     (names, schemas)
+}
+
+/// Adds what the types do not say: how their fields merge. Without it kubectl would replace whole lists.
+fn say_how_it_merges(merging: &Type, schema: &mut Value) {
+    if merging.atomic {
+        schema["x-kubernetes-map-type"] = json!("atomic");
+    }
+    for (name, property) in schema["properties"].as_object_mut().into_iter().flatten() {
+        let Some(field) = merging.field(name) else { continue };
+        let strategies = [(field.merge, "merge"), (field.replace, "replace"), (field.retain_keys, "retainKeys")];
+        let strategies: Vec<&str> = strategies.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
+        if !strategies.is_empty() {
+            property["x-kubernetes-patch-strategy"] = json!(strategies.join(","));
+        }
+        if let Some(key) = field.merge_key {
+            property["x-kubernetes-patch-merge-key"] = json!(key);
+        }
+        match &field.list_type {
+            ListType::Map(keys) => {
+                property["x-kubernetes-list-type"] = json!("map");
+                property["x-kubernetes-list-map-keys"] = json!(keys);
+            }
+            ListType::Set => property["x-kubernetes-list-type"] = json!("set"),
+            ListType::Atomic if property["type"] == "array" => property["x-kubernetes-list-type"] = json!("atomic"),
+            ListType::Atomic => {}
+        }
+        if field.atomic {
+            property["x-kubernetes-map-type"] = json!("atomic");
+        }
+    }
 }
 
 /// `{"allOf": [{"$ref": x}], "description": d}` becomes `{"$ref": x, "description": d}`.
