@@ -271,3 +271,18 @@ async fn a_node_reads_only_the_secrets_of_its_own_pods() {
     assert_eq!(read("node-1", "mine").await, Err(403));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_example_is_accepted_and_its_pods_run() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 5, "{files:?}");
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "yaml")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        cluster.create(&text).await.unwrap_or_else(|e| panic!("{}: {e:#}", file.display()));
+    }
+    cluster.until::<Pod>("all pods run", "", |pods| pods.len() >= 6 && ready(pods) == pods.len()).await.unwrap();
+    cluster.stop().await;
+}
