@@ -80,14 +80,19 @@ impl Shared {
                 Some(current) => change(current, &taken),
                 None => Err(ApiError::NotFound(subject.clone())),
             };
-            let keeps = matches!(&decision, Ok(write) if known.as_ref().is_some_and(|c| unchanged(c, write)));
+            let decision = decision.and_then(Encoded::of);
+            let keeps = match (&decision, &known) {
+                (Ok(None), Some(_)) => true,
+                (Ok(Some(write)), Some(current)) => write.changes_nothing(current),
+                _ => false,
+            };
             if source == Source::Cache && (decision.is_err() || keeps) {
                 (source, known) = (Source::Store, self.read(kind, key).await?);
                 continue;
             }
             let (write, current) = match (decision?, &known) {
-                (_, Some(current)) if keeps => return Ok(Written { json: current.json.clone(), removed: false }),
-                (write, Some(current)) => (write, current),
+                (Some(write), Some(current)) if !keeps => (write, current),
+                (_, Some(current)) => return Ok(Written { json: current.json.clone(), removed: false }),
                 (_, None) => return Err(ApiError::NotFound(subject.clone())),
             };
             match self.write(kind, key, current.revision, write, dry_run).await? {
@@ -105,30 +110,70 @@ impl Shared {
         kind: &'static Kind,
         key: &str,
         revision: Revision,
-        write: Write,
+        write: Encoded,
         dry_run: bool,
     ) -> Result<Outcome, ApiError> {
-        let (object, mut ops, removed) = match write {
-            Write::Put(object, ops) => (object, ops, false),
-            Write::Remove(object, ops) => (object, ops, true),
-            Write::Keep => return Err(ApiError::Internal("nothing to write".into())),
-        };
-        let value = encode(&*object)?;
-        let put = if removed { Action::Delete } else { Action::Put(value.clone(), self.lease_for(kind).await?) };
-        ops.push(Op { key: key.to_owned(), expect: Expect::Unchanged(revision), action: put });
+        let Encoded { value, object, mut ops, removes } = write;
         if dry_run {
             let json = encode_with_revision(kind.info, &value, revision);
-            return Ok(Outcome::Done(Written { json, removed }));
+            return Ok(Outcome::Done(Written { json, removed: removes }));
         }
-        match self.store.commit(ops).await {
+        let action = match removes {
+            true => Action::Delete,
+            false => Action::Put(value.clone(), self.lease_for(kind).await?),
+        };
+        ops.push(Op { key: key.to_owned(), expect: Expect::Unchanged(revision), action });
+        match self.commit(ops, key, (!removes).then_some((&value, &*object))).await {
             Ok(revision) => {
                 let json = encode_with_revision(kind.info, &value, revision);
-                Ok(Outcome::Done(Written { json, removed }))
+                Ok(Outcome::Done(Written { json, removed: removes }))
             }
             Err(store::Error::Conflict { key: which, .. }) if allocators::is_range_key(&which) => Ok(Outcome::Taken),
             Err(store::Error::Conflict { current, .. }) => Ok(Outcome::Conflict(current)),
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// Commits, and lets the cache know beforehand what is put under `key`.
+    pub(crate) async fn commit(
+        &self,
+        ops: Vec<Op>,
+        key: &str,
+        put: Option<(&Bytes, &dyn Object)>,
+    ) -> Result<Revision, store::Error> {
+        if let Some((value, object)) = put {
+            self.cache.expect(key, value, object);
+        }
+        let outcome = self.store.commit(ops).await;
+        if outcome.is_err() && put.is_some() {
+            self.cache.forget(key);
+        }
+        outcome
+    }
+}
+
+/// A write, encoded once.
+struct Encoded {
+    value: Bytes,
+    object: Box<dyn Object>,
+    ops: Vec<Op>,
+    removes: bool,
+}
+
+impl Encoded {
+    /// `None` for a write that leaves everything as it is.
+    fn of(write: Write) -> Result<Option<Encoded>, ApiError> {
+        let (object, ops, removes) = match write {
+            Write::Put(object, ops) => (object, ops, false),
+            Write::Remove(object, ops) => (object, ops, true),
+            Write::Keep => return Ok(None),
+        };
+        Ok(Some(Encoded { value: encode(&*object)?, object, ops, removes }))
+    }
+
+    /// Whether it would store the very bytes that are there.
+    fn changes_nothing(&self, current: &Current) -> bool {
+        !self.removes && encode_with_revision(self.object.info(), &self.value, current.revision) == current.json
     }
 }
 
@@ -138,17 +183,6 @@ enum Outcome {
     Conflict(Option<KeyValue>),
     /// Someone else took an address or port.
     Taken,
-}
-
-/// Whether a write would store the very bytes that are there.
-fn unchanged(current: &Current, write: &Write) -> bool {
-    match write {
-        Write::Keep => true,
-        Write::Remove(..) => false,
-        Write::Put(object, _) => {
-            encode_with_revision(object.info(), &object.encode(), current.revision) == current.json
-        }
-    }
 }
 
 /// The bytes an object is stored as: without its resourceVersion, and within the store's bounds.

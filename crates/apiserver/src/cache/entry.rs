@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Kind, KindInfo, Scope};
+use api::{Kind, KindInfo, Object, Scope};
 use bytes::Bytes;
 use store::Revision;
 
@@ -35,6 +35,13 @@ pub(crate) struct Selectable {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     /// In the order of `KindInfo::selectable_fields`.
     pub(crate) fields: Box<[Box<str>]>,
+}
+
+impl Selectable {
+    pub(crate) fn of(object: &dyn Object) -> Selectable {
+        let fields = object.selectable_fields().into_iter().map(|f| f.into_owned().into_boxed_str()).collect();
+        Selectable { labels: object.metadata().labels.clone(), fields }
+    }
 }
 
 /// An object at a revision. The JSON is a slice of the watch frame it was first sent in.
@@ -90,23 +97,32 @@ impl Entry {
         kind: &'static Kind,
         key: Arc<str>,
         value: &[u8],
-        (create_revision, revision): (Revision, Revision),
+        revisions: (Revision, Revision),
         change: Change,
     ) -> Result<Entry, api::decode::DecodeError> {
         let object = (kind.decode)(value)?.object;
-        let fields = object.selectable_fields().into_iter().map(|f| f.into_owned().into_boxed_str()).collect();
-        let select = Arc::new(Selectable { labels: object.metadata().labels.clone(), fields });
+        let select = Arc::new(Selectable::of(&*object));
+        if value.starts_with(kind.info.metadata_prefix().as_bytes()) {
+            return Ok(Entry::known(kind, key, value, revisions, change, select));
+        }
+        // Written by someone else in another key order: bring it into ours.
+        Ok(Entry::known(kind, key, &object.encode(), revisions, change, select))
+    }
+
+    /// Makes the frame of a value, of which is known what selectors look at. Revisions are those of creation and of this
+    /// version.
+    pub(super) fn known(
+        kind: &'static Kind,
+        key: Arc<str>,
+        value: &[u8],
+        (create_revision, revision): (Revision, Revision),
+        change: Change,
+        select: Arc<Selectable>,
+    ) -> Entry {
         let prefix = kind.info.metadata_prefix();
-        let frame = match value.strip_prefix(prefix.as_bytes()) {
-            Some(rest) => frame(change, prefix.as_bytes(), rest, revision),
-            // Written by someone else in another key order: bring it into ours.
-            None => {
-                let canonical = object.encode();
-                let rest = canonical.strip_prefix(prefix.as_bytes()).unwrap_or(b"}}");
-                frame(change, prefix.as_bytes(), rest, revision)
-            }
-        };
-        Ok(Entry { key, revision, create_revision, select, change, frame })
+        let rest = value.strip_prefix(prefix.as_bytes()).unwrap_or(b"}}");
+        let frame = frame(change, prefix.as_bytes(), rest, revision);
+        Entry { key, revision, create_revision, select, change, frame }
     }
 
     /// This object's end: the last version, with the revision of the deletion.

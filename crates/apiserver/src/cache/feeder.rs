@@ -80,7 +80,7 @@ fn apply(cache: &Cache, events: &[Event], revision: Revision) {
     let mut by_kind: Vec<(&Arc<KindCache>, Vec<Update>)> = Vec::new();
     for event in events {
         let Some(kind_cache) = cache.of_key(event.key()) else { continue };
-        let Some(update) = update(kind_cache, event) else { continue };
+        let Some(update) = update(cache, kind_cache, event) else { continue };
         match by_kind.iter_mut().find(|(k, _)| Arc::ptr_eq(k, kind_cache)) {
             Some((_, updates)) => updates.push(update),
             None => by_kind.push((kind_cache, vec![update])),
@@ -96,11 +96,17 @@ fn apply(cache: &Cache, events: &[Event], revision: Revision) {
     });
 }
 
-fn update(kind_cache: &KindCache, event: &Event) -> Option<Update> {
+fn update(cache: &Cache, kind_cache: &KindCache, event: &Event) -> Option<Update> {
     match event {
         Event::Put { current, .. } => {
-            let new = current.create_revision == current.mod_revision;
-            decode(kind_cache, current, if new { Change::Added } else { Change::Modified }).map(Update::Put)
+            let revisions = (current.create_revision, current.mod_revision);
+            let change = if revisions.0 == revisions.1 { Change::Added } else { Change::Modified };
+            let Some(select) = cache.hints.take(&current.key, &current.value) else {
+                return decode(kind_cache, current, change).map(Update::Put);
+            };
+            let key = current.key.clone();
+            let entry = Entry::known(kind_cache.kind, key, &current.value, revisions, change, select);
+            Some(Update::Put(Arc::new(entry)))
         }
         Event::Delete { key, revision, .. } => Some(Update::Delete(key.clone(), *revision)),
     }

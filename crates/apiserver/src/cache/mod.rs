@@ -12,13 +12,15 @@ mod entry;
 mod feeder;
 mod filter;
 mod fresh;
+mod hints;
 mod kind_cache;
 mod ring;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::{KINDS, Kind};
+use api::{KINDS, Kind, Object};
+use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
@@ -35,6 +37,7 @@ pub(crate) struct Cache {
     /// Every change up to this revision is in, for all kinds.
     revision: watch::Sender<Revision>,
     fresh: fresh::RevisionReads,
+    hints: hints::Hints,
 }
 
 impl Cache {
@@ -43,7 +46,18 @@ impl Cache {
         for kind in KINDS {
             by_plural.entry(kind.info.plural).or_insert_with(|| Arc::new(KindCache::new(kind)));
         }
-        Cache { store, by_plural, revision: watch::Sender::new(0), fresh: fresh::RevisionReads::default() }
+        let (fresh, hints) = (fresh::RevisionReads::default(), hints::Hints::default());
+        Cache { store, by_plural, revision: watch::Sender::new(0), fresh, hints }
+    }
+
+    /// Tells the cache what is in a value that is about to be written.
+    pub(crate) fn expect(&self, key: &str, value: &Bytes, object: &dyn Object) {
+        self.hints.put(key, value, object);
+    }
+
+    /// Takes that back: it was not written.
+    pub(crate) fn forget(&self, key: &str) {
+        self.hints.drop(key);
     }
 
     /// The cache of one kind. Kinds that share a plural share their objects.

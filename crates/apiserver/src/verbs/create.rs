@@ -96,7 +96,7 @@ impl Shared {
             ops.extend(namespace_check.clone());
             let lease = self.lease_for(kind).await?;
             ops.push(Op { key: key.clone(), expect: Expect::Absent, action: Action::Put(value.clone(), lease) });
-            match self.store.commit(ops).await {
+            match self.commit(ops, &key, Some((&value, &*object))).await {
                 Ok(revision) => {
                     let json = encode_with_revision(kind.info, &value, revision);
                     return Ok(Written { json, removed: false });

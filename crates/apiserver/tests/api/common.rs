@@ -51,8 +51,11 @@ impl Server {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Server {
+        Server::start_on(Arc::new(Embedded::in_memory().unwrap()), change).await
+    }
+
+    pub(crate) async fn start_on(store: Arc<dyn Store>, change: impl FnOnce(&mut Config)) -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Embedded::in_memory().unwrap());
         let stop = CancellationToken::new();
         let mut config = Config::new(directory.path());
         change(&mut config);

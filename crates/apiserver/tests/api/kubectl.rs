@@ -12,7 +12,8 @@ use crate::tls::Secure;
 
 /// Every kubectl on this machine; without one there is nothing to judge and the test says so.
 fn kubectls() -> Vec<PathBuf> {
-    let versions = ["1.27", "1.33"].map(|v| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.{v}")));
+    let versions = ["1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33"]
+        .map(|v| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.{v}")));
     let mut found: Vec<PathBuf> = versions.into_iter().filter(|p| p.exists()).collect();
     let plain = PathBuf::from("/usr/bin/kubectl");
     if found.is_empty() && plain.exists() {

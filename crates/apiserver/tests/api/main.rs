@@ -7,4 +7,5 @@ mod crud;
 mod kubectl;
 mod lifecycle;
 mod list_watch;
+mod resync;
 mod tls;
