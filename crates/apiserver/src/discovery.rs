@@ -134,7 +134,7 @@ fn resource(info: &KindInfo) -> Vec<Value> {
 }
 
 /// The kind a subresource speaks, and its verbs.
-fn subresource<'a>(info: &'a KindInfo, sub: Subresource) -> (&'a str, &'a str, &'a str, &'static [&'static str]) {
+fn subresource(info: &KindInfo, sub: Subresource) -> (&str, &str, &str, &'static [&'static str]) {
     let own = (info.group, info.version, info.kind);
     match sub {
         Subresource::Status | Subresource::Approval => (own.0, own.1, own.2, &["get", "patch", "update"]),

@@ -57,9 +57,11 @@ pub(crate) enum ApiError {
     NotApplicable(String),
     #[error("{}{} is forbidden: {}", .0.qualified(), quoted(&.0.name), .1)]
     Forbidden(Subject, String),
-    /// A refusal with causes of its own (a namespace that is going away).
-    #[error("{}{} is forbidden: {message}", subject.qualified(), quoted(&subject.name))]
-    ForbiddenBecause { subject: Subject, message: String, cause: &'static str, field: &'static str },
+    #[error(
+        "{}{} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+        subject.qualified(), quoted(&subject.name)
+    )]
+    NamespaceTerminating { subject: Subject, namespace: String },
     /// A path that is no resource, to someone who may not see it.
     #[error("forbidden: User {user:?} cannot {verb} path {path:?}")]
     ForbiddenPath { user: String, verb: String, path: String },
@@ -123,7 +125,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::AlreadyExists(_) => ("AlreadyExists", StatusCode::CONFLICT),
         ApiError::Conflict(..) => ("Conflict", StatusCode::CONFLICT),
         ApiError::Invalid(..) | ApiError::NotApplicable(_) => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
-        ApiError::Forbidden(..) | ApiError::ForbiddenBecause { .. } | ApiError::ForbiddenPath { .. } => {
+        ApiError::Forbidden(..) | ApiError::NamespaceTerminating { .. } | ApiError::ForbiddenPath { .. } => {
             ("Forbidden", StatusCode::FORBIDDEN)
         }
         ApiError::BadRequest(_) => ("BadRequest", StatusCode::BAD_REQUEST),
@@ -151,7 +153,7 @@ fn details(error: &ApiError) -> Map<String, Value> {
         | ApiError::Conflict(s, _)
         | ApiError::Invalid(s, _)
         | ApiError::Forbidden(s, _)
-        | ApiError::ForbiddenBecause { subject: s, .. } => Some(s),
+        | ApiError::NamespaceTerminating { subject: s, .. } => Some(s),
         _ => None,
     };
     if let Some(subject) = subject {
@@ -183,9 +185,11 @@ fn causes(error: &ApiError) -> Vec<Value> {
         ApiError::NotApplicable(message) => {
             vec![json!({"reason": "UnexpectedServerResponse", "message": message})]
         }
-        ApiError::ForbiddenBecause { message, cause, field, .. } => {
-            vec![json!({"reason": cause, "message": message, "field": field})]
-        }
+        ApiError::NamespaceTerminating { namespace, .. } => vec![json!({
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        })],
         ApiError::TooLargeResourceVersion { .. } => {
             vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})]
         }

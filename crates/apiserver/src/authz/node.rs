@@ -37,9 +37,9 @@ pub(super) async fn allows(
         }
         ("" | "events.k8s.io", "events", Create | Update | Patch, None) => true,
         ("", "pods", Create, None) => true,
-        ("", "pods", Get | Delete, None) => runs(shared, info, node),
+        ("", "pods", Get | Delete, None) => runs(shared, info, node).await?,
         ("", "pods", List | Watch, None) => exact_field(query, "spec.nodeName").as_deref() == Some(node),
-        ("", "pods", Update | Patch, Some(Subresource::Status)) => runs(shared, info, node),
+        ("", "pods", Update | Patch, Some(Subresource::Status)) => runs(shared, info, node).await?,
         ("", "secrets" | "configmaps", _, None) if reads => references::needs(shared, node, info, query),
         ("", "namespaces", Get, None) => true,
         ("certificates.k8s.io", "certificatesigningrequests", Create, None) => true,
@@ -51,11 +51,14 @@ pub(super) async fn allows(
     Ok(allowed)
 }
 
-/// Whether the pod of the request is bound to the node. A node acts only on pods it has heard of through this very
-/// cache, so what the cache says is fresh enough.
-fn runs(shared: &Shared, info: &RequestInfo, node: &str) -> bool {
+/// Whether the pod of the request is bound to the node. A pod that is gone is for the verb to say so.
+async fn runs(shared: &Shared, info: &RequestInfo, node: &str) -> Result<bool, ApiError> {
+    let cache = shared.cache.of(info.kind);
     let key = info.key();
-    let on_node = shared.cache.of(info.kind).with_indexed_value(node);
-    // A pod that is gone is for the verb to say so.
-    shared.cache.of(info.kind).get(&key).is_none() || on_node.iter().any(|e| *e.key == *key)
+    if cache.get(&key).is_none() {
+        // Perhaps it is only too new for the cache.
+        shared.cache.catch_up().await?;
+    }
+    let known = cache.get(&key);
+    Ok(known.is_none() || cache.with_indexed_value(node).iter().any(|e| *e.key == *key))
 }

@@ -181,10 +181,5 @@ fn usable_namespace(subject: &Subject, namespace: &str, found: Option<&KeyValue>
     if !terminating {
         return Ok(unchanged(info.registry_key(None, namespace), found.mod_revision));
     }
-    Err(ApiError::ForbiddenBecause {
-        subject: subject.clone(),
-        message: format!("unable to create new content in namespace {namespace} because it is being terminated"),
-        cause: "NamespaceTerminating",
-        field: "metadata.namespace",
-    })
+    Err(ApiError::NamespaceTerminating { subject: subject.clone(), namespace: namespace.to_owned() })
 }

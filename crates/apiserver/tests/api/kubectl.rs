@@ -46,6 +46,7 @@ impl Kubectl<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stderr)] // A test that could not run says so.
 async fn stock_kubectl_works() {
     let programs = kubectls();
     if programs.is_empty() {
