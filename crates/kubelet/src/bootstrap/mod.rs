@@ -111,16 +111,9 @@ pub async fn join(options: &JoinOptions, tasks: &Tasks) -> Result<Joined, Error>
     };
     let identity = connect::Identity::new(&pair)?;
     let client = connect::node_client(&server, &ca_pem, identity.clone())?;
-    let (request, pair_serving) = serving(&client, options, &pki).await?;
-    let certificate = Certificate::from_pem(&pair_serving.certificate, &pair_serving.key);
-    let certificate = Arc::new(certificate.map_err(|error| Error::Crypto(error.to_string()))?);
     let renew_client = renewal::Renewal::new(client.clone(), Request::client(&user), pki.join(credentials::CLIENT));
-    tasks.spawn(renew_client.run(pair, move |pair| identity.replace(pair)));
-    let shown = certificate.clone();
-    let renew_serving = renewal::Renewal::new(client.clone(), request, pki.join(credentials::SERVING));
-    tasks.spawn(renew_serving.run(pair_serving, move |pair| {
-        shown.replace(&pair.certificate, &pair.key).map_err(|error| Error::Crypto(error.to_string()))
-    }));
+    tasks.spawn(renew_client.run(Some(pair), move |pair| identity.replace(pair)));
+    let certificate = serve(&client, options, &pki, tasks)?;
     Ok(Joined { client, serving: Serving { certificate, client_ca_pem: ca_pem.clone() }, ca_pem })
 }
 
@@ -155,14 +148,19 @@ async fn bootstrap(server: &http::Uri, pki: &Path, user: &str, token: &pin::Toke
     Ok((ca_pem, pair))
 }
 
-/// The node's serving certificate: that of last time, or a new one.
-async fn serving(client: &kube::Client, options: &JoinOptions, pki: &Path) -> Result<(Request, Pair), Error> {
-    let request = Request::serving(&options.node_name, options.node_ip);
+/// The node's serving certificate: that of last time, or one that comes once the Node is registered, as the signer
+/// compares the request with the Node's addresses.
+fn serve(client: &kube::Client, options: &JoinOptions, pki: &Path, tasks: &Tasks) -> Result<Arc<Certificate>, Error> {
+    let crypto = |error: crate::server::Error| Error::Crypto(error.to_string());
     let path = pki.join(credentials::SERVING);
-    if let Some(pair) = Pair::read(&path)?.filter(|pair| pair.is_valid_serving(&options.node_name, options.node_ip)) {
-        return Ok((request, pair));
+    let pair = Pair::read(&path)?.filter(|pair| pair.is_valid_serving(&options.node_name, options.node_ip));
+    let certificate = Arc::new(Certificate::default());
+    if let Some(pair) = &pair {
+        certificate.replace(&pair.certificate, &pair.key).map_err(crypto)?;
     }
-    let pair = request.obtain(client).await?;
-    pair.write(&path)?;
-    Ok((request, pair))
+    let request = Request::serving(&options.node_name, options.node_ip);
+    let shown = certificate.clone();
+    let renewal = renewal::Renewal::new(client.clone(), request, path);
+    tasks.spawn(renewal.run(pair, move |pair| shown.replace(&pair.certificate, &pair.key).map_err(crypto)));
+    Ok(certificate)
 }

@@ -1,4 +1,5 @@
-//! Certificates are renewed when 80 % of their life is over: a known deadline, waited for.
+//! Certificates are renewed when 80 % of their life is over: a known deadline, waited for. One that is missing is due at
+//! once.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,17 +27,17 @@ impl Renewal {
     }
 
     /// Renews `pair` again and again; each new one is stored and handed to `install`.
-    pub(super) async fn run(self, mut pair: Pair, install: impl Fn(&Pair) -> Result<(), Error>) {
+    pub(super) async fn run(self, pair: Option<Pair>, install: impl Fn(&Pair) -> Result<(), Error>) {
         let mut backoff = RETRY_MIN;
-        let mut wait = pair.validity().map_or(RETRY_MIN, |validity| due(validity, Timestamp::now()));
+        let validity = pair.and_then(|pair| pair.validity());
+        let mut wait = validity.map_or(Duration::ZERO, |validity| due(validity, Timestamp::now()));
         loop {
             tokio::time::sleep(wait).await;
             match self.renew(&install).await {
                 Ok(renewed) => {
-                    tracing::info!(file = %self.path.display(), "renewed a certificate");
-                    pair = renewed;
+                    tracing::info!(file = %self.path.display(), "got a new certificate");
                     backoff = RETRY_MIN;
-                    wait = pair.validity().map_or(RETRY_MAX, |validity| due(validity, Timestamp::now())).max(RETRY_MIN);
+                    wait = renewed.validity().map_or(RETRY_MAX, |validity| due(validity, Timestamp::now())).max(RETRY_MIN);
                 }
                 Err(error) => {
                     tracing::warn!(file = %self.path.display(), %error, "cannot renew a certificate");

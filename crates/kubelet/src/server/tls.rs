@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -14,9 +14,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Error;
 use crate::config::Serving;
 
-/// The certificate the server shows; a newer one takes its place without a restart.
+/// The certificate the server shows; a newer one takes its place without a restart. Without one yet, handshakes fail.
+#[derive(Default)]
 pub struct Certificate {
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwapOption<CertifiedKey>,
 }
 
 impl fmt::Debug for Certificate {
@@ -28,19 +29,21 @@ impl fmt::Debug for Certificate {
 impl Certificate {
     /// From a chain and its key in PEM.
     pub fn from_pem(chain: &str, key: &str) -> Result<Certificate, Error> {
-        Ok(Certificate { current: ArcSwap::new(Arc::new(certified_key(chain, key)?)) })
+        let certificate = Certificate::default();
+        certificate.replace(chain, key)?;
+        Ok(certificate)
     }
 
     /// Shows this one from the next handshake on.
     pub fn replace(&self, chain: &str, key: &str) -> Result<(), Error> {
-        self.current.store(Arc::new(certified_key(chain, key)?));
+        self.current.store(Some(Arc::new(certified_key(chain, key)?)));
         Ok(())
     }
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        self.current.load_full()
     }
 }
 
