@@ -29,10 +29,13 @@ pub enum Fetched<K> {
     Failed(String),
 }
 
+/// Entries by namespace and name, as long as somebody refers to them.
+type Entries<K> = HashMap<(String, String), Weak<Entry<K>>>;
+
 /// All watched objects of one kind.
 pub struct ObjectCache<K> {
     client: kube::Client,
-    entries: Mutex<HashMap<(String, String), Weak<Entry<K>>>>,
+    entries: Mutex<Entries<K>>,
 }
 
 struct Entry<K> {

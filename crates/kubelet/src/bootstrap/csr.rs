@@ -86,11 +86,11 @@ async fn signature(api: Api<CertificateSigningRequest>, name: &str) -> Result<St
     let mut states = std::pin::pin!(watcher::watch_object(api, name).default_backoff());
     while let Some(state) = states.next().await {
         match state {
-            Ok(Some(request)) => match verdict(&request) {
-                Some(verdict) => return verdict,
-                None => {}
-            },
-            Ok(None) => {}
+            Ok(request) => {
+                if let Some(verdict) = request.as_ref().and_then(verdict) {
+                    return verdict;
+                }
+            }
             Err(error) => tracing::debug!(%error, "waiting for a certificate"),
         }
     }

@@ -37,7 +37,8 @@ impl Renewal {
                 Ok(renewed) => {
                     tracing::info!(file = %self.path.display(), "got a new certificate");
                     backoff = RETRY_MIN;
-                    wait = renewed.validity().map_or(RETRY_MAX, |validity| due(validity, Timestamp::now())).max(RETRY_MIN);
+                    wait =
+                        renewed.validity().map_or(RETRY_MAX, |validity| due(validity, Timestamp::now())).max(RETRY_MIN);
                 }
                 Err(error) => {
                     tracing::warn!(file = %self.path.display(), %error, "cannot renew a certificate");

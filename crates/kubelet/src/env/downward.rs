@@ -75,7 +75,7 @@ pub fn resource(
     let fallback = if list == "limits" { capacity(node, name) } else { Some(0) };
     let milli = value.map(milli).or(fallback);
     let milli = milli.ok_or_else(|| EnvError(format!("unsupported container resource: {}", selector.resource)))?;
-    let divisor = selector.divisor.as_ref().map(|d| self::milli(d)).filter(|d| *d > 0).unwrap_or(1000);
+    let divisor = selector.divisor.as_ref().map(self::milli).filter(|d| *d > 0).unwrap_or(1000);
     Ok(((milli + divisor - 1) / divisor).to_string())
 }
 

@@ -205,13 +205,27 @@ impl<'a> Planner<'a> {
 
     /// The sandbox runs: init containers one by one, then all others.
     fn run_in(&mut self, sandbox: &Sandbox) {
-        if self.held("") || !self.initialized(sandbox) {
+        if self.held("") || self.terminate_strays(sandbox) || !self.initialized(sandbox) {
             return;
         }
         let spec = self.spec;
         for container in &spec.containers {
-            self.keep_running(container, sandbox);
+            self.keep_running(container);
         }
+    }
+
+    /// Ends what runs in a sandbox of earlier; whether anything still does.
+    fn terminate_strays(&mut self, sandbox: &Sandbox) -> bool {
+        let state = self.observed.state;
+        let strays = state.containers.iter().filter(|c| c.is_running() && c.sandbox_id != sandbox.id);
+        let strays: Vec<&Container> = strays.filter(|c| !self.is_removed(&c.id)).collect();
+        strays.iter().for_each(|stray| self.terminate(stray, KillReason::SandboxChanged));
+        !strays.is_empty()
+    }
+
+    /// Whether the plan so far removes the container.
+    fn is_removed(&self, id: &str) -> bool {
+        self.out.actions.iter().any(|action| matches!(action, Action::Remove { id: removed } if removed == id))
     }
 
     /// Whether the init containers have done their work, so that the others may start; otherwise starts the next.
@@ -221,7 +235,7 @@ impl<'a> Planner<'a> {
         for init in init_containers(spec) {
             if is_sidecar(init) {
                 let running = matches!(self.observed.last_in(&init.name, &sandbox.id), Last::Running(_));
-                self.keep_running(init, sandbox);
+                self.keep_running(init);
                 if !running && !begun {
                     return false;
                 }
@@ -243,11 +257,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Sees to one container that is to run while the pod does.
-    fn keep_running(&mut self, container: &Spec, sandbox: &Sandbox) {
+    fn keep_running(&mut self, container: &Spec) {
         match self.observed.last(&container.name) {
-            Last::Running(running) if running.sandbox_id != sandbox.id => {
-                self.terminate(running, KillReason::SandboxChanged);
-            }
             Last::Running(running) if running.hash != container_hash(container) => {
                 self.terminate(running, KillReason::DefinitionChanged);
             }

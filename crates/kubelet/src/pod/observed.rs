@@ -85,7 +85,7 @@ pub struct Ended {
 impl<'a> Observed<'a> {
     /// The latest life of the container `name`.
     pub fn last(&self, name: &str) -> Last<'a> {
-        match self.state.newest(name) {
+        match self.state.current(name) {
             Some(container) => life(container),
             None => self.lost(name).map_or(Last::Never, Last::Ended),
         }
@@ -93,8 +93,9 @@ impl<'a> Observed<'a> {
 
     /// The latest life of the container `name` in the sandbox `sandbox_id`.
     pub fn last_in(&self, name: &str, sandbox_id: &str) -> Last<'a> {
-        let newest = self.state.containers.iter().find(|c| c.name == name && c.sandbox_id == sandbox_id);
-        newest.map_or(Last::Never, life)
+        let mut lives = self.state.containers.iter().filter(|c| c.name == name && c.sandbox_id == sandbox_id);
+        let newest = lives.clone().next();
+        lives.find(|c| c.is_running()).or(newest).map_or(Last::Never, life)
     }
 
     /// How often the container `name` has started again so far, counted by what ended; `None`: it never was.

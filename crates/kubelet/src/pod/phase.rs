@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn phases_add_up_from_container_states() {
-        let cases: &[(&str, &[&str], &[&str], bool, &str)] = &[
+        type Case = (&'static str, &'static [&'static str], &'static [&'static str], bool, &'static str);
+        let cases: &[Case] = &[
             ("Always", &[], &["waiting"], false, "Pending"),
             ("Always", &[], &["running", "waiting"], false, "Pending"),
             ("Always", &[], &["running", "crashing"], false, "Running"),

@@ -106,12 +106,15 @@ impl Generator<'_> {
 
     fn container(&self, spec: &Spec, init: bool) -> ContainerStatus {
         let before = self.observed.status(&spec.name);
-        let mut lives =
-            self.observed.state.containers.iter().filter(|c| c.name == spec.name && c.phase != Phase::Created);
-        let newest = lives.next();
+        let lives = || {
+            let named = self.observed.state.containers.iter().filter(|c| c.name == spec.name);
+            named.filter(|c| c.phase != Phase::Created)
+        };
+        let newest = lives().find(|c| c.is_running()).or(lives().next());
         let lost = if newest.is_none() { before.and_then(lost_state) } else { None };
         let state = newest.map(|c| self.state(c)).or_else(|| lost.map(terminated)).unwrap_or_default();
-        let older = lives.find(|c| c.exit().is_some()).map(|c| self.state(c));
+        let other = |c: &&Container| newest.is_none_or(|n| n.id != c.id) && c.exit().is_some();
+        let older = lives().find(other).map(|c| self.state(c));
         let last_state = older.or_else(|| before.and_then(|b| last_state(b, newest)));
         let (state, last_state) = match self.waiting(spec, init, &state) {
             Some(waiting) if state.terminated.is_some() => (waiting, Some(state)),

@@ -147,9 +147,11 @@ impl PodState {
         self.sandboxes.iter().find(|s| s.running)
     }
 
-    /// The newest container called `name`.
-    pub fn newest(&self, name: &str) -> Option<&Container> {
-        self.containers.iter().find(|c| c.name == name)
+    /// The container that counts of those called `name`: the one that runs, else the newest.
+    pub fn current(&self, name: &str) -> Option<&Container> {
+        let mut lives = self.containers.iter().filter(|c| c.name == name);
+        let newest = lives.clone().next();
+        lives.find(|c| c.is_running()).or(newest)
     }
 
     /// Whether nothing is left.

@@ -127,8 +127,8 @@ fn holds_secrets(volume: &Volume) -> bool {
 /// The volume's name for its kind, as the API spells it.
 fn kind(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
-    let keys = value.as_object().into_iter().flat_map(|o| o.keys().cloned());
-    keys.filter(|key| key != "name").next().unwrap_or_else(|| "a volume without a source".to_owned())
+    let mut keys = value.as_object().into_iter().flat_map(|o| o.keys().cloned());
+    keys.find(|key| key != "name").unwrap_or_else(|| "a volume without a source".to_owned())
 }
 
 /// Where the volume is on the host.

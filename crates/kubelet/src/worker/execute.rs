@@ -134,7 +134,11 @@ impl Worker {
             () = ending.cancelled() => return Ok(()),
             image = self.ensure_image(pod, container) => image?,
         };
-        let prepared = self.prepare(pod, container, life.restart_count, sandbox).await;
+        let prepared = tokio::select! {
+            biased;
+            () = ending.cancelled() => return Ok(()),
+            prepared = self.prepare(pod, container, life.restart_count, sandbox) => prepared,
+        };
         let prepared = prepared.map_err(|message| StartError { reason: "CreateContainerConfigError", message });
         let warn = |error: &StartError| {
             self.container_event(pod, name, EventType::Warning, "Failed", format!("Error: {}", error.message));

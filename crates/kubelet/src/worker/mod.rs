@@ -20,6 +20,10 @@ use crate::pod::status::status;
 use crate::runtime::PodState;
 use crate::status_writer::Outgoing;
 
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod docker_tests;
 mod events;
 mod execute;
 mod hooks;

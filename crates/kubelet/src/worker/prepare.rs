@@ -67,7 +67,12 @@ impl Worker {
         if self.handle.ending.is_cancelled() || self.holds.contains_key("") {
             return;
         }
-        let objects = self.references(pod).objects().await;
+        let ending = self.handle.ending.clone();
+        let objects = tokio::select! {
+            biased;
+            () = ending.cancelled() => return,
+            objects = self.references(pod).objects() => objects,
+        };
         let fresh = match (&objects, &self.volumes) {
             (Ok(objects), Some(made)) => {
                 same(objects, &made.objects) && made.resource_version == pod.metadata.resource_version

@@ -25,7 +25,7 @@ fn log_config() -> HostConfigLogConfig {
 }
 
 /// The sandbox: a process that does nothing, in namespaces that the pod's containers join.
-pub(super) fn sandbox(spec: &SandboxSpec, options: &DockerOptions) -> ContainerCreateBody {
+pub(super) fn sandbox(spec: &SandboxSpec, options: &DockerOptions, oom_score_adj_min: i64) -> ContainerCreateBody {
     let mut labels = names::pod_labels(&spec.pod, &options.node_name);
     labels.insert(names::CONTAINER_TYPE.to_owned(), names::TYPE_SANDBOX.to_owned());
     labels.insert(names::CONTAINER_NAME.to_owned(), names::SANDBOX.to_owned());
@@ -53,7 +53,7 @@ pub(super) fn sandbox(spec: &SandboxSpec, options: &DockerOptions) -> ContainerC
             pid_mode: spec.host_pid.then(|| "host".to_owned()),
             port_bindings: Some(bindings).filter(|bindings| !bindings.is_empty()),
             sysctls: Some(spec.sysctls.clone().into_iter().collect()).filter(|s: &HashMap<_, _>| !s.is_empty()),
-            oom_score_adj: Some(SANDBOX_OOM_SCORE_ADJ),
+            oom_score_adj: Some(SANDBOX_OOM_SCORE_ADJ.max(oom_score_adj_min)),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             ..HostConfig::default()
         }),
@@ -62,7 +62,7 @@ pub(super) fn sandbox(spec: &SandboxSpec, options: &DockerOptions) -> ContainerC
 }
 
 /// A container that joins its pod's sandbox.
-pub(super) fn container(spec: &ContainerSpec, node: &str) -> ContainerCreateBody {
+pub(super) fn container(spec: &ContainerSpec, node: &str, oom_score_adj_min: i64) -> ContainerCreateBody {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let join = format!("container:{}", spec.sandbox_id);
     let mut security = Vec::new();
@@ -101,7 +101,7 @@ pub(super) fn container(spec: &ContainerSpec, node: &str) -> ContainerCreateBody
             memory: spec.memory,
             // As much as memory: no swap.
             memory_swap: spec.memory,
-            oom_score_adj: Some(spec.oom_score_adj),
+            oom_score_adj: Some(spec.oom_score_adj.max(oom_score_adj_min)),
             group_add: Some(spec.groups.clone()).filter(|groups| !groups.is_empty()),
             privileged: Some(spec.privileged),
             cap_add: Some(spec.cap_add.clone()).filter(|cap| !cap.is_empty()),

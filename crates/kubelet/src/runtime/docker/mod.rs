@@ -34,7 +34,7 @@ mod exec;
 mod images;
 mod network;
 mod observe;
-mod pause;
+pub(crate) mod pause;
 
 /// What the runtime is told when it starts.
 #[derive(Clone, Debug)]
@@ -70,13 +70,19 @@ pub struct DockerRuntime {
     docker: Docker,
     options: Arc<DockerOptions>,
     pause: Arc<tokio::sync::OnceCell<()>>,
+    oom_score_adj_min: i64,
 }
 
 impl DockerRuntime {
     /// Connects to Docker; fails if it does not answer.
     pub async fn connect(options: DockerOptions) -> Result<DockerRuntime> {
         let docker = connect::connect(&options.endpoint).await?;
-        Ok(DockerRuntime { docker, options: Arc::new(options), pause: Arc::default() })
+        Ok(DockerRuntime {
+            docker,
+            options: Arc::new(options),
+            pause: Arc::default(),
+            oom_score_adj_min: oom_score_adj_min(),
+        })
     }
 
     /// Removes every container of this node and its network, as `minion --cleanup` does.
@@ -85,6 +91,12 @@ impl DockerRuntime {
             self.remove(container.id.as_deref().unwrap_or_default()).await?;
         }
         network::remove(&self.docker, &self.options).await
+    }
+
+    /// The connection, for tests that do what nobody asked the kubelet for.
+    #[cfg(test)]
+    pub(crate) fn docker(&self) -> &Docker {
+        &self.docker
     }
 
     /// Makes a container, under a fresh name if the usual one is taken by what is still being removed.
@@ -141,7 +153,7 @@ impl Runtime for DockerRuntime {
 
     async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
         self.pause.get_or_try_init(|| pause::ensure(&self.docker)).await?;
-        let body = create::sandbox(spec, &self.options);
+        let body = create::sandbox(spec, &self.options, self.oom_score_adj_min);
         let id = match self.create(body.clone(), &spec.pod, names::SANDBOX, spec.attempt).await {
             Err(Error::NotFound(_)) => {
                 // Somebody pruned the image since.
@@ -161,7 +173,13 @@ impl Runtime for DockerRuntime {
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
         let attempt = u32::try_from(spec.restart_count).unwrap_or(0);
-        self.create(create::container(spec, &self.options.node_name), &spec.pod, &spec.name, attempt).await
+        self.create(
+            create::container(spec, &self.options.node_name, self.oom_score_adj_min),
+            &spec.pod,
+            &spec.name,
+            attempt,
+        )
+        .await
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
@@ -221,6 +239,16 @@ impl DockerRuntime {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The least `oom_score_adj` a container can be given: on machines that withhold CAP_SYS_RESOURCE even from root (some
+/// virtual ones do) nobody may go below zero, and runc fails where it is asked to.
+fn oom_score_adj_min() -> i64 {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if bounding.is_none_or(|mask| mask & (1 << CAP_SYS_RESOURCE) != 0) { -1000 } else { 0 }
 }
 
 /// Docker's answer as the runtime's error.

@@ -30,7 +30,13 @@ pub(super) async fn ensure(docker: &Docker) -> Result<()> {
     if super::images::find(docker, image()).await?.is_some() {
         return Ok(());
     }
-    let archive = archive().map_err(|error| Error::Refused(error.to_string()))?;
+    let archive =
+        archive(image(), &[("pause", PROGRAM)], &["/pause"]).map_err(|error| Error::Refused(error.to_string()))?;
+    load(docker, archive).await
+}
+
+/// Gives Docker an image.
+pub(crate) async fn load(docker: &Docker, archive: Vec<u8>) -> Result<()> {
     let options = ImportImageOptionsBuilder::new().quiet(true).build();
     let mut answers = std::pin::pin!(docker.import_image(options, bollard::body_full(Bytes::from(archive)), None));
     while let Some(answer) = answers.next().await {
@@ -39,19 +45,20 @@ pub(super) async fn ensure(docker: &Docker) -> Result<()> {
     Ok(())
 }
 
-/// The image as `docker save` would write it.
-fn archive() -> std::io::Result<Vec<u8>> {
-    let layer = tar(&[("pause", PROGRAM, 0o755)])?;
+/// An image of a few programs, as `docker save` would write it.
+pub(crate) fn archive(name: &str, programs: &[(&str, &[u8])], entrypoint: &[&str]) -> std::io::Result<Vec<u8>> {
+    let programs: Vec<(&str, &[u8], u32)> = programs.iter().map(|(path, program)| (*path, *program, 0o755)).collect();
+    let layer = tar(&programs)?;
     let config = json!({
         "architecture": crate::node::machine::architecture(),
         "os": "linux",
-        "config": {"Entrypoint": ["/pause"], "WorkingDir": "/"},
+        "config": {"Entrypoint": entrypoint, "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(digest(&SHA256, &layer).as_ref()))]},
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "coracle"}],
         "created": "1970-01-01T00:00:00Z",
     });
     let config = config.to_string();
-    let manifest = json!([{"Config": "config.json", "RepoTags": [image()], "Layers": ["layer.tar"]}]).to_string();
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).to_string();
     tar(&[
         ("layer.tar", &layer, 0o644),
         ("config.json", config.as_bytes(), 0o644),
@@ -79,6 +86,7 @@ mod tests {
     #[test]
     fn the_program_is_small_and_static_and_its_image_is_always_the_same() {
         assert!(PROGRAM.starts_with(b"\x7fELF") && PROGRAM.len() < 16 << 10);
-        assert_eq!(archive().unwrap(), archive().unwrap());
+        let made = || archive(image(), &[("pause", PROGRAM)], &["/pause"]).unwrap();
+        assert_eq!(made(), made());
     }
 }

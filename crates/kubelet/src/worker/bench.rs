@@ -1,0 +1,188 @@
+//! A worker on a bench: a runtime, an API that has only what it is given, and no one else.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::Recorder;
+use futures::StreamExt;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{Full, StreamBody};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::{Desired, Handle, Kubelet, Worker};
+use crate::clock::Clock;
+use crate::env::NodeResources;
+use crate::objects::ObjectCache;
+use crate::runtime::Runtime;
+use crate::status_writer::Outgoing;
+use crate::{Config, Services};
+
+/// Time a wait may take; virtual where time is paused.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An API server with a few Secrets and ConfigMaps.
+#[derive(Clone)]
+pub(super) struct Api {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    changes: broadcast::Sender<(String, Value)>,
+}
+
+impl Api {
+    pub(super) fn new() -> Api {
+        Api { objects: Arc::default(), changes: broadcast::Sender::new(16) }
+    }
+
+    /// Has `object` from now on; its kind is in it.
+    pub(super) fn put(&self, mut object: Value) {
+        let resource = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+        let key = format!("{resource}/{}", object["metadata"]["name"].as_str().unwrap());
+        object["apiVersion"] = json!("v1");
+        object["metadata"]["namespace"] = json!("ns");
+        object["metadata"]["resourceVersion"] = json!("2");
+        self.objects.lock().insert(key.clone(), object.clone());
+        let _ = self.changes.send((key, object));
+    }
+
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let answer = move |request: Request<Body>| {
+            let answer = api.answer(request.uri());
+            async move { Ok::<_, Infallible>(answer) }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    /// Lists and watches of one object by name are all that is asked for.
+    fn answer(&self, uri: &http::Uri) -> Response<Answer> {
+        let query = uri.query().unwrap_or_default();
+        let name = query.split('&').find_map(|p| p.strip_prefix("fieldSelector=metadata.name%3D")).unwrap_or_default();
+        let key = format!("{}/{name}", uri.path().rsplit('/').next().unwrap_or_default());
+        if !query.contains("watch=true") {
+            let items: Vec<Value> = self.objects.lock().get(&key).cloned().into_iter().collect();
+            let list =
+                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+            return Response::new(Answer::new(Full::from(list.to_string())));
+        }
+        let events = BroadcastStream::new(self.changes.subscribe()).filter_map(move |change| {
+            let wanted = change.ok().filter(|(changed, _)| *changed == key);
+            let line = wanted.map(|(_, object)| format!("{}\n", json!({"type": "MODIFIED", "object": object})));
+            std::future::ready(line.map(|line| Ok::<_, Infallible>(hyper::body::Frame::data(Bytes::from(line)))))
+        });
+        Response::new(Answer::new(StreamBody::new(events)))
+    }
+}
+
+pub(super) struct Bench<R> {
+    pub(super) runtime: R,
+    pub(super) api: Api,
+    pub(super) kubelet: Arc<Kubelet>,
+    pub(super) handle: Arc<Handle>,
+    pub(super) status: watch::Receiver<Outgoing>,
+    pub(super) network: watch::Sender<bool>,
+    pub(super) worker: tokio::task::JoinHandle<()>,
+}
+
+pub(super) fn pod(uid: &str, spec: Value) -> Pod {
+    let metadata = json!({"name": "web", "namespace": "ns", "uid": uid});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+impl<R: Runtime + Clone> Bench<R> {
+    /// A worker for `pod` on `runtime`, whose pod network exists.
+    pub(super) fn new(runtime: R, api: Api, config: Config, pod: Pod) -> Bench<R> {
+        let (network, network_ready) = watch::channel(true);
+        let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let kubelet = Arc::new(Kubelet {
+            config,
+            runtime: Arc::new(runtime.clone()),
+            resources,
+            recorder: Recorder::discard(),
+            network: network_ready,
+            services: Services::Fixed(Vec::new()),
+            config_maps: ObjectCache::new(api.client()),
+            secrets: ObjectCache::new(api.client()),
+        });
+        let handle = Arc::new(Handle::new(Desired { pod: Arc::new(pod), gone: false }));
+        let (sender, status) = watch::channel(Outgoing::default());
+        let worker = tokio::spawn(Worker::new(kubelet.clone(), handle.clone(), sender).run());
+        let bench = Bench { runtime, api, kubelet, handle, status, network, worker };
+        bench.forward_events();
+        bench
+    }
+
+    /// Stands in for the event loop of all pods.
+    fn forward_events(&self) {
+        let mut events = self.runtime.events();
+        let handle = Arc::downgrade(&self.handle);
+        tokio::spawn(async move {
+            while events.next().await.is_some() {
+                let Some(handle) = handle.upgrade() else { return };
+                handle.wake.notify_one();
+            }
+        });
+    }
+
+    pub(super) async fn until(&mut self, what: &str, wanted: impl Fn(&PodStatus) -> bool) -> Arc<PodStatus> {
+        let found = self.status.wait_for(|o| o.status.as_ref().is_some_and(|s| wanted(s)));
+        let found = tokio::time::timeout(LIMIT, found).await;
+        found.unwrap_or_else(|_| panic!("{what} never comes")).unwrap().status.clone().unwrap()
+    }
+
+    pub(super) async fn until_phase(&mut self, phase: &str) -> Arc<PodStatus> {
+        self.until(phase, |status| status.phase.as_deref() == Some(phase)).await
+    }
+
+    pub(super) fn now(&self) -> jiff::Timestamp {
+        self.kubelet.config.clock.now()
+    }
+
+    pub(super) fn delete(&self, grace: i64) {
+        let mut pod = self.handle.desired().pod.as_ref().clone();
+        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now()));
+        pod.metadata.deletion_grace_period_seconds = Some(grace);
+        self.handle.set(Desired { pod: Arc::new(pod), gone: false });
+    }
+
+    pub(super) async fn until_deleted(&mut self) -> PodStatus {
+        let found = tokio::time::timeout(LIMIT, self.status.wait_for(|o| o.delete)).await;
+        found.expect("the pod's object is deleted").unwrap().status.as_deref().unwrap().clone()
+    }
+
+    pub(super) async fn end(mut self) {
+        let pod = self.handle.desired().pod;
+        self.handle.set(Desired { pod, gone: true });
+        tokio::time::timeout(LIMIT, &mut self.worker).await.expect("the worker ends").unwrap();
+        assert!(self.runtime.pods().await.unwrap().is_empty(), "nothing is left");
+    }
+}
+
+impl<R> Drop for Bench<R> {
+    fn drop(&mut self) {
+        self.worker.abort();
+    }
+}
+
+/// A configuration for paused time.
+pub(super) fn config() -> Config {
+    Config { clock: Clock::tokio(), ..Config::new("box1", "10.0.0.1".parse().unwrap(), "/nonexistent") }
+}
+
+pub(super) fn first(status: &PodStatus) -> &ContainerStatus {
+    &status.container_statuses.as_ref().unwrap()[0]
+}
+
+pub(super) fn waits_for(status: &PodStatus, reason: &str) -> bool {
+    let waiting = first(status).state.as_ref().and_then(|s| s.waiting.as_ref());
+    waiting.and_then(|w| w.reason.as_deref()) == Some(reason)
+}
