@@ -100,7 +100,10 @@ fn third_party_types_stay_at_home() {
         }
         for file in files.iter().filter(|f| !f.starts_with(root().join(folder))) {
             let at_home = file.with_extension("") == root().join(folder);
-            let used = fs::read_to_string(file).unwrap().lines().any(|l| !l.trim_start().starts_with("//") && l.contains(&word));
+            let used = fs::read_to_string(file)
+                .unwrap()
+                .lines()
+                .any(|l| !l.trim_start().starts_with("//") && l.contains(&word));
             assert!(at_home || !used, "{} uses {library}, whose home is {folder}", file.display());
         }
     }
@@ -128,7 +131,9 @@ fn nothing_sleeps_without_a_reason() {
         let relative = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let sleeps = code.lines().any(|l| !l.trim_start().starts_with("//") && (l.contains("thread::sleep(") || l.contains("time::interval(")));
+        let sleeps = code.lines().any(|l| {
+            !l.trim_start().starts_with("//") && (l.contains("thread::sleep(") || l.contains("time::interval("))
+        });
         let reason = SLEEPS.iter().find(|(f, _)| *f == relative);
         assert!(!sleeps || reason.is_some(), "{relative} sleeps or polls: wait for a notification or a deadline");
     }

@@ -157,13 +157,20 @@ async fn a_service_leads_to_ready_pods_only() {
     let pods = web_pods(&cluster, 3).await;
     let ips: BTreeSet<String> = pods.iter().map(|p| p.status.as_ref().unwrap().pod_ip.clone().unwrap()).collect();
     let in_slices = |slices: &[Arc<EndpointSlice>]| {
-        let ready = slices.iter().flat_map(|s| &s.endpoints).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
+        let ready = slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
         ready.flat_map(|e| e.addresses.clone()).collect::<BTreeSet<_>>() == ips
     };
     cluster.until("slices hold the pods", "kubernetes.io/service-name=web", in_slices).await.unwrap();
     let in_endpoints = |endpoints: &[Arc<Endpoints>]| {
         let web = endpoints.iter().filter(|e| e.metadata.name.as_deref() == Some("web"));
-        web.flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.addresses.iter().flatten()).map(|a| a.ip.clone()).collect::<BTreeSet<_>>() == ips
+        web.flat_map(|e| e.subsets.iter().flatten())
+            .flat_map(|s| s.addresses.iter().flatten())
+            .map(|a| a.ip.clone())
+            .collect::<BTreeSet<_>>()
+            == ips
     };
     cluster.until("endpoints hold the pods", "", in_endpoints).await.unwrap();
     scale(&cluster, 0).await;
@@ -190,7 +197,9 @@ async fn pods_spread_over_nodes_and_wait_where_there_is_no_room() {
     let told = |events: &[Arc<Event>]| {
         events.iter().any(|e| {
             e.reason.as_deref() == Some("FailedScheduling")
-                && e.message.as_deref().is_some_and(|m| m.starts_with("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector"))
+                && e.message.as_deref().is_some_and(|m| {
+                    m.starts_with("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector")
+                })
         })
     };
     cluster.until("an event says why", "", told).await.unwrap();
@@ -213,7 +222,10 @@ async fn a_lost_node_is_unknown_and_comes_back_without_duplicates() {
     };
     cluster.until("the node is Unknown", "", |nodes| ready_condition(nodes, "Unknown")).await.unwrap();
     let half = |slices: &[Arc<EndpointSlice>]| {
-        let ready = slices.iter().flat_map(|s| &s.endpoints).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
+        let ready = slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
         ready.count() == 2
     };
     cluster.until("its pods are out of the service", "kubernetes.io/service-name=web", half).await.unwrap();
@@ -233,7 +245,9 @@ async fn a_namespace_goes_with_everything_in_it() {
     web_pods(&cluster, 2).await;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
     namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
-    let gone = |all: &[Arc<k8s_openapi::api::core::v1::Namespace>]| all.iter().all(|n| n.metadata.name.as_deref() != Some("shop"));
+    let gone = |all: &[Arc<k8s_openapi::api::core::v1::Namespace>]| {
+        all.iter().all(|n| n.metadata.name.as_deref() != Some("shop"))
+    };
     cluster.until("the namespace is gone", "", gone).await.unwrap();
     let left = Api::<Pod>::namespaced(cluster.client(), "shop").list(&Default::default()).await.unwrap();
     assert!(left.items.is_empty());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use client::Tasks;
 use harness::docker::{self, output};
 use harness::wait::until;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -31,11 +30,14 @@ impl Boxes {
         docker::import_busybox(IMAGE).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("master");
-        let flags = ["master", "--data-dir", data.to_str().unwrap(), "--bind-address", "127.0.0.1", "--secure-port", "0"];
+        let flags =
+            ["master", "--data-dir", data.to_str().unwrap(), "--bind-address", "127.0.0.1", "--secure-port", "0"];
         let master = Master::start(master::Options::try_parse_from(flags).unwrap()).await.unwrap();
         let minion = start_minion(&master, folder.path()).await;
         let boxes = Boxes { master, minion, folder, _alone: alone };
-        until::<Node>(&boxes.client(), "the node is ready", "", |n| n.len() == 1 && api::nodes::is_ready(&n[0])).await.unwrap();
+        until::<Node>(&boxes.client(), "the node is ready", "", |n| n.len() == 1 && api::nodes::is_ready(&n[0]))
+            .await
+            .unwrap();
         boxes
     }
 
@@ -71,8 +73,17 @@ async fn start_minion(master: &Master, folder: &Path) -> Minion {
     let server = format!("https://{}", master.address());
     let data = folder.join("minion");
     let flags = [
-        "minion", "--server", &server, "--token", token.trim(), "--data-dir", data.to_str().unwrap(),
-        "--node-name", "box", "--kubelet-port", "0",
+        "minion",
+        "--server",
+        &server,
+        "--token",
+        token.trim(),
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--node-name",
+        "box",
+        "--kubelet-port",
+        "0",
     ];
     Minion::start(minion::Options::try_parse_from(flags).unwrap()).await.unwrap()
 }
@@ -80,7 +91,10 @@ async fn start_minion(master: &Master, folder: &Path) -> Minion {
 async fn create<K>(client: &kube::Client, object: serde_json::Value)
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
 {
     let object: K = serde_json::from_value(object).unwrap();
     Api::<K>::default_namespaced(client.clone()).create(&PostParams::default(), &object).await.unwrap();
@@ -111,9 +125,13 @@ async fn a_replication_controller_heals_on_docker_behind_a_service() {
             "spec": { "terminationGracePeriodSeconds": 1, "containers": [
                 { "name": "web", "image": IMAGE, "command": ["sh", "-c", script], "ports": [{ "containerPort": 80 }] }] } } }
     })).await;
-    create::<Service>(&client, json!({
-        "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] }
-    })).await;
+    create::<Service>(
+        &client,
+        json!({
+            "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] }
+        }),
+    )
+    .await;
     let pods = until::<Pod>(&client, "two web pods", "app=web", |p| ready(p, 2)).await.unwrap();
 
     let service = Api::<Service>::default_namespaced(client.clone()).get("web").await.unwrap();
@@ -155,12 +173,20 @@ async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
     }
     let boxes = Boxes::start().await;
     let client = boxes.client();
-    create::<k8s_openapi::api::core::v1::Secret>(&client, json!({
-        "metadata": { "name": "pass" }, "stringData": { "word": "open sesame" }
-    })).await;
-    create::<k8s_openapi::api::core::v1::ConfigMap>(&client, json!({
-        "metadata": { "name": "conf" }, "data": { "colour": "blue" }
-    })).await;
+    create::<k8s_openapi::api::core::v1::Secret>(
+        &client,
+        json!({
+            "metadata": { "name": "pass" }, "stringData": { "word": "open sesame" }
+        }),
+    )
+    .await;
+    create::<k8s_openapi::api::core::v1::ConfigMap>(
+        &client,
+        json!({
+            "metadata": { "name": "conf" }, "data": { "colour": "blue" }
+        }),
+    )
+    .await;
     let script = "cat /secret/word; echo; cat /conf/colour; echo; cat /scratch/note; \
                   echo $POD_NAME $KUBERNETES_SERVICE_HOST; cat /proc/mounts; exec sleep 1000";
     create::<Pod>(&client, json!({

@@ -54,7 +54,8 @@ impl Master {
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
             // The embedded store forgets old versions by itself; etcd wants to be told.
-            compaction_interval: (!options.etcd_servers.is_empty()).then_some(Duration::from_secs(options.history_seconds)),
+            compaction_interval: (!options.etcd_servers.is_empty())
+                .then_some(Duration::from_secs(options.history_seconds)),
             ..apiserver::Config::new(&options.data_dir)
         };
         let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;

@@ -188,7 +188,8 @@ mod tests {
             (&["--node-labels", "disk"], "key=value"),
         ];
         for (flags, expected) in table {
-            let given: Vec<&str> = server.chunks(2).filter(|s| !flags.contains(&s[0])).flatten().chain(*flags).copied().collect();
+            let given: Vec<&str> =
+                server.chunks(2).filter(|s| !flags.contains(&s[0])).flatten().chain(*flags).copied().collect();
             assert!(said(&given).contains(expected), "{flags:?}: {}", said(&given));
         }
         assert!(said(&[]).contains("--server"));

@@ -81,7 +81,8 @@ async fn call(method: Method, path: &str, body: Value) -> Result<Value> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-    let request = Request::builder().method(method).uri(path).header("host", "docker").header("content-type", "application/json");
+    let request =
+        Request::builder().method(method).uri(path).header("host", "docker").header("content-type", "application/json");
     let response = sender.send_request(request.body(Full::new(body))?).await?;
     let status = response.status();
     let answer = response.into_body().collect().await?.to_bytes();
@@ -100,7 +101,8 @@ async fn bare(number: usize, pause: &str) -> Result<(Duration, [String; 2])> {
         anyhow::Ok(id)
     };
     let host = json!({ "NetworkMode": "coracle", "IpcMode": "shareable" });
-    let sandbox = create(format!("coracle-bench-sandbox-{number}"), json!({ "Image": pause, "HostConfig": host })).await?;
+    let sandbox =
+        create(format!("coracle-bench-sandbox-{number}"), json!({ "Image": pause, "HostConfig": host })).await?;
     let host = json!({ "NetworkMode": format!("container:{sandbox}"), "IpcMode": format!("container:{sandbox}") });
     let body = json!({ "Image": IMAGE, "Cmd": ["sleep", "1000000"], "HostConfig": host });
     let container = create(format!("coracle-bench-{number}"), body).await?;
@@ -142,7 +144,8 @@ async fn start_cost(bench: &mut Bench, target: &Target) -> Result<()> {
         let name = format!("start-{number}");
         let spec = json!({ "terminationGracePeriodSeconds": 0, "containers": [{ "name": "c", "image": IMAGE, "command": ["sleep", "1000000"] }] });
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec });
-        let path = format!("/api/v1/namespaces/default/pods?watch=1&resourceVersion=0&fieldSelector=metadata.name%3D{name}");
+        let path =
+            format!("/api/v1/namespaces/default/pods?watch=1&resourceVersion=0&fieldSelector=metadata.name%3D{name}");
         let watch_target = target.clone();
         let watching = tokio::spawn(async move { follow(&watch_target, &path, READY, |_, pod| running(pod)).await });
         let sent = Instant::now();
@@ -189,7 +192,10 @@ async fn healing(bench: &mut Bench, target: &Target) -> Result<()> {
     let (pod_name, container) = found;
     let watch_target = target.clone();
     let restarted = tokio::spawn(async move {
-        follow(&watch_target, watch, READY, |_, pod| running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1).await
+        follow(&watch_target, watch, READY, |_, pod| {
+            running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await
     });
     let begun = Instant::now();
     call(Method::POST, &format!("/containers/{}/kill", container.trim_start_matches("docker://")), Value::Null).await?;

@@ -84,11 +84,7 @@ impl Connection {
         let response = self.send(method, path, body, kind).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(anyhow!("{status}: {}", String::from_utf8_lossy(&body)))
-        }
+        if status.is_success() { Ok(body) } else { Err(anyhow!("{status}: {}", String::from_utf8_lossy(&body))) }
     }
 
     /// Opens a stream (a watch) and returns its body.

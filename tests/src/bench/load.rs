@@ -35,7 +35,11 @@ impl Outcome {
 /// Runs `requests` requests from `clients` connections; `request` gets the connection and the request's number.
 pub async fn run<F>(target: &Target, clients: usize, requests: usize, request: F) -> Result<Outcome>
 where
-    F: for<'a> Fn(&'a mut Connection, usize) -> futures::future::BoxFuture<'a, Result<()>> + Clone + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Connection, usize) -> futures::future::BoxFuture<'a, Result<()>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     let mut connections = Vec::new();
     for _ in 0..clients {

@@ -34,7 +34,8 @@ impl Samples {
 pub struct Report(Vec<[String; 3]>);
 
 impl Report {
-    /// Adds a row and shows it at once.
+    /// Adds a row and shows it at once, on standard error: the table is for standard output.
+    #[allow(clippy::print_stderr)]
     pub fn add(&mut self, what: &str, measured: String, wanted: &str) {
         eprintln!("  {what}: {measured}");
         self.0.push([what.to_owned(), measured, wanted.to_owned()]);

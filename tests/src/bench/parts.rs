@@ -156,9 +156,7 @@ async fn watch(bench: &mut Bench) -> Result<()> {
     for number in 0..WATCHED_CREATES {
         let name = format!("watched-{number}");
         let sent = Instant::now();
-        connection
-            .call(Method::POST, "/api/v1/namespaces/default/pods", load::pod(&name, "nobody"))
-            .await?;
+        connection.call(Method::POST, "/api/v1/namespaces/default/pods", load::pod(&name, "nobody")).await?;
         // The next create waits until all 50 have this one, so that each is measured alone.
         while arrivals.lock().get(&name).is_none_or(|a| a.len() < 50) {
             ensure!(sent.elapsed() < Duration::from_secs(5), "not all watchers saw {name} within 5 s");
@@ -202,7 +200,9 @@ where
         }
         anyhow::bail!("the watch ended early")
     };
-    tokio::time::timeout(limit, reading).await.with_context(|| format!("nothing of the kind within {limit:?} on {path}"))?
+    tokio::time::timeout(limit, reading)
+        .await
+        .with_context(|| format!("nothing of the kind within {limit:?} on {path}"))?
 }
 
 pub(super) fn replication_controller(name: &str, replicas: u32, pod_spec: &Value) -> Bytes {
@@ -240,7 +240,11 @@ async fn reconcile(bench: &mut Bench) -> Result<()> {
         connection.call(Method::POST, "/api/v1/namespaces/default/replicationcontrollers", body).await?;
         taken.push(counted.await??.duration_since(sent));
     }
-    bench.report.add("500 pods of a new RC created, median of 5", format!("{:.0} ms", Samples::new(taken).milliseconds(0.5)), "≤ 200 ms");
+    bench.report.add(
+        "500 pods of a new RC created, median of 5",
+        format!("{:.0} ms", Samples::new(taken).milliseconds(0.5)),
+        "≤ 200 ms",
+    );
     let replaced = replaced(&mut connection, target).await?;
     let figure = format!("{:.1} ms, p99 {:.1} ms", replaced.milliseconds(0.5), replaced.milliseconds(0.99));
     bench.report.add("a deleted pod object replaced, median of 50", figure, "≤ 5 ms");
@@ -251,8 +255,14 @@ async fn replaced(connection: &mut Connection, target: &Target) -> Result<Sample
     let path = "/api/v1/namespaces/default/pods?labelSelector=app%3Drc0";
     let list: Value = serde_json::from_slice(&connection.call(Method::GET, path, Bytes::new()).await?)?;
     let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-    let names: Vec<String> =
-        list["items"].as_array().into_iter().flatten().take(50).filter_map(|p| p["metadata"]["name"].as_str()).map(str::to_owned).collect();
+    let names: Vec<String> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .take(50)
+        .filter_map(|p| p["metadata"]["name"].as_str())
+        .map(str::to_owned)
+        .collect();
     let (sender, mut arrivals) = tokio::sync::mpsc::channel(64);
     let (watch_target, watch_path) = (target.clone(), format!("{path}&watch=1&resourceVersion={version}"));
     let mut left = names.len();
@@ -312,7 +322,9 @@ async fn schedule(bench: &mut Bench) -> Result<()> {
     let begun = Instant::now();
     load::run(&master.target, 32, PODS, |connection, number| {
         let body = load::pod(&format!("sched-{number}"), "default-scheduler");
-        Box::pin(async move { connection.call(Method::POST, "/api/v1/namespaces/default/pods", body).await.map(|_| ()) })
+        Box::pin(
+            async move { connection.call(Method::POST, "/api/v1/namespaces/default/pods", body).await.map(|_| ()) },
+        )
     })
     .await?;
     let elapsed = bound.await??.duration_since(begun).as_secs_f64();
@@ -325,7 +337,10 @@ async fn schedule(bench: &mut Bench) -> Result<()> {
 async fn hold(bench: &mut Bench) -> Result<()> {
     let master = bench.master(&[]).await?;
     load::create_pods(&master.target, 32, 10_000, "held").await?;
-    bench.report.add("master resident with 10,000 pods", format!("{:.0} MiB", master.process.resident_mib()?), "less than 965 MiB");
+    bench.report.add(
+        "master resident with 10,000 pods",
+        format!("{:.0} MiB", master.process.resident_mib()?),
+        "less than 965 MiB",
+    );
     Ok(())
 }
-
