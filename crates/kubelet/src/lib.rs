@@ -46,6 +46,8 @@ mod pods;
 pub mod runtime;
 pub mod server;
 mod status_writer;
+#[cfg(test)]
+mod testing;
 pub mod volumes;
 mod worker;
 

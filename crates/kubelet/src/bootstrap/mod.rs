@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Tasks;
 
@@ -27,6 +28,10 @@ use csr::Request;
 
 use crate::config::Serving;
 use crate::server::Certificate;
+
+/// Back-off while the server does not answer: first and longest.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Why a machine does not become a node.
 #[derive(Debug, thiserror::Error)]
@@ -131,13 +136,19 @@ fn stored(pki: &Path, user: &str, token: Option<&pin::Token>) -> Result<Option<(
 async fn bootstrap(server: &http::Uri, pki: &Path, user: &str, token: &pin::Token) -> Result<(String, Pair), Error> {
     let pinned = Arc::new(pin::PinnedCa::new(token.ca_hash.clone()));
     let client = connect::bootstrap_client(server, pinned.clone(), &token.bearer)?;
-    let pair = match Request::client(user).obtain(&client).await {
-        Ok(pair) => pair,
-        Err(Error::Api(error)) if pinned.refused() => {
-            tracing::debug!(%error, "the server is not the one the token is for");
-            return Err(Error::Pin);
+    let mut backoff = RETRY_MIN;
+    let pair = loop {
+        match Request::client(user).obtain(&client).await {
+            Ok(pair) => break pair,
+            Err(Error::Api(_)) if pinned.refused() => return Err(Error::Pin),
+            // The server may start later than its nodes.
+            Err(Error::Api(error)) if !matches!(*error, kube::Error::Api(_)) => {
+                tracing::warn!(%server, %error, "the API server does not answer yet");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(RETRY_MAX);
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     };
     let ca_pem = pinned.ca_pem().ok_or(Error::Pin)?;
     // A serving certificate of another cluster is of no use in this one.
@@ -164,3 +175,6 @@ fn serve(client: &kube::Client, options: &JoinOptions, pki: &Path, tasks: &Tasks
     tasks.spawn(renewal.run(pair, move |pair| shown.replace(&pair.certificate, &pair.key).map_err(crypto)));
     Ok(certificate)
 }
+
+#[cfg(test)]
+mod tests;

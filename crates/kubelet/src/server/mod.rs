@@ -130,3 +130,6 @@ async fn list_pods(State(shared): State<Shared>) -> Response {
 fn plain(status: StatusCode, message: String) -> Response {
     (status, message).into_response()
 }
+
+#[cfg(test)]
+mod tests;
