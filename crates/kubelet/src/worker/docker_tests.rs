@@ -157,11 +157,7 @@ async fn container_sees_its_files_variables_and_names() {
             ("busybox hostname", "web\n".to_owned()),
             ("busybox hostname -i", format!("{ip}\n")),
             ("busybox grep -c 1.2.3.4 /etc/hosts", "1\n".to_owned()),
-            (
-                "echo x >/sub/f; echo x >/cm/f || echo read-only",
-                "/bin/sh: can't create /cm/f: Read-only file system\nread-only\n".to_owned(),
-            ),
-            ("busybox cat /proc/1/oom_score_adj", "938\n".to_owned()),
+            ("echo x >/sub/f; (echo x >/cm/f) 2>/dev/null || echo read-only", "read-only\n".to_owned()),
         ] {
             assert_eq!(node.exec(&status, script).await, expected, "{script}");
         }
