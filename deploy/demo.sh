@@ -52,7 +52,7 @@ start_master() {
     mkdir -p "$dir"
     local begun
     begun=$(now)
-    setsid "$bin/master" --data-dir "$dir/master" --bind-address 127.0.0.1 --secure-port "$port" >>"$dir/master.log" 2>&1 </dev/null &
+    setsid "$bin/master" --data-dir "$dir/master" --bind-address 127.0.0.1 --secure-port "$port" >"$dir/master.log" 2>&1 </dev/null &
     echo $! >"$dir/master.pid"
     until_line 20 'API server ready' tail --pid "$(cat "$dir/master.pid")" -n +1 -F "$dir/master.log" >/dev/null ||
         { tail -5 "$dir/master.log" >&2; die "the master did not start; see $dir/master.log"; }
@@ -67,7 +67,7 @@ start_minion() {
     local begun
     begun=$(now)
     CORACLE_TOKEN=$(cat "$dir/master/join-token") setsid "$bin/minion" --server "https://127.0.0.1:$port" \
-        --data-dir "$dir/minion" --node-name demo --kubelet-port 0 >>"$dir/minion.log" 2>&1 </dev/null &
+        --data-dir "$dir/minion" --node-name demo --kubelet-port 0 >"$dir/minion.log" 2>&1 </dev/null &
     echo $! >"$dir/minion.pid"
     until_line 30 'True' "$kctl" get nodes demo -w \
         -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\n"}' >/dev/null || wait_for_node ||

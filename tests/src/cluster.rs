@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, User};
 use client::Tasks;
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
@@ -57,7 +58,7 @@ impl Builder {
         self
     }
 
-    /// Starts it; returns when the API is ready.
+    /// Starts it; returns when the API and every node are ready.
     pub async fn start(self) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("coracle-cluster-").tempdir()?;
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory()?);
@@ -77,6 +78,9 @@ impl Builder {
         for number in 0..self.nodes {
             cluster.start_node(&format!("node-{number}")).await?;
         }
+        // Pods spread over the nodes there are: a scenario starts with all of them.
+        let all_ready = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| api::nodes::is_ready(n)).count() == self.nodes;
+        cluster.until("every node is ready", "", all_ready).await?;
         Ok(cluster)
     }
 }

@@ -62,6 +62,7 @@ impl Boxes {
         let label = "label=io.kubernetes.pod.uid";
         assert_eq!(output("docker", &["ps", "-aq", "--filter", label]).unwrap(), "", "no container is left");
         assert_eq!(output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"]).unwrap(), "");
+        assert_eq!(output("docker", &["images", "-q", "coracle/pause"]).unwrap(), "");
         assert!(!output("nft", &["list", "tables"]).unwrap().contains("coracle"));
         assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(data.to_str().unwrap()));
         output("docker", &["image", "rm", "-f", IMAGE]).unwrap();

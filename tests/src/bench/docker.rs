@@ -132,7 +132,7 @@ pub async fn pods(bench: &mut Bench) -> Result<()> {
     node_ready(&master.target, "bench").await?;
     start_cost(bench, &master.target).await?;
     healing(bench, &master.target).await?;
-    minion.stop()?;
+    minion.stop();
     cleanup(bench, "bench")
 }
 

@@ -1,9 +1,10 @@
 //! A throw-away etcd on loopback.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::process::Process;
 
@@ -36,5 +37,10 @@ pub fn start(folder: &Path) -> Result<Option<Etcd>> {
     .map(|s| (*s).to_owned())
     .collect();
     let process = Process::start(program, &arguments, &[], &folder.join("etcd.log"))?;
+    let (address, begun) = (endpoint.trim_start_matches("http://"), Instant::now());
+    while TcpStream::connect(address).is_err() {
+        ensure!(begun.elapsed() < Duration::from_secs(10), "etcd does not listen after 10 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok(Some(Etcd { endpoint, _process: process }))
 }

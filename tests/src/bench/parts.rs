@@ -58,12 +58,12 @@ async fn start(bench: &mut Bench) -> Result<()> {
     bench.report.add("ready after the very first start", format!("{:.0} ms", seconds * 1000.0), "≤ 1000 ms");
     load::create_pods(&first.target, 8, 1000, "start").await?;
     let (data_dir, port) = (first.data_dir.clone(), bench.port);
-    first.process.stop()?;
+    first.process.stop();
     let mut again = Vec::new();
     for _ in 0..5 {
         let master = start_master(&bench.binaries, &data_dir, port, &[]).await?;
         again.push(master.ready_after);
-        master.process.stop()?;
+        master.process.stop();
     }
     let median = Samples::new(again).milliseconds(0.5);
     bench.report.add("ready on existing data (1,000 pods)", format!("{median:.0} ms"), "≤ 200 ms");
@@ -87,7 +87,7 @@ async fn idle(bench: &mut Bench) -> Result<()> {
     bench.report.add("idle CPU, master and minion together", format!("{share:.2} % of a core"), "< 1 %");
     bench.report.add("master resident, idle", format!("{:.1} MiB", master.process.resident_mib()?), "< 40 MiB");
     bench.report.add("minion resident, idle", format!("{:.1} MiB", minion.resident_mib()?), "< 25 MiB");
-    minion.stop()?;
+    minion.stop();
     docker::cleanup(bench, "idle")
 }
 

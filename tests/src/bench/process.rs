@@ -46,20 +46,15 @@ impl Process {
     }
 
     /// Ends it with SIGTERM and waits.
-    pub fn stop(mut self) -> Result<()> {
-        self.end();
-        Ok(())
-    }
-
-    fn end(&mut self) {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
     }
 }
 

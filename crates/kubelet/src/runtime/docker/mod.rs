@@ -85,12 +85,14 @@ impl DockerRuntime {
         })
     }
 
-    /// Removes every container of this node and its network, as `minion --cleanup` does.
+    /// Removes every container of this node, its network and, if no other node's sandboxes use it, the sandbox's image,
+    /// as `minion --cleanup` does.
     pub async fn clean_up(&self) -> Result<()> {
         for container in observe::list(&self.docker, &self.options.node_name, None).await? {
             self.remove(container.id.as_deref().unwrap_or_default()).await?;
         }
-        network::remove(&self.docker, &self.options).await
+        network::remove(&self.docker, &self.options).await?;
+        pause::remove(&self.docker).await
     }
 
     /// The connection, for tests that do what nobody asked the kubelet for.

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use bollard::Docker;
-use bollard::query_parameters::ImportImageOptionsBuilder;
+use bollard::query_parameters::{ImportImageOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use futures::StreamExt;
 use ring::digest::{SHA256, digest};
@@ -33,6 +33,14 @@ pub(super) async fn ensure(docker: &Docker) -> Result<()> {
     let archive =
         archive(image(), &[("pause", PROGRAM)], &["/pause"]).map_err(|error| Error::Refused(error.to_string()))?;
     load(docker, archive).await
+}
+
+/// Removes the image, unless it is gone or a container uses it.
+pub(super) async fn remove(docker: &Docker) -> Result<()> {
+    match docker.remove_image(image(), None::<RemoveImageOptions>, None).await.map_err(super::error) {
+        Ok(_) | Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives Docker an image.
