@@ -76,6 +76,10 @@ if [ "$level" != build ] && ! docker_answers; then
     if [ -d /run/systemd/system ]; then
         systemctl start docker
     else
+        # What a Docker that was killed left behind names a process that may be another by now.
+        for pidfile in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
+            if [ -f $pidfile ] && ! grep -qsE '^(dockerd|containerd)$' "/proc/$(cat $pidfile)/comm"; then rm -f $pidfile; fi
+        done
         mkdir -p /var/log
         # In its own session: it outlives this script and the terminal.
         setsid dockerd >>/var/log/coracle-dockerd.log 2>&1 </dev/null &
