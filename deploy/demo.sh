@@ -15,7 +15,8 @@ run() { printf '\033[2m$ kctl %s\033[0m\n' "$*"; "$kctl" "$@"; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 now() { date +%s%N; }
 seconds_since() { awk -v ns=$(($(now) - $1)) 'BEGIN { printf "%.2f s", ns / 1e9 }'; }
-alive() { [ -f "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# A process that was killed and not yet buried is not alive.
+alive() { [ -f "$1" ] && grep -qs '^State:.[^ZX]' "/proc/$(cat "$1")/status"; }
 
 # Reads lines of a command until one matches a pattern; the command is ended then. $1: seconds, $2: pattern.
 until_line() {
@@ -101,7 +102,11 @@ wait_ready() {
         die "the web servers did not become ready; try: $kctl describe rc web"
 }
 
-web_pods() { "$kctl" get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}'; }
+# Those that are not on their way out.
+web_pods() {
+    "$kctl" get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}{"\n"}{end}' |
+        awk 'NF == 1 { print $1 }'
+}
 
 show_spread() {
     local ip=$1

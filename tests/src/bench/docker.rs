@@ -133,6 +133,7 @@ pub async fn pods(bench: &mut Bench) -> Result<()> {
     start_cost(bench, &master.target).await?;
     healing(bench, &master.target).await?;
     minion.stop();
+    call(Method::DELETE, &format!("/images/{IMAGE}?force=1"), Value::Null).await?;
     cleanup(bench, "bench")
 }
 
