@@ -76,9 +76,11 @@ if [ "$level" != build ] && ! docker_answers; then
     if [ -d /run/systemd/system ]; then
         systemctl start docker
     else
-        # What a Docker that was killed left behind names a process that may be another by now.
+        # A Docker that was killed leaves behind the number of a process that is dead, or another by now.
         for pidfile in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
-            if [ -f $pidfile ] && ! grep -qsE '^(dockerd|containerd)$' "/proc/$(cat $pidfile)/comm"; then rm -f $pidfile; fi
+            [ -f $pidfile ] || continue
+            status=/proc/$(cat $pidfile)/status
+            grep -qsE '^Name:.(dockerd|containerd)$' "$status" && grep -qs '^State:.[^ZX]' "$status" || rm -f $pidfile
         done
         mkdir -p /var/log
         # In its own session: it outlives this script and the terminal.
