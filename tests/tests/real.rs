@@ -59,10 +59,9 @@ impl Boxes {
         let data = self.folder.path().join("minion");
         let flags = ["minion", "--cleanup", "--data-dir", data.to_str().unwrap()];
         minion::cleanup::run(&minion::Options::try_parse_from(flags).unwrap()).await.unwrap();
-        let label = "label=io.kubernetes.pod.uid";
+        let label = "label=io.coracle.node=box";
         assert_eq!(output("docker", &["ps", "-aq", "--filter", label]).unwrap(), "", "no container is left");
         assert_eq!(output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"]).unwrap(), "");
-        assert_eq!(output("docker", &["images", "-q", "coracle/pause"]).unwrap(), "");
         assert!(!output("nft", &["list", "tables"]).unwrap().contains("coracle"));
         assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(data.to_str().unwrap()));
         output("docker", &["image", "rm", "-f", IMAGE]).unwrap();
