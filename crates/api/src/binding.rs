@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path, not_supported, required};
-use crate::kinds::{AGE, Kind, KindInfo, NAME, Scope};
+use crate::kinds::{AGE, Kind, KindInfo, NAME, Scope, Verb};
 use crate::names::NameRule;
 use crate::object::Resource;
 use crate::pods;
@@ -24,6 +24,7 @@ impl Resource for Binding {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::CREATE_ONLY,
         subresources: &[],
         columns: &[NAME, AGE],
         selectable_fields: &[],

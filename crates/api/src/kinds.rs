@@ -14,17 +14,24 @@ mod node;
 mod pod;
 mod printers;
 mod replication_controller;
+mod reviews;
 mod rules;
 mod secret;
 mod service;
 mod service_account;
+mod subresource;
+mod verbs;
 
+use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use crate::decode::{DecodeError, Decoded};
+
+pub use subresource::{Subresource, SubresourceInfo};
+pub use verbs::Verb;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,37 +40,6 @@ pub enum Scope {
     Cluster,
     /// Named once in each namespace.
     Namespaced,
-}
-
-/// A path below an object with a meaning of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subresource {
-    /// `status`: the half that observers write.
-    Status,
-    /// `scale`: `autoscaling/v1` Scale.
-    Scale,
-    /// `binding`: gives a pod its node.
-    Binding,
-    /// `log`: what a container wrote.
-    Log,
-    /// `finalize`: a namespace's finalizers.
-    Finalize,
-    /// `approval`: conditions of a certificate signing request.
-    Approval,
-}
-
-impl Subresource {
-    /// The path segment.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Subresource::Status => "status",
-            Subresource::Scale => "scale",
-            Subresource::Binding => "binding",
-            Subresource::Log => "log",
-            Subresource::Finalize => "finalize",
-            Subresource::Approval => "approval",
-        }
-    }
 }
 
 /// A column of the server-side Table (`meta.k8s.io/v1`).
@@ -117,6 +93,8 @@ pub struct KindInfo {
     pub categories: &'static [&'static str],
     /// Cluster or namespaced.
     pub scope: Scope,
+    /// What can be done with objects of the kind, in alphabetical order; other methods are answered with 405.
+    pub verbs: &'static [Verb],
     /// Served paths below an object.
     pub subresources: &'static [Subresource],
     /// Columns of the Table; the same number as [`crate::Resource::cells`] returns.
@@ -141,6 +119,17 @@ impl KindInfo {
     /// Whether the kind serves `subresource`.
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
+    }
+
+    /// Whether the kind does `verb`.
+    pub fn can(&self, verb: Verb) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// Whether objects of the kind are kept. All that are can be watched; the others are virtual: questions that are
+    /// answered and forgotten, or views made up when someone looks.
+    pub fn is_stored(&self) -> bool {
+        self.can(Verb::Watch)
     }
 
     /// The prefix of all the kind's keys in the store: `/registry/pods/`.
@@ -174,6 +163,7 @@ pub struct Kind {
 
 /// Every kind the API serves, in the order discovery lists them.
 pub static KINDS: &[Kind] = &[
+    Kind::of::<core::Binding>(),
     Kind::of::<core::ConfigMap>(),
     Kind::of::<core::Endpoints>(),
     Kind::of::<core::Event>(),
@@ -184,6 +174,7 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<core::Secret>(),
     Kind::of::<core::Service>(),
     Kind::of::<core::ServiceAccount>(),
+    Kind::of::<authentication::SelfSubjectReview>(),
     Kind::of::<certificates::CertificateSigningRequest>(),
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),

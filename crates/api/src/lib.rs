@@ -43,5 +43,5 @@ pub mod selector;
 pub mod well_known;
 pub mod yaml;
 
-pub use kinds::{KINDS, Kind, KindInfo, Scope, Subresource};
+pub use kinds::{KINDS, Kind, KindInfo, Scope, Subresource, Verb};
 pub use object::{Object, Resource};

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path, invalid};
-use crate::kinds::{AGE, Kind, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, Kind, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
 use crate::object::Resource;
 use crate::selector::Selector;
@@ -26,6 +26,7 @@ impl Resource for Scale {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[
             NAME,

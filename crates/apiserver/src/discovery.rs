@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{KINDS, KindInfo, Scope, Subresource};
+use api::{KINDS, KindInfo, Scope, Verb};
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -90,26 +90,16 @@ fn group(name: &str) -> Value {
 fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
     let kinds: Vec<&KindInfo> = kinds_of(group, version).collect();
     let first = kinds.first().ok_or(ApiError::PathNotFound)?;
-    let mut resources: Vec<Value> = kinds.iter().flat_map(|info| resource(info)).collect();
-    if group.is_empty() {
-        resources.insert(0, bindings());
-    }
+    let resources: Vec<Value> = kinds.iter().flat_map(|info| resource(info)).collect();
     Ok(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
     }))
 }
 
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-
-/// The older path to bind pods has a row of its own in discovery.
-fn bindings() -> Value {
-    json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]})
-}
-
 fn resource(info: &KindInfo) -> Vec<Value> {
     let namespaced = info.scope == Scope::Namespaced;
     let mut main = json!({
-        "name": info.plural, "singularName": info.singular, "namespaced": namespaced, "kind": info.kind, "verbs": VERBS,
+        "name": info.plural, "singularName": info.singular, "namespaced": namespaced, "kind": info.kind, "verbs": verbs(info.verbs),
     });
     if !info.short_names.is_empty() {
         main["shortNames"] = json!(info.short_names);
@@ -119,10 +109,10 @@ fn resource(info: &KindInfo) -> Vec<Value> {
     }
     let mut all = vec![main];
     for sub in info.subresources {
-        let (group, version, kind, verbs) = subresource(info, *sub);
+        let (group, version, kind) = sub.speaks(info);
         let mut row = json!({
             "name": format!("{}/{}", info.plural, sub.as_str()), "singularName": "", "namespaced": namespaced,
-            "kind": kind, "verbs": verbs,
+            "kind": kind, "verbs": verbs(sub.info().verbs),
         });
         if (group, version) != (info.group, info.version) {
             row["group"] = json!(group);
@@ -133,16 +123,8 @@ fn resource(info: &KindInfo) -> Vec<Value> {
     all
 }
 
-/// The kind a subresource speaks, and its verbs.
-fn subresource(info: &KindInfo, sub: Subresource) -> (&str, &str, &str, &'static [&'static str]) {
-    let own = (info.group, info.version, info.kind);
-    match sub {
-        Subresource::Status | Subresource::Approval => (own.0, own.1, own.2, &["get", "patch", "update"]),
-        Subresource::Scale => ("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
-        Subresource::Binding => ("", "v1", "Binding", &["create"]),
-        Subresource::Log => (own.0, own.1, own.2, &["get"]),
-        Subresource::Finalize => (own.0, own.1, own.2, &["update"]),
-    }
+fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
+    verbs.iter().map(|v| v.as_str()).collect()
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
@@ -172,10 +154,7 @@ fn aggregated_group(name: &str) -> Value {
     let versions: Vec<Value> = versions(name)
         .into_iter()
         .map(|version| {
-            let mut resources: Vec<Value> = kinds_of(name, version).map(aggregated_resource).collect();
-            if name.is_empty() {
-                resources.insert(0, aggregated_bindings());
-            }
+            let resources: Vec<Value> = kinds_of(name, version).map(aggregated_resource).collect();
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
@@ -187,16 +166,9 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})
 }
 
-fn aggregated_bindings() -> Value {
-    json!({
-        "resource": "bindings", "singularResource": "binding", "scope": "Namespaced", "verbs": ["create"],
-        "responseKind": response_kind("", "v1", "Binding"),
-    })
-}
-
 fn aggregated_resource(info: &KindInfo) -> Value {
     let mut row = json!({
-        "resource": info.plural, "singularResource": info.singular, "verbs": VERBS,
+        "resource": info.plural, "singularResource": info.singular, "verbs": verbs(info.verbs),
         "responseKind": response_kind(info.group, info.version, info.kind),
         "scope": if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
     });
@@ -210,8 +182,11 @@ fn aggregated_resource(info: &KindInfo) -> Value {
         .subresources
         .iter()
         .map(|sub| {
-            let (group, version, kind, verbs) = subresource(info, *sub);
-            json!({"subresource": sub.as_str(), "responseKind": response_kind(group, version, kind), "verbs": verbs})
+            let (group, version, kind) = sub.speaks(info);
+            json!({
+                "subresource": sub.as_str(), "responseKind": response_kind(group, version, kind),
+                "verbs": verbs(sub.info().verbs),
+            })
         })
         .collect();
     if !subresources.is_empty() {

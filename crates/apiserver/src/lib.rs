@@ -11,7 +11,7 @@
 //! - `route`, `request`, `query`, `negotiate`: what a request asks for, and in which form.
 //! - `authn`, `authz`, `admission`: who may do it, and what every write must satisfy.
 //! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
-//!   what lies below objects.
+//!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `storage`, `allocators`, `leases`: writes as transactions of the store.
 //! - `cache`: the watch cache, from which everything is read.
 //! - `status`, `respond`, `table`, `discovery`, `openapi`, `health`, `metrics`: answers.
@@ -44,6 +44,7 @@ mod pki;
 mod query;
 mod request;
 mod respond;
+mod reviews;
 mod route;
 mod serve;
 mod server;
@@ -53,6 +54,7 @@ mod subresources;
 mod table;
 mod user;
 mod verbs;
+mod virtual_kinds;
 
 pub use config::Config;
 pub use error::Error;

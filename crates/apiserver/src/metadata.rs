@@ -14,6 +14,11 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The same as a field of metadata.
+pub(crate) fn now_time() -> Time {
+    Time(now())
+}
+
 /// Gives a new object what only the server decides.
 pub(crate) fn prepare_create(info: &KindInfo, metadata: &mut ObjectMeta, namespace: Option<&str>) {
     metadata.namespace = namespace.filter(|_| info.scope == Scope::Namespaced).map(Into::into);

@@ -2,43 +2,11 @@
 //!
 //! Compare `RequestInfoFactory` in `k8s.io/apiserver/pkg/endpoints/request`.
 
-use api::{Kind, Scope, Subresource};
+use api::{Kind, Scope, Subresource, Verb};
 use http::Method;
 
 use crate::query::{Query, decode};
 use crate::status::{ApiError, Subject};
-
-/// The verbs of the API, as authorizers and metrics name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Verb {
-    Get,
-    List,
-    Watch,
-    Create,
-    Update,
-    Patch,
-    Delete,
-    DeleteCollection,
-}
-
-impl Verb {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Verb::Get => "get",
-            Verb::List => "list",
-            Verb::Watch => "watch",
-            Verb::Create => "create",
-            Verb::Update => "update",
-            Verb::Patch => "patch",
-            Verb::Delete => "delete",
-            Verb::DeleteCollection => "deletecollection",
-        }
-    }
-
-    pub(crate) fn is_mutating(self) -> bool {
-        !matches!(self, Verb::Get | Verb::List | Verb::Watch)
-    }
-}
 
 /// A request for a resource, understood.
 #[derive(Clone)]
@@ -100,14 +68,6 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
         [resource, rest @ ..] => (None, *resource, rest.to_vec()),
         [] => return Err(ApiError::PathNotFound),
     };
-    if let ("", "v1", "bindings", &Method::POST, Some(_), []) =
-        (location.group, location.version, resource, method, &namespace, rest.as_slice())
-    {
-        // The older path of `pods/<name>/binding`; the name is in the body.
-        let kind = api::kinds::by_resource("", "v1", "pods").ok_or(ApiError::PathNotFound)?;
-        let subresource = Some(Subresource::Binding);
-        return Ok(RequestInfo { verb: Verb::Create, kind, namespace, name: None, subresource });
-    }
     let kind = api::kinds::by_resource(location.group, location.version, resource).ok_or(ApiError::PathNotFound)?;
     let (name, subresource) = match rest.as_slice() {
         [] => (None, None),
@@ -117,7 +77,13 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
     };
     scope_fits(kind, namespace.as_deref(), name.as_deref())?;
     let watch = location.watch || query.flag("watch");
-    let verb = verb(method, name.is_some(), subresource, watch, location.watch)?;
+    let (named, below) = (name.is_some(), subresource.is_some());
+    let verb = match verb(method, named, below) {
+        Some(Verb::Get | Verb::List) if watch && !below && (!named || location.watch) => Some(Verb::Watch),
+        verb => verb,
+    };
+    let allowed = subresource.map_or(kind.info.verbs, |s| s.info().verbs);
+    let verb = verb.filter(|v| allowed.contains(v)).ok_or(ApiError::MethodNotAllowed)?;
     Ok(RequestInfo { verb, kind, namespace, name, subresource })
 }
 
@@ -133,29 +99,16 @@ fn scope_fits(kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> Resul
     }
 }
 
-fn verb(
-    method: &Method,
-    named: bool,
-    subresource: Option<Subresource>,
-    watch: bool,
-    watch_path: bool,
-) -> Result<Verb, ApiError> {
-    use Subresource as S;
-    let allowed = match (method.as_str(), subresource) {
-        ("GET" | "HEAD", None) if watch && (!named || watch_path) => Verb::Watch,
-        ("GET" | "HEAD", None) if !named => Verb::List,
-        ("GET" | "HEAD", None | Some(S::Status | S::Scale | S::Log | S::Approval)) => Verb::Get,
-        ("POST", None) if !named => Verb::Create,
-        ("POST", Some(S::Binding)) => Verb::Create,
-        ("PUT", None) if named => Verb::Update,
-        ("PUT", Some(S::Status | S::Scale | S::Finalize | S::Approval)) => Verb::Update,
-        ("PATCH", None) if named => Verb::Patch,
-        ("PATCH", Some(S::Status | S::Scale | S::Approval)) => Verb::Patch,
-        ("DELETE", None) if named => Verb::Delete,
-        ("DELETE", None) => Verb::DeleteCollection,
-        _ => return Err(ApiError::MethodNotAllowed),
-    };
-    Ok(allowed)
+/// The verb a method stands for on a collection, on an object, or `below` one.
+fn verb(method: &Method, named: bool, below: bool) -> Option<Verb> {
+    match method.as_str() {
+        "GET" | "HEAD" => Some(if named { Verb::Get } else { Verb::List }),
+        "POST" => (below || !named).then_some(Verb::Create),
+        "PUT" => named.then_some(Verb::Update),
+        "PATCH" => named.then_some(Verb::Patch),
+        "DELETE" => Some(if named { Verb::Delete } else { Verb::DeleteCollection }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +146,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/p/log", "get pods a p log"),
             ("POST", "/api/v1/namespaces/a/pods/p/binding", "create pods a p binding"),
             ("GET", "/apis/coordination.k8s.io/v1/leases", "list leases - - -"),
+            ("POST", "/api/v1/namespaces/a/bindings", "create bindings a - -"),
         ];
         for (method, path, expected) in cases {
             assert_eq!(read(method, path).unwrap(), expected, "{method} {path}");
@@ -206,9 +160,15 @@ mod tests {
         {
             assert!(matches!(read("GET", path), Err(ApiError::PathNotFound)), "{path}");
         }
-        for (method, path) in
-            [("POST", "/api/v1/nodes/n"), ("PUT", "/api/v1/nodes"), ("GET", "/api/v1/namespaces/a/pods/p/binding")]
-        {
+        for (method, path) in [
+            ("POST", "/api/v1/nodes/n"),
+            ("PUT", "/api/v1/nodes"),
+            ("GET", "/api/v1/namespaces/a/pods/p/binding"),
+            ("DELETE", "/api/v1/namespaces/a/pods/p/status"),
+            ("DELETE", "/api/v1/namespaces"),
+            ("GET", "/api/v1/namespaces/a/bindings"),
+            ("GET", "/api/v1/namespaces/a/bindings?watch=1"),
+        ] {
             assert!(matches!(read(method, path), Err(ApiError::MethodNotAllowed)), "{method} {path}");
         }
     }

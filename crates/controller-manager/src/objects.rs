@@ -76,7 +76,8 @@ impl Objects {
             follow_cache(&feed, &mut informers.certificate_signing_requests),
         ];
         cached.extend(IGNORED);
-        let watched: Vec<_> = KINDS.iter().filter(|kind| !cached.contains(&kind.info.plural)).collect();
+        let watched: Vec<_> =
+            KINDS.iter().filter(|kind| kind.info.is_stored() && !cached.contains(&kind.info.plural)).collect();
         feed.unlisted.send_replace(Some(watched.len()));
         for kind in watched {
             tasks.spawn(follow_metadata(feed.clone(), client.clone(), kind.info));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, invalid, too_long};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::{self, NameRule};
 
 impl Resource for ConfigMap {
@@ -20,6 +20,7 @@ impl Resource for ConfigMap {
         short_names: &["cm"],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[NAME, column("Data", "integer", "Number of entries"), AGE],
         selectable_fields: &[],

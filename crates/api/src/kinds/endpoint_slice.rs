@@ -11,7 +11,7 @@ use super::printers::at_most;
 use super::rules::{self, Unique};
 use crate::Resource;
 use crate::field::{ErrorList, Path, invalid, required, too_many};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
 
 /// How many ports or addresses a cell shows.
@@ -31,6 +31,7 @@ impl Resource for EndpointSlice {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[
             NAME,

@@ -11,7 +11,7 @@ use super::printers::at_most;
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path, required};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
 
 /// How many addresses a cell shows.
@@ -27,6 +27,7 @@ impl Resource for Endpoints {
         short_names: &["ep"],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[NAME, column("Endpoints", "string", "Addresses and ports that are ready"), AGE],
         selectable_fields: &[],

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path, invalid};
-use crate::kinds::{KindInfo, NAME, Scope, column, wide};
+use crate::kinds::{KindInfo, NAME, Scope, Verb, column, wide};
 use crate::names::NameRule;
 use crate::printing::since;
 
@@ -28,6 +28,7 @@ impl Resource for Event {
         short_names: &["ev"],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[
             column("Last Seen", "string", "When it happened last"),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, invalid};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::{self, NameRule};
 
 impl Resource for Lease {
@@ -20,6 +20,7 @@ impl Resource for Lease {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[NAME, column("Holder", "string", "Identity of the present holder"), AGE],
         selectable_fields: &[],

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column};
 use crate::names::NameRule;
 use crate::well_known::LABEL_METADATA_NAME;
 
@@ -26,6 +26,7 @@ impl Resource for Namespace {
         short_names: &["ns"],
         categories: &[],
         scope: Scope::Cluster,
+        verbs: Verb::WITHOUT_DELETE_COLLECTION,
         subresources: &[Subresource::Status, Subresource::Finalize],
         columns: &[NAME, column("Status", "string", "Active, or Terminating while its objects are being deleted"), AGE],
         selectable_fields: &["status.phase"],

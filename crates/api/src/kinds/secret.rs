@@ -11,7 +11,7 @@ use super::config_map::data_key;
 use super::rules;
 use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, invalid, required, too_long};
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
 
 /// Says to which account a token belongs.
@@ -29,6 +29,7 @@ impl Resource for Secret {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[
             NAME,

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use serde_json::{Value, json};
 
 use crate::Resource;
-use crate::kinds::{AGE, KindInfo, NAME, Scope, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
 
 impl Resource for ServiceAccount {
@@ -18,6 +18,7 @@ impl Resource for ServiceAccount {
         short_names: &["sa"],
         categories: &[],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[],
         columns: &[NAME, column("Secrets", "integer", "Number of secrets its pods may use"), AGE],
         selectable_fields: &[],

@@ -13,6 +13,7 @@ fn examples() -> Vec<Value> {
     let request =
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUFBPQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
     let mut examples = vec![
+        json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "n"}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}, "binaryData": {"b": "AQ=="}}),
         json!({"apiVersion": "v1", "kind": "Endpoints", "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]}),
         json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}}),
@@ -23,13 +24,14 @@ fn examples() -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "1"}}),
         json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}}),
         json!({"apiVersion": "v1", "kind": "ServiceAccount"}),
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}),
         json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
             "spec": {"request": request, "signerName": "a.b/c", "usages": ["client auth"]}}),
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"leaseDurationSeconds": 40}}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
     ];
-    for example in &mut examples {
+    for example in examples.iter_mut().filter(|e| row_of(e).info.is_stored()) {
         example["metadata"] = json!({"name": "web", "namespace": "default"});
     }
     examples

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use api::Verb;
 use serde_json::Value;
 
 use crate::query::Query;
-use crate::request::{RequestInfo, Verb};
+use crate::request::RequestInfo;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use api::Subresource;
 use api::well_known::NAMESPACE_NODE_LEASE;
+use api::{Subresource, Verb};
 
 use super::bootstrap::{exact_field, named, owns_request};
 use super::references;
 use crate::query::Query;
-use crate::request::{RequestInfo, Verb};
+use crate::request::RequestInfo;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;

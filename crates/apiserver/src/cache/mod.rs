@@ -43,7 +43,7 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new(store: Arc<dyn Store>) -> Cache {
         let mut by_plural = HashMap::new();
-        for kind in KINDS {
+        for kind in KINDS.iter().filter(|kind| kind.info.is_stored()) {
             by_plural.entry(kind.info.plural).or_insert_with(|| Arc::new(KindCache::new(kind)));
         }
         let (fresh, hints) = (fresh::RevisionReads::default(), hints::Hints::default());
@@ -62,7 +62,9 @@ impl Cache {
 
     /// The cache of one kind. Kinds that share a plural share their objects.
     pub(crate) fn of(&self, kind: &Kind) -> &Arc<KindCache> {
-        self.by_plural.get(kind.info.plural).expect("there is a cache for every row of the table of kinds")
+        self.by_plural
+            .get(kind.info.plural)
+            .expect("there is a cache for every stored kind, and virtual ones are answered before")
     }
 
     /// The cache whose keys `key` is one of.

@@ -121,13 +121,15 @@ fn v2() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use api::Verb;
+
     use super::*;
 
     #[test]
     fn every_kind_has_a_patch_that_validates_fields() {
         for path in documents() {
             let document = v3(&path).unwrap();
-            for kind in KINDS.iter().filter(|k| operations::root(k.info) == path) {
+            for kind in KINDS.iter().filter(|k| k.info.can(Verb::Patch) && operations::root(k.info) == path) {
                 let gvk = json!({"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind});
                 let patches = document["paths"].as_object().unwrap().values().map(|p| &p["patch"]);
                 let own = patches.filter(|p| p["x-kubernetes-group-version-kind"] == gvk);

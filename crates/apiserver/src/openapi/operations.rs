@@ -1,6 +1,6 @@
 //! The paths of a kind and what can be done there.
 
-use api::{KindInfo, Scope};
+use api::{KindInfo, Scope, Verb};
 use serde_json::{Map, Value, json};
 
 /// Which OpenAPI.
@@ -38,26 +38,31 @@ pub(super) fn paths(info: &KindInfo, reference: &str, form: Form) -> Map<String,
     in_item.push(named("name"));
     let selection = ["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch"];
     let writing = ["dryRun", "fieldManager", "fieldValidation"];
+    let body: &[&str] = &["application/json", "application/yaml"];
+    let patch_options = ["dryRun", "fieldManager", "fieldValidation", "force"];
+    let delete_options = ["dryRun", "gracePeriodSeconds", "propagationPolicy"];
+    let of_collection = [
+        (Verb::List, "get", operation("list", &selection, None)),
+        (Verb::Create, "post", operation("post", &writing, Some(body))),
+        (Verb::DeleteCollection, "delete", operation("deletecollection", &selection, None)),
+    ];
+    let of_item = [
+        (Verb::Get, "get", operation("get", &["resourceVersion"], None)),
+        (Verb::Update, "put", operation("put", &writing, Some(body))),
+        (Verb::Patch, "patch", operation("patch", &patch_options, Some(&PATCH_TYPES))),
+        (Verb::Delete, "delete", operation("delete", &delete_options, None)),
+    ];
     let mut paths = Map::new();
-    paths.insert(
-        collection,
-        json!({
-            "parameters": in_collection,
-            "get": operation("list", &selection, None),
-            "post": operation("post", &writing, Some(&["application/json", "application/yaml"])),
-            "delete": operation("deletecollection", &selection, None),
-        }),
-    );
-    paths.insert(
-        item,
-        json!({
-            "parameters": in_item,
-            "get": operation("get", &["resourceVersion"], None),
-            "put": operation("put", &writing, Some(&["application/json", "application/yaml"])),
-            "patch": operation("patch", &["dryRun", "fieldManager", "fieldValidation", "force"], Some(&PATCH_TYPES)),
-            "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"], None),
-        }),
-    );
+    for (path, parameters, operations) in
+        [(collection, in_collection, of_collection.to_vec()), (item, in_item, of_item.to_vec())]
+    {
+        let served = operations.into_iter().filter(|(verb, ..)| info.can(*verb));
+        let mut path_item: Map<_, _> = served.map(|(_, method, operation)| (method.to_owned(), operation)).collect();
+        if !path_item.is_empty() {
+            path_item.insert("parameters".to_owned(), json!(parameters));
+            paths.insert(path, Value::Object(path_item));
+        }
+    }
     paths
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The messages are those of `openapiv2/OpenAPIv2.proto` in google/gnostic.
 
-use api::KINDS;
+use api::{KINDS, Verb};
 use serde_json::json;
 
 use super::operations;
@@ -35,7 +35,8 @@ mod field {
 /// The whole document.
 pub(super) fn document() -> Vec<u8> {
     let info = [bytes(field::INFO_TITLE, b"Kubernetes"), bytes(field::INFO_VERSION, b"v1.35.0")].concat();
-    let paths: Vec<u8> = KINDS.iter().flat_map(|kind| bytes(field::PATHS_PATH, &path(kind.info))).collect();
+    let patched = KINDS.iter().map(|kind| kind.info).filter(|info| info.can(Verb::Patch));
+    let paths: Vec<u8> = patched.flat_map(|info| bytes(field::PATHS_PATH, &path(info))).collect();
     [
         bytes(field::DOCUMENT_SWAGGER, b"2.0"),
         bytes(field::DOCUMENT_INFO, &info),

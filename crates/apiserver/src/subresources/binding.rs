@@ -1,5 +1,6 @@
 //! `pods/binding`: gives a pod its node, once.
 
+use api::Kind;
 use axum::body::Body;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{Binding, Pod};
@@ -17,7 +18,7 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let json = call.json_body(request_body).await?;
     let mut decoded = body::decode(&api::binding::KIND, &json, &call.query)?;
     let name = pod_name(call, decoded.object.metadata_mut())?;
-    let subject = Subject { name: name.clone(), ..call.info.subject().sub("binding") };
+    let subject = Subject::new(pods().info, &name).sub("binding");
     let errors = decoded.object.validate();
     if !errors.is_empty() {
         return Err(ApiError::Invalid(Subject { kind: "Binding", ..subject }, errors));
@@ -25,18 +26,21 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let Some(binding) = decoded.object.as_any().downcast_ref::<Binding>() else {
         return Err(ApiError::Internal("a Binding is expected".into()));
     };
-    let info = call.info.kind.info;
+    let kind = pods();
+    let info = kind.info;
     let key = info.registry_key(call.info.namespace.as_deref(), &name);
     let dry_run = call.query.dry_run()?;
     call.shared
-        .modify(call.info.kind, &Subject::new(info, &name), &key, dry_run, |current, _| {
-            bind(&subject, current, binding)
-        })
+        .modify(kind, &Subject::new(info, &name), &key, dry_run, |current, _| bind(&subject, current, binding))
         .await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     let mut response = respond::json(StatusCode::CREATED, &status);
     respond::warn(&mut response, &decoded.warnings);
     Ok(response)
+}
+
+fn pods() -> &'static Kind {
+    api::kinds::by_kind("v1", "Pod").expect("pods are in the table of kinds")
 }
 
 /// The pod's name, from the URL or, at the older path `/bindings`, from the Binding.

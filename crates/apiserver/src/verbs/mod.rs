@@ -11,17 +11,20 @@ mod step;
 mod update;
 mod watch;
 
-use api::Subresource;
+use api::{Subresource, Verb};
 use axum::body::Body;
 
 use crate::call::Call;
-use crate::request::Verb;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::subresources::{binding, log, scale};
+use crate::virtual_kinds;
 
 /// Does what a request asks for.
 pub(crate) async fn run(call: Call, body: Body) -> Result<ApiResponse, ApiError> {
+    if !call.info.kind.info.is_stored() {
+        return virtual_kinds::run(&call, body).await;
+    }
     match (call.info.verb, call.info.subresource) {
         (Verb::Get, Some(Subresource::Log)) => log::get(&call).await,
         (Verb::Get, Some(Subresource::Scale)) => scale::get(&call).await,

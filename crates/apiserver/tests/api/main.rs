@@ -8,4 +8,5 @@ mod kubectl;
 mod lifecycle;
 mod list_watch;
 mod resync;
+mod reviews;
 mod tls;

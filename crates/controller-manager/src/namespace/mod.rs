@@ -106,7 +106,8 @@ impl Controller {
     /// What is in the namespace now, as the API has it: the cache may be behind.
     async fn observe(&self, namespace: &str) -> Result<Vec<Remaining>, Error> {
         let mut remaining = Vec::new();
-        for kind in KINDS.iter().map(|kind| kind.info).filter(|info| info.scope == Scope::Namespaced) {
+        let stored = KINDS.iter().map(|kind| kind.info).filter(|info| info.is_stored());
+        for kind in stored.filter(|info| info.scope == Scope::Namespaced) {
             let found = self.count(kind, namespace).await?;
             if found.count > 0 {
                 remaining.push(found);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Resource;
 use crate::field::ErrorList;
-use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column};
 use crate::names::NameRule;
 
 impl Resource for CertificateSigningRequest {
@@ -25,6 +25,7 @@ impl Resource for CertificateSigningRequest {
         short_names: &["csr"],
         categories: &[],
         scope: Scope::Cluster,
+        verbs: Verb::ALL,
         subresources: &[Subresource::Status, Subresource::Approval],
         columns: &[
             NAME,

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::Resource;
 use crate::field::ErrorList;
-use crate::kinds::{KindInfo, Scope, Subresource};
+use crate::kinds::{KindInfo, Scope, Subresource, Verb};
 use crate::names::NameRule;
 use crate::quantity::canonicalize;
 
@@ -28,6 +28,7 @@ impl Resource for Node {
         short_names: &["no"],
         categories: &[],
         scope: Scope::Cluster,
+        verbs: Verb::ALL,
         subresources: &[Subresource::Status],
         columns: printing::COLUMNS,
         selectable_fields: &["spec.unschedulable"],

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::Resource;
 use crate::field::ErrorList;
-use crate::kinds::{KindInfo, Scope, Subresource};
+use crate::kinds::{KindInfo, Scope, Subresource, Verb};
 use crate::names::NameRule;
 
 impl Resource for Pod {
@@ -33,6 +33,7 @@ impl Resource for Pod {
         short_names: &["po"],
         categories: &["all"],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[Subresource::Status, Subresource::Binding, Subresource::Log],
         columns: printing::COLUMNS,
         selectable_fields: &[

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::Resource;
 use crate::field::ErrorList;
 use crate::kinds::pod;
-use crate::kinds::{KindInfo, Scope, Subresource};
+use crate::kinds::{KindInfo, Scope, Subresource, Verb};
 use crate::names::NameRule;
 
 impl Resource for ReplicationController {
@@ -25,6 +25,7 @@ impl Resource for ReplicationController {
         short_names: &["rc"],
         categories: &["all"],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[Subresource::Status, Subresource::Scale],
         columns: printing::COLUMNS,
         selectable_fields: &["status.replicas"],

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::Resource;
 use crate::field::ErrorList;
-use crate::kinds::{KindInfo, Scope, Subresource};
+use crate::kinds::{KindInfo, Scope, Subresource, Verb};
 use crate::names::NameRule;
 
 impl Resource for Service {
@@ -30,6 +30,7 @@ impl Resource for Service {
         short_names: &["svc"],
         categories: &["all"],
         scope: Scope::Namespaced,
+        verbs: Verb::ALL,
         subresources: &[Subresource::Status],
         columns: printing::COLUMNS,
         selectable_fields: &["spec.clusterIP", "spec.type"],

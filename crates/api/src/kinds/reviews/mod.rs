@@ -1,0 +1,31 @@
+//! Reviews: questions to the API server that look like objects. They are created, answered in their status, and forgotten.
+
+mod self_subject;
+
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb};
+use crate::names::NameRule;
+
+/// The row of a review.
+const fn review(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    scope: Scope,
+) -> KindInfo {
+    KindInfo {
+        group,
+        version: "v1",
+        kind,
+        plural,
+        singular,
+        short_names: &[],
+        categories: &[],
+        scope,
+        verbs: Verb::CREATE_ONLY,
+        subresources: &[],
+        columns: &[NAME, AGE],
+        selectable_fields: &[],
+        name_rule: NameRule::Dns1123Subdomain,
+    }
+}

@@ -1,0 +1,65 @@
+//! Subresources: the paths below an object.
+
+use super::{KindInfo, Verb};
+
+/// A path below an object with a meaning of its own. A new one is a variant and a row in [`Subresource::info`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    /// `status`: the half that observers write.
+    Status,
+    /// `scale`: `autoscaling/v1` Scale.
+    Scale,
+    /// `binding`: gives a pod its node.
+    Binding,
+    /// `log`: what a container wrote.
+    Log,
+    /// `finalize`: a namespace's finalizers.
+    Finalize,
+    /// `approval`: conditions of a certificate signing request.
+    Approval,
+}
+
+/// The row of a subresource.
+#[derive(Clone, Copy, Debug)]
+pub struct SubresourceInfo {
+    /// The path segment.
+    pub name: &'static str,
+    /// What can be done there, in alphabetical order; other methods are answered with 405.
+    pub verbs: &'static [Verb],
+    /// Group, version and kind of what is spoken there; `None` where it is the kind of the object itself.
+    pub speaks: Option<(&'static str, &'static str, &'static str)>,
+}
+
+const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+impl Subresource {
+    /// Name, verbs and kind.
+    pub const fn info(self) -> SubresourceInfo {
+        match self {
+            Subresource::Status => row("status", READ_WRITE, None),
+            Subresource::Scale => row("scale", READ_WRITE, Some(("autoscaling", "v1", "Scale"))),
+            Subresource::Binding => row("binding", Verb::CREATE_ONLY, Some(("", "v1", "Binding"))),
+            Subresource::Log => row("log", &[Verb::Get], None),
+            Subresource::Finalize => row("finalize", &[Verb::Update], None),
+            Subresource::Approval => row("approval", READ_WRITE, None),
+        }
+    }
+
+    /// The path segment.
+    pub const fn as_str(self) -> &'static str {
+        self.info().name
+    }
+
+    /// Group, version and kind of what is spoken at this path below objects of `kind`.
+    pub fn speaks(self, kind: &KindInfo) -> (&'static str, &'static str, &'static str) {
+        self.info().speaks.unwrap_or((kind.group, kind.version, kind.kind))
+    }
+}
+
+const fn row(
+    name: &'static str,
+    verbs: &'static [Verb],
+    speaks: Option<(&'static str, &'static str, &'static str)>,
+) -> SubresourceInfo {
+    SubresourceInfo { name, verbs, speaks }
+}
