@@ -48,6 +48,8 @@ pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The user of requests without credentials.
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 
+/// Signs certificates of clients of the API server.
+pub const SIGNER_KUBE_APISERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 /// Signs client certificates of kubelets.
 pub const SIGNER_KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Signs serving certificates of kubelets.

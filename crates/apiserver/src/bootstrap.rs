@@ -6,6 +6,7 @@ use api::Kind;
 use api::well_known::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC, NAMESPACE_SYSTEM};
 use serde_json::{Value, json};
 
+use crate::admission::Effects;
 use crate::error::Error;
 use crate::server::Shared;
 use crate::status::{ApiError, Subject};
@@ -112,7 +113,7 @@ async fn keep(shared: &Arc<Shared>, object: &Value) -> Result<(), Error> {
             let mut object = decoded.map_err(|e| ApiError::Internal(e.to_string()))?.object;
             object.metadata_mut().resource_version = None;
             object.set_defaults();
-            Ok(Write::Put(object, Vec::new()))
+            Ok(Write::Put(object, Effects::default()))
         })
         .await;
     outcome.map(|_| ()).map_err(|error| failed(object, error))

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use api::Object;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::admission::{Attributes, Operation};
 use crate::body;
 use crate::negotiate::Output;
 use crate::query::Query;
@@ -42,6 +44,14 @@ impl Call {
     pub(crate) fn wrote(&self, code: StatusCode, written: Written, warnings: &[String]) -> ApiResponse {
         let mut response = respond::object(code, self.info.kind, written.json, self.output);
         respond::warn(&mut response, warnings);
+        respond::warn(&mut response, &written.warnings);
         response
+    }
+
+    /// What admission is told of `operation` on the object the request names.
+    pub(crate) fn attributes<'a>(&'a self, operation: Operation, old: Option<&'a dyn Object>) -> Attributes<'a> {
+        let place = (self.info.namespace.as_deref(), self.name());
+        let plain = Attributes::new(&self.shared.cache, &self.user, operation, self.info.kind, place);
+        Attributes { subresource: self.info.subresource, old, ..plain }
     }
 }

@@ -89,9 +89,9 @@ pub(crate) fn error(error: &ApiError) -> ApiResponse {
 }
 
 /// Adds `Warning` headers (`299 - "text"`, RFC 7234).
-pub(crate) fn warn(response: &mut ApiResponse, warnings: &[String]) {
+pub(crate) fn warn<T: AsRef<str>>(response: &mut ApiResponse, warnings: &[T]) {
     for warning in warnings.iter().take(MAX_WARNINGS) {
-        let quoted = warning.replace('\\', r"\\").replace('"', "\\\"");
+        let quoted = warning.as_ref().replace('\\', r"\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, value);
         }

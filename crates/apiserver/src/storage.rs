@@ -1,9 +1,12 @@
 //! Between the verbs and the store: read, change, write, and again when someone else was faster.
 
+use std::borrow::Cow;
+
 use api::{Kind, Object};
 use bytes::Bytes;
 use store::{Action, Expect, KeyValue, Op, Revision};
 
+use crate::admission::Effects;
 use crate::allocators::{self, Taken};
 use crate::cache::encode_with_revision;
 use crate::server::Shared;
@@ -27,10 +30,10 @@ pub(crate) struct Current {
 
 /// What a write wants.
 pub(crate) enum Write {
-    /// Keep this instead. The operations belong to the same transaction.
-    Put(Box<dyn Object>, Vec<Op>),
+    /// Keep this instead.
+    Put(Box<dyn Object>, Effects),
     /// Keep nothing. The object is what the answer shows.
-    Remove(Box<dyn Object>, Vec<Op>),
+    Remove(Box<dyn Object>, Effects),
     /// Leave it as it is.
     Keep,
 }
@@ -40,6 +43,14 @@ pub(crate) struct Written {
     /// The object, with its resourceVersion.
     pub(crate) json: Bytes,
     pub(crate) removed: bool,
+    /// What admission has to say about it.
+    pub(crate) warnings: Vec<Cow<'static, str>>,
+}
+
+impl Written {
+    fn unchanged(current: &Current) -> Written {
+        Written { json: current.json.clone(), removed: false, warnings: Vec::new() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,12 +98,16 @@ impl Shared {
                 _ => false,
             };
             if source == Source::Cache && (decision.is_err() || keeps) {
+                if decision.is_err() {
+                    // What admission looked at beside the object may have been old too.
+                    self.cache.catch_up().await?;
+                }
                 (source, known) = (Source::Store, self.read(kind, key).await?);
                 continue;
             }
             let (write, current) = match (decision?, &known) {
                 (Some(write), Some(current)) if !keeps => (write, current),
-                (_, Some(current)) => return Ok(Written { json: current.json.clone(), removed: false }),
+                (_, Some(current)) => return Ok(Written::unchanged(current)),
                 (_, None) => return Err(ApiError::NotFound(subject.clone())),
             };
             match self.write(kind, key, current.revision, write, dry_run).await? {
@@ -100,6 +115,7 @@ impl Shared {
                 Outcome::Taken => taken = Taken::read(&*self.store).await?,
                 Outcome::Conflict(Some(newer)) => (source, known) = (Source::Store, Some(current_of(kind, &newer)?)),
                 Outcome::Conflict(None) => (source, known) = (Source::Store, None),
+                Outcome::Elsewhere => drop(self.cache.catch_up().await?),
             }
         }
         Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()))
@@ -113,10 +129,10 @@ impl Shared {
         write: Encoded,
         dry_run: bool,
     ) -> Result<Outcome, ApiError> {
-        let Encoded { value, object, mut ops, removes } = write;
+        let Encoded { value, object, effects: Effects { mut ops, warnings }, removes } = write;
         if dry_run {
             let json = encode_with_revision(kind.info, &value, revision);
-            return Ok(Outcome::Done(Written { json, removed: removes }));
+            return Ok(Outcome::Done(Written { json, removed: removes, warnings }));
         }
         let action = match removes {
             true => Action::Delete,
@@ -126,10 +142,11 @@ impl Shared {
         match self.commit(ops, key, (!removes).then_some((&value, &*object))).await {
             Ok(revision) => {
                 let json = encode_with_revision(kind.info, &value, revision);
-                Ok(Outcome::Done(Written { json, removed: removes }))
+                Ok(Outcome::Done(Written { json, removed: removes, warnings }))
             }
             Err(store::Error::Conflict { key: which, .. }) if allocators::is_range_key(&which) => Ok(Outcome::Taken),
-            Err(store::Error::Conflict { current, .. }) => Ok(Outcome::Conflict(current)),
+            Err(store::Error::Conflict { key: which, current }) if which == key => Ok(Outcome::Conflict(current)),
+            Err(store::Error::Conflict { .. }) => Ok(Outcome::Elsewhere),
             Err(other) => Err(other.into()),
         }
     }
@@ -156,19 +173,19 @@ impl Shared {
 struct Encoded {
     value: Bytes,
     object: Box<dyn Object>,
-    ops: Vec<Op>,
+    effects: Effects,
     removes: bool,
 }
 
 impl Encoded {
     /// `None` for a write that leaves everything as it is.
     fn of(write: Write) -> Result<Option<Encoded>, ApiError> {
-        let (object, ops, removes) = match write {
-            Write::Put(object, ops) => (object, ops, false),
-            Write::Remove(object, ops) => (object, ops, true),
+        let (object, effects, removes) = match write {
+            Write::Put(object, effects) => (object, effects, false),
+            Write::Remove(object, effects) => (object, effects, true),
             Write::Keep => return Ok(None),
         };
-        Ok(Some(Encoded { value: encode(&*object)?, object, ops, removes }))
+        Ok(Some(Encoded { value: encode(&*object)?, object, effects, removes }))
     }
 
     /// Whether it would store the very bytes that are there.
@@ -183,6 +200,8 @@ enum Outcome {
     Conflict(Option<KeyValue>),
     /// Someone else took an address or port.
     Taken,
+    /// Something else that admission relied on has changed.
+    Elsewhere,
 }
 
 /// The bytes an object is stored as: without its resourceVersion, and within the store's bounds.

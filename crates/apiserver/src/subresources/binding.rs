@@ -6,6 +6,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::{Binding, Pod};
 use serde_json::json;
 
+use crate::admission::Effects;
 use crate::body;
 use crate::call::Call;
 use crate::metadata::{check_identity, check_namespace, now};
@@ -65,5 +66,5 @@ fn bind(subject: &Subject, current: &Current, binding: &Binding) -> Result<Write
     };
     api::binding::bind(binding, pod, now()).map_err(|e| ApiError::Conflict(subject.clone(), e.to_string()))?;
     pod.metadata.resource_version = None;
-    Ok(Write::Put(object, Vec::new()))
+    Ok(Write::Put(object, Effects::default()))
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::Value;
 
+use crate::admission::Effects;
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
@@ -75,7 +76,7 @@ fn scaled(subject: &Subject, current: &Current, scale: &dyn Object) -> Result<Wr
     let mut new: Box<dyn Object> = Box::new(new);
     new.prepare_update(&*current.object);
     new.metadata_mut().resource_version = None;
-    Ok(Write::Put(new, Vec::new()))
+    Ok(Write::Put(new, Effects::default()))
 }
 
 fn answer(call: &Call, json: &[u8]) -> Result<ApiResponse, ApiError> {

@@ -1,15 +1,17 @@
 //! POST: a new object, completed, checked, and written together with what it needs: its namespace being there, the
 //! addresses and ports it takes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::{Kind, Object, Scope};
 use axum::body::Body;
 use bytes::Bytes;
 use http::StatusCode;
-use k8s_openapi::api::core::v1::{Namespace, Service};
-use store::{Action, Expect, KeyValue, Op, Revision};
+use k8s_openapi::api::core::v1::Service;
+use store::{Action, Expect, Op};
 
+use crate::admission::{Attributes, Effects, Operation};
 use crate::allocators::{self, Taken};
 use crate::cache::encode_with_revision;
 use crate::call::Call;
@@ -79,27 +81,30 @@ impl Shared {
         let subject = Subject::new(kind.info, object.metadata().name.as_deref().unwrap_or(""));
         object.set_defaults();
         object.prepare_create();
-        admission::create(user, &subject, &mut *object)?;
-        object.set_defaults();
-        let mut namespace_check = match namespace.filter(|_| kind.info.scope == Scope::Namespaced) {
-            Some(namespace) => Some(self.namespace_check(&subject, namespace).await?),
-            None => None,
-        };
         let asked = object.as_any().downcast_ref::<Service>().cloned();
-        let mut taken = Taken::default();
+        let (mut taken, mut is_fresh) = (Taken::default(), false);
         let key = kind.info.registry_key(namespace, &subject.name);
+        let attributes = Attributes::new(&self.cache, user, Operation::Create, kind, (namespace, &subject.name));
         for _ in 0..MAX_CREATE_ATTEMPTS {
-            let (value, mut ops) = self.complete(kind, &subject, &mut *object, asked.as_ref(), &taken)?;
+            let (value, effects) = match self.complete(&attributes, &subject, &mut *object, asked.as_ref(), &taken) {
+                Err(_) if !is_fresh => {
+                    // Refused, but perhaps only because the cache is behind.
+                    self.cache.catch_up().await?;
+                    is_fresh = true;
+                    continue;
+                }
+                decision => decision?,
+            };
+            let Effects { mut ops, warnings } = effects;
             if dry_run {
-                return self.pretend(kind, &subject, &key, value).await;
+                return self.pretend(kind, &subject, &key, value, warnings).await;
             }
-            ops.extend(namespace_check.clone());
             let lease = self.lease_for(kind).await?;
             ops.push(Op { key: key.clone(), expect: Expect::Absent, action: Action::Put(value.clone(), lease) });
             match self.commit(ops, &key, Some((&value, &*object))).await {
                 Ok(revision) => {
                     let json = encode_with_revision(kind.info, &value, revision);
-                    return Ok(Written { json, removed: false });
+                    return Ok(Written { json, removed: false, warnings });
                 }
                 Err(store::Error::Conflict { key: which, .. }) if which == key => {
                     return Err(ApiError::AlreadyExists(subject));
@@ -107,79 +112,57 @@ impl Shared {
                 Err(store::Error::Conflict { key: which, .. }) if allocators::is_range_key(&which) => {
                     taken = Taken::read(&*self.store).await?;
                 }
-                Err(store::Error::Conflict { current, .. }) => {
-                    let namespace = namespace.unwrap_or("");
-                    namespace_check = Some(usable_namespace(&subject, namespace, current.as_ref())?);
-                }
+                // Something admission relied on has changed.
+                Err(store::Error::Conflict { .. }) => drop(self.cache.catch_up().await?),
                 Err(other) => return Err(other.into()),
             }
         }
-        Err(ApiError::Conflict(subject, "the namespace or the ranges of services keep changing; try again".into()))
+        Err(ApiError::Conflict(subject, "what the creation depends on keeps changing; try again".into()))
     }
 
-    /// Completes and validates, and gives the bytes and what else belongs to the transaction.
+    /// Completes and validates, and gives the bytes and what else belongs to the transaction. Doing it again on the same
+    /// object, when the world around it has changed, is as doing it once.
     fn complete(
         &self,
-        kind: &'static Kind,
+        attributes: &Attributes<'_>,
         subject: &Subject,
         object: &mut dyn Object,
         asked: Option<&Service>,
         taken: &Taken,
-    ) -> Result<(Bytes, Vec<Op>), ApiError> {
+    ) -> Result<(Bytes, Effects), ApiError> {
         let invalid = |errors| ApiError::Invalid(subject.clone(), errors);
-        let mut ops = Vec::new();
+        let mut effects = Effects::default();
         if let (Some(service), Some(asked)) = (object.as_any_mut().downcast_mut::<Service>(), asked) {
             service.clone_from(asked);
-            ops = allocators::plan(&self.ranges(), None, service, taken).map_err(invalid)?;
         }
-        let mut errors = metadata::validate(kind.info, object.metadata());
+        admission::admit(attributes, object, &mut effects)?;
+        object.set_defaults();
+        if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {
+            effects.ops.extend(allocators::plan(&self.ranges(), None, service, taken).map_err(invalid)?);
+        }
+        let mut errors = metadata::validate(attributes.kind.info, object.metadata());
         errors.extend(object.validate());
-        if errors.is_empty() { Ok((encode(object)?, ops)) } else { Err(invalid(errors)) }
+        if !errors.is_empty() {
+            return Err(invalid(errors));
+        }
+        admission::validate(attributes, Some(object), &mut effects)?;
+        Ok((encode(object)?, effects))
     }
 
     /// A dry run fails where the write would.
-    async fn pretend(&self, kind: &Kind, subject: &Subject, key: &str, value: Bytes) -> Result<Written, ApiError> {
+    async fn pretend(
+        &self,
+        kind: &Kind,
+        subject: &Subject,
+        key: &str,
+        value: Bytes,
+        warnings: Vec<Cow<'static, str>>,
+    ) -> Result<Written, ApiError> {
         match self.store.get(key, None).await? {
             (Some(_), _) => Err(ApiError::AlreadyExists(subject.clone())),
-            (None, revision) => Ok(Written { json: encode_with_revision(kind.info, &value, revision), removed: false }),
+            (None, revision) => {
+                Ok(Written { json: encode_with_revision(kind.info, &value, revision), removed: false, warnings })
+            }
         }
     }
-
-    /// `NamespaceLifecycle`: a transaction that creates something in a namespace holds only while that namespace is
-    /// what it was when it was looked at, so nothing can slip into a namespace that ends.
-    async fn namespace_check(&self, subject: &Subject, namespace: &str) -> Result<Op, ApiError> {
-        let kind = namespaces();
-        let key = kind.info.registry_key(None, namespace);
-        if let Some(entry) = self.cache.of(kind).get(&key)
-            && entry.select.fields.first().is_some_and(|phase| **phase != *TERMINATING)
-        {
-            return Ok(unchanged(key, entry.revision));
-        }
-        let (found, _) = self.store.get(&key, None).await?;
-        usable_namespace(subject, namespace, found.as_ref())
-    }
-}
-
-const TERMINATING: &str = "Terminating";
-
-pub(crate) fn namespaces() -> &'static Kind {
-    api::kinds::by_kind("v1", "Namespace").expect("namespaces are in the table of kinds")
-}
-
-fn unchanged(key: String, revision: Revision) -> Op {
-    Op { key, expect: Expect::Unchanged(revision), action: Action::Check }
-}
-
-fn usable_namespace(subject: &Subject, namespace: &str, found: Option<&KeyValue>) -> Result<Op, ApiError> {
-    let info = namespaces().info;
-    let Some(found) = found else { return Err(ApiError::NotFound(Subject::new(info, namespace))) };
-    let object = (namespaces().decode)(&found.value).map_err(|e| ApiError::Internal(e.to_string()))?.object;
-    let terminating = object.as_any().downcast_ref::<Namespace>().is_some_and(|n| {
-        n.metadata.deletion_timestamp.is_some()
-            || n.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(TERMINATING)
-    });
-    if !terminating {
-        return Ok(unchanged(info.registry_key(None, namespace), found.mod_revision));
-    }
-    Err(ApiError::NamespaceTerminating { subject: subject.clone(), namespace: namespace.to_owned() })
 }

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::create::namespaces;
 use super::step::check_uid;
+use crate::admission::{self, Attributes, Effects, Operation};
 use crate::allocators;
 use crate::cache::Filter;
 use crate::call::Call;
@@ -26,9 +26,6 @@ use crate::storage::{Current, MODIFIED, Write, Written};
 
 /// How many objects of a collection are deleted at once.
 const CONCURRENT_DELETES: usize = 16;
-
-/// Namespaces no cluster is without.
-const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// What becomes of the objects an object owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +66,6 @@ async fn delete_one(
     subject: &Subject,
     options: &Options,
 ) -> Result<(Written, String), ApiError> {
-    if subject.resource == namespaces().info.plural && PERMANENT_NAMESPACES.contains(&subject.name.as_str()) {
-        return Err(ApiError::Forbidden(subject.clone(), "this namespace may not be deleted".into()));
-    }
     let mut uid = String::new();
     let now = now();
     let written = call
@@ -79,10 +73,21 @@ async fn delete_one(
         .modify(call.info.kind, subject, key, options.dry_run, |current, _| {
             uid = current.object.metadata().uid.clone().unwrap_or_default();
             check_preconditions(subject, current, options)?;
-            write(subject, current, options, now)
+            let attributes = attributes(call, current);
+            let mut effects = Effects::default();
+            admission::validate(&attributes, None, &mut effects)?;
+            write(subject, current, options, now, effects)
         })
         .await?;
     Ok((written, uid))
+}
+
+/// What admission is told of a deletion; the request may name a whole collection.
+fn attributes<'a>(call: &'a Call, current: &'a Current) -> Attributes<'a> {
+    let metadata = current.object.metadata();
+    let plain = call.attributes(Operation::Delete, Some(&*current.object));
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""));
+    Attributes { namespace, name, ..plain }
 }
 
 fn check_preconditions(subject: &Subject, current: &Current, options: &Options) -> Result<(), ApiError> {
@@ -97,16 +102,23 @@ fn check_preconditions(subject: &Subject, current: &Current, options: &Options) 
     }
 }
 
-fn write(subject: &Subject, current: &Current, options: &Options, now: Timestamp) -> Result<Write, ApiError> {
+fn write(
+    subject: &Subject,
+    current: &Current,
+    options: &Options,
+    now: Timestamp,
+    mut effects: Effects,
+) -> Result<Write, ApiError> {
     match plan(&*current.object, options, now) {
         Deletion::Remove => {
             let mut last = current.object.clone_object();
             last.metadata_mut().resource_version = None;
-            Ok(Write::Remove(last, allocators::release(&*current.object)))
+            effects.ops.extend(allocators::release(&*current.object));
+            Ok(Write::Remove(last, effects))
         }
         Deletion::Mark(mut marked) => {
             marked.metadata_mut().resource_version = None;
-            Ok(Write::Put(marked, Vec::new()))
+            Ok(Write::Put(marked, effects))
         }
         Deletion::UnderWay => Ok(Write::Keep),
         Deletion::NamespaceUnderWay => Err(ApiError::Conflict(

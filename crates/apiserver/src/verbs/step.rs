@@ -5,6 +5,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use store::Revision;
 
+use crate::admission::{Effects, Operation};
 use crate::allocators::{self, Taken};
 use crate::call::Call;
 use crate::status::{ApiError, Subject};
@@ -63,16 +64,17 @@ fn main(
     taken: &Taken,
 ) -> Result<Write, ApiError> {
     let old = &*current.object;
+    let attributes = call.attributes(Operation::Update, Some(old));
+    let mut effects = Effects::default();
     metadata::prepare_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
     new.prepare_update(old);
-    admission::update(&call.user, subject, old, &mut *new)?;
+    admission::admit(&attributes, &mut *new, &mut effects)?;
     new.set_defaults();
-    let mut ops = Vec::new();
     if let Some(service) = new.as_any_mut().downcast_mut::<Service>() {
         let ranges = call.shared.ranges();
-        ops = allocators::plan(&ranges, old.as_any().downcast_ref(), service, taken)
-            .map_err(|errors| ApiError::Invalid(subject.clone(), errors))?;
+        let ops = allocators::plan(&ranges, old.as_any().downcast_ref(), service, taken);
+        effects.ops.extend(ops.map_err(|errors| ApiError::Invalid(subject.clone(), errors))?);
     }
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
@@ -81,10 +83,11 @@ fn main(
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }
+    admission::validate(&attributes, Some(&*new), &mut effects)?;
     if ends(&*new) {
-        return Ok(Write::Remove(new, allocators::release(old)));
+        return Ok(Write::Remove(new, allocators::release(old).into()));
     }
-    Ok(Write::Put(new, ops))
+    Ok(Write::Put(new, effects))
 }
 
 /// An object that is being deleted ends with its last finalizer (`ShouldDeleteDuringUpdate`).
@@ -103,14 +106,20 @@ fn has_spec_finalizers(namespace: &Namespace) -> bool {
 
 fn status(call: &Call, subject: &Subject, current: &Current, mut new: Box<dyn Object>) -> Result<Write, ApiError> {
     let old = &*current.object;
+    let attributes = call.attributes(Operation::Update, Some(old));
+    let mut effects = Effects::default();
     metadata::prepare_status_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
     new.prepare_status_update(old);
-    admission::update(&call.user, subject, old, &mut *new)?;
+    admission::admit(&attributes, &mut *new, &mut effects)?;
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate_status_update(old));
-    if errors.is_empty() { Ok(Write::Put(new, Vec::new())) } else { Err(ApiError::Invalid(subject.clone(), errors)) }
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(subject.clone(), errors));
+    }
+    admission::validate(&attributes, Some(&*new), &mut effects)?;
+    Ok(Write::Put(new, effects))
 }
 
 /// `/finalize` of a namespace changes nothing but its finalizers; with the last one the namespace ends.
@@ -122,7 +131,11 @@ fn finalize(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Wr
     };
     namespace.spec.get_or_insert_default().finalizers = wanted.filter(|f| !f.is_empty());
     namespace.metadata.resource_version = None;
-    if ends(&*object) { Ok(Write::Remove(object, Vec::new())) } else { Ok(Write::Put(object, Vec::new())) }
+    if ends(&*object) {
+        Ok(Write::Remove(object, Effects::default()))
+    } else {
+        Ok(Write::Put(object, Effects::default()))
+    }
 }
 
 /// `/approval` changes nothing but the conditions `Approved` and `Denied`.
@@ -156,5 +169,5 @@ fn approval(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Wr
     }
     status.conditions = Some(conditions);
     csr.metadata.resource_version = None;
-    Ok(Write::Put(object, Vec::new()))
+    Ok(Write::Put(object, Effects::default()))
 }

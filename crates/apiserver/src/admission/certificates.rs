@@ -1,0 +1,69 @@
+//! What a CertificateSigningRequest must say, and may not ask for.
+
+use api::Object;
+use api::well_known::{GROUP_MASTERS, SIGNER_KUBE_APISERVER_CLIENT};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use rcgen::{CertificateSigningRequestParams, DnType, DnValue};
+
+use super::{Attributes, Effects, Operation, Plugin};
+use crate::status::ApiError;
+
+/// Writes who asks into a new request, and keeps a request what it was when it was made: who asked is told once.
+/// Upstream's `PrepareForCreate` and `PrepareForUpdate` of `pkg/registry/certificates/certificates` do so.
+pub(super) struct CertificateRequester;
+
+impl Plugin for CertificateRequester {
+    fn admit(&self, a: &Attributes<'_>, object: &mut dyn Object, _: &mut Effects) -> Result<(), ApiError> {
+        let Some(csr) = object.as_any_mut().downcast_mut::<CertificateSigningRequest>() else { return Ok(()) };
+        match a.old.and_then(|old| old.as_any().downcast_ref::<CertificateSigningRequest>()) {
+            Some(old) => csr.spec.clone_from(&old.spec),
+            None => {
+                csr.spec.username = Some(a.user.name.clone());
+                csr.spec.groups = Some(a.user.groups.clone());
+                csr.spec.uid.clone_from(&a.user.uid);
+                csr.spec.extra = Some(a.user.extra.clone()).filter(|e| !e.is_empty());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `CertificateSubjectRestriction`: nobody becomes a cluster admin by a certificate for clients
+/// (`plugin/pkg/admission/certificates/subjectrestriction`).
+pub(super) struct CertificateSubjectRestriction;
+
+impl Plugin for CertificateSubjectRestriction {
+    fn validate(&self, a: &Attributes<'_>, object: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
+        if a.operation != Operation::Create || a.kind.info.plural != "certificatesigningrequests" {
+            return Ok(());
+        }
+        let csr = object.and_then(|o| o.as_any().downcast_ref::<CertificateSigningRequest>());
+        let Some(csr) = csr.filter(|c| c.spec.signer_name == SIGNER_KUBE_APISERVER_CLIENT) else { return Ok(()) };
+        let organizations =
+            organizations(&csr.spec.request.0).map_err(|e| a.forbidden(format!("failed to parse CSR: {e}")))?;
+        if organizations.iter().any(|o| o == GROUP_MASTERS) {
+            let message =
+                format!("use of {SIGNER_KUBE_APISERVER_CLIENT} signer with {GROUP_MASTERS} group is not allowed");
+            return Err(a.forbidden(message));
+        }
+        Ok(())
+    }
+}
+
+/// The organizations, which become groups, in the subject a request asks for.
+fn organizations(pem: &[u8]) -> Result<Vec<String>, String> {
+    let pem = std::str::from_utf8(pem).map_err(|e| e.to_string())?;
+    let params = CertificateSigningRequestParams::from_pem(pem).map_err(|e| e.to_string())?.params;
+    let organizations = params.distinguished_name.iter().filter(|(kind, _)| **kind == DnType::OrganizationName);
+    Ok(organizations.map(|(_, value)| text(value)).collect())
+}
+
+/// A value as text; what is not text in a known coding is no group anybody is in.
+fn text(value: &DnValue) -> String {
+    match value {
+        DnValue::Utf8String(text) => text.clone(),
+        DnValue::PrintableString(text) => text.as_str().to_owned(),
+        DnValue::Ia5String(text) => text.as_str().to_owned(),
+        _ => String::new(),
+    }
+}
