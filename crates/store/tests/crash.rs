@@ -18,9 +18,9 @@ const WRITERS: usize = 8;
 /// Names the store's folder to the process that is to be killed.
 const DIR_VARIABLE: &str = "STORE_CRASH_TEST_DIR";
 
-/// Little history, so that compaction runs while the process is killed, too.
+/// Little history and a small journal, so that compaction runs and the journal begins anew while the process is killed.
 fn options() -> Options {
-    Options { history_max: 300, ..Options::default() }
+    Options { history_max: 300, journal_bytes: 20_000, ..Options::default() }
 }
 
 /// What was acknowledged to a writer: its last number, and the revision of each.

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::compact::Compaction;
 use super::index::{Index, Version};
 use super::lease::Leases;
-use super::log::{LeaseChange, Position, Writes};
 use super::queue::{Outcome, Reply, Taken, Wait, Work};
 use super::ring::{Change, Entry};
+use super::row::{LeaseChange, Position, Writes};
 use super::{Options, Shared};
 use crate::{Action, Error, Expect, LeaseId, Op, Revision};
 
@@ -143,7 +143,8 @@ impl Committer {
         }
         let removed = self.compaction.next_removals(REMOVED_PER_WRITE);
         let rows = entries.iter().flat_map(|entry| &entry.changes).map(|change| (change.at, change.row())).collect();
-        let written = self.shared.log.write(&Writes { rows, removed: &removed, compacted: None, lease });
+        let written =
+            self.shared.log.write(&Writes { rows, removed: removed.as_slice().into(), compacted: None, lease });
         if let Err(error) = written {
             tracing::error!(%error, "cannot write to the store");
             self.compaction.not_removed(removed);

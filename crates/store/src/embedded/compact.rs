@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::commit::REMOVED_PER_WRITE;
-use super::log::{Position, Writes};
+use super::row::{Position, Writes};
 use super::{Options, Shared, State};
 use crate::Revision;
 
@@ -106,7 +106,7 @@ impl Compaction {
         if removed.is_empty() {
             return;
         }
-        if let Err(error) = shared.log.write(&Writes { removed: &removed, ..Writes::default() }) {
+        if let Err(error) = shared.log.write(&Writes { removed: removed.as_slice().into(), ..Writes::default() }) {
             // The rows stay in the log, unseen, until the next open finds them.
             tracing::warn!(%error, "cannot remove compacted versions");
             self.condemned.clear();

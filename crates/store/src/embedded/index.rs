@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::log::Position;
+use super::row::Position;
 use crate::Revision;
 
 /// One version of a key, without its value.

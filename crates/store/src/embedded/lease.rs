@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::log::LeaseChange;
+use super::row::LeaseChange;
 use crate::LeaseId;
 
 /// The longest a lease may last, as etcd's.

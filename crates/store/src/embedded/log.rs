@@ -1,24 +1,29 @@
-//! The revision log on disk. The only file that knows redb.
+//! The revision log on disk: a table kept by redb, and a journal in front of it. The only file that knows redb.
 //!
 //! ```text
 //! log     (revision, op) → created, lease, previous position, key, value     one row per change, in revision order
-//! meta    "compacted" → revision, "leases" → the last lease id given out
+//! meta    "compacted" → revision, "leases" → the last lease id given out, "journal" → the life to replay
 //! leases  id → deadline as milliseconds since 1970
 //! ```
 //!
-//! One [`Log::write`] is one redb transaction with [`Durability::Immediate`]: redb writes the new pages and the new
-//! root, flushes once, and checks the root's checksums when it opens after a crash, so a torn write leaves the state
-//! before. The last row of the log is the store's newest revision: compaction never removes it.
+//! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable, and then one redb
+//! transaction that stays in memory ([`Durability::None`]): redb alone would write some eight scattered pages for each
+//! commit. A commit the journal has no room for, and closing, make everything durable in redb and begin the journal anew. Opening replays what the journal has; doing so again changes nothing, as a row is only ever written with
+//! the same content and frames are replayed up to the last. The last row of the log is the store's newest revision:
+//! compaction never removes it.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::Options;
+use super::journal::Journal;
+use super::row::{LeaseChange, Position, Row, Writes};
 use crate::{Error, KeyValue, LeaseId, Revision};
 
 const LOG: TableDefinition<(i64, u32), &[u8]> = TableDefinition::new("log");
@@ -26,84 +31,10 @@ const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
 const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
 const COMPACTED: &str = "compacted";
 const LAST_LEASE: &str = "leases";
+const JOURNAL: &str = "journal";
 
 /// The file inside the store's folder.
 const FILE_NAME: &str = "store.redb";
-
-/// Where a row is: the revision that wrote it and its place in that transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Position {
-    pub(super) revision: Revision,
-    pub(super) op: u32,
-}
-
-/// One change as the log holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row<'a> {
-    /// 0 for a removal.
-    pub(super) created: Revision,
-    pub(super) lease: Option<LeaseId>,
-    /// The live version this one took the place of.
-    pub(super) previous: Option<Position>,
-    pub(super) key: &'a str,
-    pub(super) value: &'a [u8],
-}
-
-/// Bytes of a row before key and value: created, lease, previous revision, previous op, key length.
-const HEADER_BYTES: usize = 8 + 8 + 8 + 4 + 4;
-
-impl<'a> Row<'a> {
-    fn len(&self) -> usize {
-        HEADER_BYTES + self.key.len() + self.value.len()
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        let previous = self.previous.unwrap_or(Position { revision: 0, op: 0 });
-        let key_len = u32::try_from(self.key.len()).expect("a transaction is at most MAX_TXN_BYTES");
-        out[0..8].copy_from_slice(&self.created.to_le_bytes());
-        out[8..16].copy_from_slice(&self.lease.map_or(0, |lease| lease.0).to_le_bytes());
-        out[16..24].copy_from_slice(&previous.revision.to_le_bytes());
-        out[24..28].copy_from_slice(&previous.op.to_le_bytes());
-        out[28..32].copy_from_slice(&key_len.to_le_bytes());
-        let (key, value) = out[HEADER_BYTES..].split_at_mut(self.key.len());
-        key.copy_from_slice(self.key.as_bytes());
-        value.copy_from_slice(self.value);
-    }
-
-    fn decode(bytes: &'a [u8]) -> Result<Row<'a>, Error> {
-        Row::try_decode(bytes).ok_or_else(|| Error::Unavailable("the log holds a row that cannot be read".to_owned()))
-    }
-
-    fn try_decode(bytes: &'a [u8]) -> Option<Row<'a>> {
-        let int = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let previous = Position { revision: int(16)?, op: short(24)? };
-        let (key, value) = bytes.get(HEADER_BYTES..)?.split_at_checked(short(28)? as usize)?;
-        Some(Row {
-            created: int(0)?,
-            lease: Some(LeaseId(int(8)?)).filter(|lease| lease.0 != 0),
-            previous: Some(previous).filter(|previous| previous.revision != 0),
-            key: std::str::from_utf8(key).ok()?,
-            value,
-        })
-    }
-}
-
-/// A change to the table of leases.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum LeaseChange {
-    Granted { id: LeaseId, deadline_millis: i64 },
-    Ended(LeaseId),
-}
-
-/// Everything one commit writes.
-#[derive(Default)]
-pub(super) struct Writes<'a> {
-    pub(super) rows: Vec<(Position, Row<'a>)>,
-    pub(super) removed: &'a [Position],
-    pub(super) compacted: Option<Revision>,
-    pub(super) lease: Option<LeaseChange>,
-}
 
 /// What was in the log when it was opened, beside its rows.
 #[derive(Debug, Default)]
@@ -113,58 +44,84 @@ pub(super) struct Recovered {
     pub(super) leases: Vec<(LeaseId, i64)>,
 }
 
-/// The open log; `None` once closed, so that the file is free even while streams still hold the store.
+/// Where the log is.
+#[derive(Clone, Debug)]
+struct Location {
+    path: PathBuf,
+    cache_bytes: usize,
+}
+
+/// The open log; no database once closed, so that the file is free even while streams still hold the store.
 pub(super) struct Log {
     database: RwLock<Option<Database>>,
+    writer: Mutex<Writer>,
+}
+
+/// What only the commit thread needs.
+struct Writer {
+    /// `None` for a log in memory.
+    journal: Option<Journal>,
+    /// `None` for a log in memory.
+    location: Option<Location>,
+    /// redb failed: it has to be opened again before the next write.
+    failed: bool,
+    /// The newest revision whose write did not fail.
+    newest: Revision,
+}
+
+impl Location {
+    /// Opens or makes redb's file, readable by its owner only (it holds Secrets).
+    fn open(&self) -> Result<Database, Error> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Error::Unavailable(format!("cannot {what} the store {}: {error}", self.path.display()))
+        };
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        options.open(&self.path).map_err(|error| failed("open", &error))?;
+        let database = Builder::new().set_cache_size(self.cache_bytes).create(&self.path);
+        database.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => failed("open", &"it is in use by another process"),
+            error => failed("open", &error),
+        })
+    }
 }
 
 impl Log {
-    /// Opens or makes the log in `dir`, readable by its owner only (it holds Secrets).
-    pub(super) fn open(dir: &Path, cache_bytes: usize) -> Result<Log, Error> {
-        let path = dir.join(FILE_NAME);
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Error::Unavailable(format!("cannot {what} the store {}: {error}", path.display()))
+    /// Opens or makes the log in `dir`, and replays what its journal has.
+    pub(super) fn open(dir: &Path, options: &Options) -> Result<Log, Error> {
+        let failed = |what: &str, error: &std::io::Error| {
+            Error::Unavailable(format!("cannot {what} the store in {}: {error}", dir.display()))
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failed("make", &error))?;
-        let is_new = !path.exists();
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| failed("open", &error))?;
-        let database = Builder::new().set_cache_size(cache_bytes).create(&path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => failed("open", &"it is in use by another process"),
-            error => failed("open", &error),
-        })?;
+        let location = Location { path: dir.join(FILE_NAME), cache_bytes: options.cache_bytes };
+        let is_new = !location.path.exists();
+        // redb first: its lock keeps other processes from the journal.
+        let database = location.open()?;
+        let journal =
+            Journal::open(dir, options.journal_bytes).map_err(|error| failed("open the journal of", &error))?;
         if is_new {
-            // The file's content is synced by redb; its name in the folder is not.
+            // The files' content is synced; their names in the folder are not.
             fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("sync", &error))?;
         }
-        Log::with_tables(database)
+        Log::with_tables(database, Some(journal), Some(location))
     }
 
     /// A log in memory.
     pub(super) fn in_memory(cache_bytes: usize) -> Result<Log, Error> {
-        let backend = redb::backends::InMemoryBackend::new();
-        Log::with_tables(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).map_err(unavailable)?)
+        Log::with_tables(memory(cache_bytes)?, None, None)
     }
 
-    fn with_tables(database: Database) -> Result<Log, Error> {
-        let transaction = database.begin_write().map_err(unavailable)?;
-        transaction.open_table(LOG).map_err(unavailable)?;
-        transaction.open_table(META).map_err(unavailable)?;
-        transaction.open_table(LEASES).map_err(unavailable)?;
-        transaction.commit().map_err(unavailable)?;
-        Ok(Log { database: RwLock::new(Some(database)) })
+    fn with_tables(database: Database, journal: Option<Journal>, location: Option<Location>) -> Result<Log, Error> {
+        let mut writer = Writer { journal, location, failed: false, newest: 0 };
+        writer.replay(&database)?;
+        Ok(Log { database: RwLock::new(Some(database)), writer: Mutex::new(writer) })
     }
 
     /// Reads the whole log once, in revision order.
     pub(super) fn recover(&self, mut visit: impl FnMut(Position, &Row<'_>)) -> Result<Recovered, Error> {
+        let mut newest = 0;
         let database = self.database.read();
-        let transaction = database.as_ref().ok_or_else(closed)?.begin_read().map_err(unavailable)?;
+        let transaction = database.as_ref().ok_or_else(not_open)?.begin_read().map_err(unavailable)?;
         let meta = transaction.open_table(META).map_err(unavailable)?;
         let number = |name: &str| Ok(meta.get(name).map_err(unavailable)?.map_or(0, |value| value.value()));
         let mut recovered =
@@ -177,46 +134,162 @@ impl Log {
             let (position, bytes) = entry.map_err(unavailable)?;
             let (revision, op) = position.value();
             visit(Position { revision, op }, &Row::decode(bytes.value())?);
+            newest = revision;
         }
+        drop(database);
+        self.writer.lock().newest = newest;
         Ok(recovered)
     }
 
-    /// Writes everything in one durable transaction; when this returns an error nothing of it is there.
+    /// Writes everything at once, durably. After an error nothing of it is visible; only a crash before the next write
+    /// can still bring it about.
     pub(super) fn write(&self, writes: &Writes<'_>) -> Result<(), Error> {
-        let database = self.database.read();
-        let mut transaction = database.as_ref().ok_or_else(closed)?.begin_write().map_err(unavailable)?;
-        transaction.set_durability(Durability::Immediate).map_err(unavailable)?;
-        {
-            let mut log = transaction.open_table(LOG).map_err(unavailable)?;
-            for (position, row) in &writes.rows {
-                let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
-                row.encode(slot.as_mut());
-            }
-            for position in writes.removed {
-                log.remove((position.revision, position.op)).map_err(unavailable)?;
-            }
+        let mut writer = self.writer.lock();
+        if writer.failed {
+            self.reopen(&mut writer)?;
         }
-        if let Some(compacted) = writes.compacted {
-            let mut meta = transaction.open_table(META).map_err(unavailable)?;
-            meta.insert(COMPACTED, compacted).map_err(unavailable)?;
-        }
-        if let Some(lease) = writes.lease {
-            write_lease(&transaction, lease)?;
-        }
-        transaction.commit().map_err(unavailable)
+        writer.write(self.database.read().as_ref().ok_or_else(not_open)?, writes)?;
+        writer.newest = writes.rows.last().map_or(writer.newest, |(position, _)| position.revision);
+        Ok(())
+    }
+
+    /// Opens redb's file again after it failed, and replays what the journal has. The failed handle goes first: it holds
+    /// the lock on the file, as does every snapshot that is still being read.
+    fn reopen(&self, writer: &mut Writer) -> Result<(), Error> {
+        let location = writer.location.clone().ok_or_else(not_open)?;
+        let mut database = self.database.write();
+        database.take();
+        let opened = location.open()?;
+        writer.replay(&opened)?;
+        forget_after(&opened, writer.newest)?;
+        writer.failed = false;
+        *database = Some(opened);
+        Ok(())
     }
 
     /// The log as it is now; later writes and removals do not show in it.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
         let database = self.database.read();
-        let transaction = database.as_ref().ok_or_else(closed)?.begin_read().map_err(unavailable)?;
+        let transaction = database.as_ref().ok_or_else(not_open)?.begin_read().map_err(unavailable)?;
         Ok(Snapshot { table: transaction.open_table(LOG).map_err(unavailable)? })
     }
 
-    /// Lets go of the file.
+    /// Makes everything durable in redb's file and lets go of it.
     pub(super) fn close(&self) {
-        self.database.write().take();
+        let mut writer = self.writer.lock();
+        if let Some(database) = self.database.write().take()
+            && let Err(error) = writer.checkpoint(&database, &Writes::default())
+        {
+            // The journal has it; the next open replays that.
+            tracing::warn!(%error, "cannot write the store's journal to its file");
+        }
+        (writer.location, writer.journal) = (None, None);
     }
+}
+
+impl Writer {
+    fn write(&mut self, database: &Database, writes: &Writes<'_>) -> Result<(), Error> {
+        let Some(journal) = &mut self.journal else {
+            return apply(database, writes, Durability::Immediate, None);
+        };
+        if !journal.prepare(writes) {
+            return self.checkpoint(database, writes);
+        }
+        journal.append().map_err(unavailable)?;
+        let applied = apply(database, writes, Durability::None, None);
+        self.failed = applied.is_err();
+        applied?;
+        journal.advance();
+        Ok(())
+    }
+
+    /// Makes redb durable, with one more commit, and begins a new life of the journal.
+    fn checkpoint(&mut self, database: &Database, writes: &Writes<'_>) -> Result<(), Error> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let life = journal.new_life();
+        let applied = apply(database, writes, Durability::Immediate, Some(life));
+        self.failed = applied.is_err();
+        applied?;
+        journal.begin(life);
+        Ok(())
+    }
+
+    /// Brings redb up to the end of the journal, and begins a new life.
+    fn replay(&mut self, database: &Database) -> Result<(), Error> {
+        make_tables(database)?;
+        if let Some(journal) = &self.journal
+            && let Some(life) = life(database)?
+        {
+            let mut result = Ok(());
+            let replayed = journal.replay(life, |payload| {
+                if result.is_ok() {
+                    let writes = Writes::decode(payload)
+                        .ok_or_else(|| unavailable("the journal holds a frame that cannot be read"));
+                    result = writes.and_then(|writes| apply(database, &writes, Durability::None, None));
+                }
+            });
+            replayed.map_err(unavailable)?;
+            result?;
+        }
+        self.checkpoint(database, &Writes::default())
+    }
+}
+
+fn memory(cache_bytes: usize) -> Result<Database, Error> {
+    let backend = redb::backends::InMemoryBackend::new();
+    Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).map_err(unavailable)
+}
+
+fn make_tables(database: &Database) -> Result<(), Error> {
+    let transaction = database.begin_write().map_err(unavailable)?;
+    transaction.open_table(LOG).map_err(unavailable)?;
+    transaction.open_table(META).map_err(unavailable)?;
+    transaction.open_table(LEASES).map_err(unavailable)?;
+    transaction.commit().map_err(unavailable)
+}
+
+/// The life of the journal that is not in redb yet.
+fn life(database: &Database) -> Result<Option<u64>, Error> {
+    let transaction = database.begin_read().map_err(unavailable)?;
+    let meta = transaction.open_table(META).map_err(unavailable)?;
+    let life = meta.get(JOURNAL).map_err(unavailable)?;
+    Ok(life.map(|life| life.value().cast_unsigned()))
+}
+
+/// Removes what redb wrote although it said it could not.
+fn forget_after(database: &Database, newest: Revision) -> Result<(), Error> {
+    let transaction = database.begin_write().map_err(unavailable)?;
+    {
+        let mut log = transaction.open_table(LOG).map_err(unavailable)?;
+        log.retain_in((newest, u32::MAX).., |_, _| false).map_err(unavailable)?;
+    }
+    transaction.commit().map_err(unavailable)
+}
+
+/// One redb transaction.
+fn apply(database: &Database, writes: &Writes<'_>, durability: Durability, life: Option<u64>) -> Result<(), Error> {
+    let mut transaction = database.begin_write().map_err(unavailable)?;
+    transaction.set_durability(durability).map_err(unavailable)?;
+    // So that opening after a crash does not walk the whole file.
+    transaction.set_quick_repair(life.is_some());
+    if !writes.rows.is_empty() || !writes.removed.is_empty() {
+        let mut log = transaction.open_table(LOG).map_err(unavailable)?;
+        for (position, row) in &writes.rows {
+            let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
+            row.encode(slot.as_mut());
+        }
+        for position in writes.removed.iter() {
+            log.remove((position.revision, position.op)).map_err(unavailable)?;
+        }
+    }
+    let numbers = [(COMPACTED, writes.compacted), (JOURNAL, life.map(u64::cast_signed))];
+    for (name, number) in numbers.into_iter().filter_map(|(name, number)| Some((name, number?))) {
+        transaction.open_table(META).map_err(unavailable)?.insert(name, number).map_err(unavailable)?;
+    }
+    if let Some(lease) = writes.lease {
+        write_lease(&transaction, lease)?;
+    }
+    transaction.commit().map_err(unavailable)
 }
 
 fn write_lease(transaction: &redb::WriteTransaction, change: LeaseChange) -> Result<(), Error> {
@@ -280,73 +353,15 @@ fn unavailable(error: impl std::fmt::Display) -> Error {
     Error::Unavailable(error.to_string())
 }
 
-fn closed() -> Error {
-    Error::Unavailable("the store is closed".to_owned())
+fn not_open() -> Error {
+    Error::Unavailable("the store is not open".to_owned())
 }
 
-/// A log in memory whose disk fails once the flag is set.
+/// A log in memory whose journal's disk fails once the flag is set.
 #[cfg(test)]
 pub(super) fn failing() -> (Log, Arc<std::sync::atomic::AtomicBool>) {
-    let broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let disk = tests::Disk { memory: redb::backends::InMemoryBackend::new(), broken: broken.clone() };
-    (Log::with_tables(Builder::new().create_with_backend(disk).unwrap()).unwrap(), broken)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use proptest::prelude::*;
-    use redb::StorageBackend;
-
-    use super::*;
-
-    #[derive(Debug)]
-    pub(super) struct Disk {
-        pub(super) memory: redb::backends::InMemoryBackend,
-        pub(super) broken: Arc<AtomicBool>,
-    }
-
-    impl StorageBackend for Disk {
-        fn len(&self) -> io::Result<u64> {
-            self.memory.len()
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.memory.read(offset, out)
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.memory.set_len(len)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            match self.broken.load(Ordering::Relaxed) {
-                true => Err(io::Error::other("the disk is broken")),
-                false => self.memory.sync_data(),
-            }
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.memory.write(offset, data)
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_row_is_read_as_it_was_written_and_garbage_is_no_panic(
-            created in 0..i64::MAX, lease in prop::option::of(1..i64::MAX),
-            previous in prop::option::of((1..i64::MAX, any::<u32>())),
-            key in "[a-z/]{1,40}", value in prop::collection::vec(any::<u8>(), 0..200), cut in 0..40usize,
-        ) {
-            let previous = previous.map(|(revision, op)| Position { revision, op });
-            let row = Row { created, lease: lease.map(LeaseId), previous, key: &key, value: &value };
-            let mut bytes = vec![0; row.len()];
-            row.encode(&mut bytes);
-            prop_assert_eq!(Row::decode(&bytes).unwrap(), row);
-            let _ = Row::decode(&bytes[..cut.min(bytes.len())]);
-            let _ = Row::decode(&value);
-        }
-    }
+    let disk = super::journal::tests::Disk::default();
+    let broken = disk.broken.clone();
+    let journal = Journal::on(Box::new(disk), 1 << 20);
+    (Log::with_tables(memory(1 << 20).unwrap(), Some(journal), None).unwrap(), broken)
 }

@@ -1,7 +1,7 @@
-//! The embedded backend: a multi-version store in one file, for one process.
+//! The embedded backend: a multi-version store in one folder, for one process.
 //!
 //! ```text
-//!  commit ──▶ queue ──▶ commit thread ──▶ log (redb, one fsync per batch)
+//!  commit ──▶ queue ──▶ commit thread ──▶ log (journal with one fsync per batch, redb behind it)
 //!                            │ publish, under one short lock
 //!                            ▼
 //!            State { index, ring of newest changes, revision, compacted }
@@ -10,7 +10,7 @@
 //!   ring or a log snapshot        ring for what is live
 //! ```
 //!
-//! In reading order: [`log`] (the file), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
+//! In reading order: [`row`] (what is written), [`journal`] and [`log`] (the files), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
 //! [`commit`] (writes), [`read`], [`watch`], [`lease`], [`compact`].
 //!
 //! Invariants:
@@ -22,11 +22,13 @@
 mod commit;
 mod compact;
 mod index;
+mod journal;
 mod lease;
 mod log;
 mod queue;
 mod read;
 mod ring;
+mod row;
 mod watch;
 
 use std::path::Path;
@@ -54,6 +56,9 @@ const FIRST_REVISION: Revision = 1;
 pub struct Options {
     /// Memory for pages of the file.
     pub cache_bytes: usize,
+    /// How much the journal holds before the log itself is made durable: what an open after a crash replays at most.
+    /// Disk, not memory.
+    pub journal_bytes: usize,
     /// Memory for the newest changes, from which live watches are fed.
     pub event_bytes: usize,
     /// How long superseded versions are kept at least, as kube-apiserver's compaction interval.
@@ -66,6 +71,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             cache_bytes: 16 << 20,
+            journal_bytes: 16 << 20,
             event_bytes: 8 << 20,
             retention: Duration::from_secs(300),
             history_max: 100_000,
@@ -113,7 +119,7 @@ impl State {
 impl Embedded {
     /// Opens or makes the store in `dir`. Only one process at a time can have it open.
     pub fn open(dir: &Path, options: Options) -> Result<Embedded, Error> {
-        Embedded::start(Log::open(dir, options.cache_bytes)?, &options)
+        Embedded::start(Log::open(dir, &options)?, &options)
     }
 
     /// A store in memory, gone when dropped: for tests.

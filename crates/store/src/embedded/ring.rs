@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::log::{Position, Row};
+use super::row::{Position, Row};
 use crate::{Event, KeyValue, LeaseId, Revision};
 
 /// What an event costs beside its key and value.

@@ -20,8 +20,9 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::log::{Position, Snapshot};
+use super::log::Snapshot;
 use super::ring::{Change, Entry};
+use super::row::Position;
 use super::{Shared, State};
 use crate::{Error, Event, KeyValue, Revision, WatchBatch, WatchStream};
 

@@ -1,0 +1,86 @@
+//! A disk without room is an error to whoever writes, and nothing else: what was acknowledged stays, and writing goes on
+//! when there is room again.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use store::embedded::{Embedded, Options};
+use store::{Error, Expect, Store};
+use support::{put, value};
+
+/// Room for the journal and a few MiB.
+const DISK: &str = "size=28m";
+
+/// A small file system of its own, gone when dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None` where this machine does not let us mount; in CI that is a failure.
+    fn mount() -> Option<Disk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(dir.path()).output().unwrap();
+        if !mounted.status.success() {
+            let reason = String::from_utf8_lossy(&mounted.stderr).into_owned();
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot mount a small disk: {reason}");
+            println!("skipped: cannot mount a small disk: {reason}");
+            return None;
+        }
+        Some(Disk(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut filler = std::fs::File::create(self.path().join("filler")).unwrap();
+        while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(self.path()).status().unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_loses_none_that_it_took() {
+    let Some(disk) = Disk::mount() else { return };
+    let store = Embedded::open(disk.path(), Options { cache_bytes: 1 << 20, ..Options::default() }).unwrap();
+    let large = "x".repeat(100_000);
+    let mut taken = Vec::new();
+    disk.fill();
+    let refused = loop {
+        let key = format!("/k/{}", taken.len());
+        match store.commit(vec![put(&key, &large, Expect::Absent)]).await {
+            Ok(_) => taken.push(key),
+            Err(error) => break error,
+        }
+        assert!(taken.len() < 1000, "100 MB do not fit on this disk");
+    };
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
+    let next = format!("/k/{}", taken.len());
+    assert!(store.get(&next, None).await.unwrap().0.is_none(), "what was refused is not there");
+
+    disk.make_room();
+    store.commit(vec![put(&next, "small", Expect::Absent)]).await.unwrap();
+    store.close();
+    drop(store);
+    let store = Embedded::open(disk.path(), Options::default()).unwrap();
+    for key in &taken {
+        assert_eq!(value(&store, key, None).await.unwrap().map(|value| value.len()), Some(large.len()), "{key}");
+    }
+    assert_eq!(value(&store, &next, None).await.unwrap().as_deref(), Some("small"));
+    store.close();
+    drop(store);
+}
