@@ -175,6 +175,7 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<core::Service>(),
     Kind::of::<core::ServiceAccount>(),
     Kind::of::<authentication::SelfSubjectReview>(),
+    Kind::of::<authentication::TokenReview>(),
     Kind::of::<certificates::CertificateSigningRequest>(),
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),

@@ -9,7 +9,7 @@
 //! In reading order:
 //! - [`kinds`]: the table of kinds, one row each, and one file per kind with what is particular to it.
 //! - [`object`]: the typed and the erased face of an object.
-//! - [`scale`], [`binding`]: what is written to a pod or controller under another kind's name.
+//! - [`scale`], [`binding`], [`token_request`]: what is written to a subresource under another kind's name.
 //! - [`field`]: field paths and field errors.
 //! - [`metadata`]: names, labels, owners: checked once for all kinds.
 //! - [`names`]: rules for names, label keys and values.
@@ -40,6 +40,7 @@ pub mod printing;
 pub mod quantity;
 pub mod scale;
 pub mod selector;
+pub mod token_request;
 pub mod well_known;
 pub mod yaml;
 

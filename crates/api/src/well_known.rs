@@ -41,12 +41,31 @@ pub const GROUP_NODES: &str = "system:nodes";
 pub const USER_NODE_PREFIX: &str = "system:node:";
 /// Holders of a join token.
 pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
+/// Prefix of the groups an administrator may put holders of a bootstrap token in.
+pub const GROUP_BOOTSTRAPPERS_PREFIX: &str = "system:bootstrappers:";
+/// Prefix of a bootstrap token's user name.
+pub const USER_BOOTSTRAP_PREFIX: &str = "system:bootstrap:";
+/// Every service account.
+pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// Prefix of a service account's user name; namespace and name follow, with a colon between them.
+pub const USER_SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Everyone who proved who they are.
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 /// Everyone who did not.
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The user of requests without credentials.
 pub const USER_ANONYMOUS: &str = "system:anonymous";
+
+/// Type of Secrets that hold a service account's token.
+pub const SECRET_SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
+/// On such a Secret: the account's name.
+pub const ANNOTATION_SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+/// On such a Secret: the account's UID.
+pub const ANNOTATION_SERVICE_ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+/// Type of Secrets in `kube-system` that hold a bootstrap token.
+pub const SECRET_BOOTSTRAP_TOKEN: &str = "bootstrap.kubernetes.io/token";
+/// What the name of such a Secret starts with; the token's id follows.
+pub const BOOTSTRAP_TOKEN_PREFIX: &str = "bootstrap-token-";
 
 /// Signs certificates of clients of the API server.
 pub const SIGNER_KUBE_APISERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";

@@ -1,9 +1,12 @@
-//! The objects every cluster has: system namespaces, and the `kubernetes` service with this server as its endpoint.
+//! The objects every cluster has: system namespaces, the join token, and the `kubernetes` service with this server as its endpoint.
 
 use std::sync::Arc;
 
 use api::Kind;
-use api::well_known::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC, NAMESPACE_SYSTEM};
+use api::well_known::{
+    BOOTSTRAP_TOKEN_PREFIX, LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC,
+    NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN,
+};
 use serde_json::{Value, json};
 
 use crate::admission::Effects;
@@ -15,10 +18,16 @@ use crate::user::User;
 
 /// Creates what is missing and corrects the endpoint.
 pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Error> {
+    let service = kubernetes_service(shared);
+    let is_first_start = !exists(shared, &service)?;
     let namespaces = ["default", NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
     let objects = namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     futures::future::try_join_all(objects.iter().map(|object| ensure(shared, object))).await?;
-    ensure(shared, &kubernetes_service(shared)).await?;
+    if is_first_start || shared.pki.join_token.is_new() {
+        // Later it belongs to the administrators: who deletes it does not find it again after a restart.
+        ensure(shared, &join_token(shared)).await?;
+    }
+    ensure(shared, &service).await?;
     if shared.config.advertise_address.is_loopback() {
         // No pod could reach this server there, and endpoints may not say it: the service stays without any.
         tracing::warn!("the advertised address is a loopback address: the kubernetes service gets no endpoints");
@@ -27,6 +36,19 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     let (endpoints, slice) = (kubernetes_endpoints(shared), kubernetes_slice(shared));
     futures::try_join!(keep(shared, &endpoints), keep(shared, &slice))?;
     Ok(())
+}
+
+/// The join token as what it is for the API: a bootstrap token that does not expire.
+fn join_token(shared: &Shared) -> Value {
+    let (id, secret) = shared.pki.join_token.parts();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": SECRET_BOOTSTRAP_TOKEN,
+        "metadata": {"name": format!("{BOOTSTRAP_TOKEN_PREFIX}{id}"), "namespace": NAMESPACE_SYSTEM},
+        "stringData": {
+            "token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
+            "description": "The join token made at the first start.",
+        },
+    })
 }
 
 fn kubernetes_service(shared: &Shared) -> Value {
@@ -85,6 +107,11 @@ fn place(object: &Value) -> Option<(&'static Kind, Option<&str>, Subject, String
 
 fn failed(object: &Value, reason: impl std::fmt::Display) -> Error {
     Error::Bootstrap { what: format!("{} {}", object["kind"], object["metadata"]["name"]), reason: reason.to_string() }
+}
+
+fn exists(shared: &Shared, object: &Value) -> Result<bool, Error> {
+    let (kind, _, _, key) = place(object).ok_or_else(|| failed(object, "the kind is not served"))?;
+    Ok(shared.cache.of(kind).get(&key).is_some())
 }
 
 /// Creates an object unless it is there.

@@ -24,6 +24,12 @@ pub struct Config {
     pub service_node_port_range: RangeInclusive<u16>,
     /// A static token file: lines `token,user,uid,"group,group"`.
     pub token_auth_file: Option<PathBuf>,
+    /// Who signs service account tokens: the first name is in new ones, tokens of all are accepted.
+    pub service_account_issuers: Vec<String>,
+    /// Whom tokens for this API are meant for; empty: the issuer.
+    pub api_audiences: Vec<String>,
+    /// Whether tokens of pods are good for a year while clients that never read a newer one are still about.
+    pub service_account_extend_token_expiration: bool,
     /// The DNS suffix of services.
     pub cluster_domain: String,
     /// Reported by `/version`.
@@ -49,6 +55,9 @@ impl Config {
             service_cluster_ip_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
             service_node_port_range: 30_000..=32_767,
             token_auth_file: None,
+            service_account_issuers: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+            api_audiences: Vec::new(),
+            service_account_extend_token_expiration: true,
             cluster_domain: "cluster.local".to_owned(),
             git_version: "v1.35.0+coracle.0.1.0".to_owned(),
             event_ttl: Duration::from_secs(3600),

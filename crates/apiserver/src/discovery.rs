@@ -47,7 +47,17 @@ fn paths() -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
     }
-    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let rest = [
+        "/.well-known/openid-configuration",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(rest.map(str::to_owned));
     paths
 }

@@ -27,6 +27,9 @@ pub enum Error {
     /// A certificate or key in the data directory is damaged, or none can be made.
     #[error("certificates: {0}")]
     Certificate(String),
+    /// The names of the issuer of service account tokens cannot be used.
+    #[error("service account issuer: {0}")]
+    Issuer(String),
     /// The join token in the data directory is damaged.
     #[error("join token: {0}")]
     JoinToken(String),

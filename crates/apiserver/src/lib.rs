@@ -14,7 +14,7 @@
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `storage`, `allocators`, `leases`: writes as transactions of the store.
 //! - `cache`: the watch cache, from which everything is read.
-//! - `status`, `respond`, `table`, `discovery`, `openapi`, `health`, `metrics`: answers.
+//! - `status`, `respond`, `table`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
 //! - `pki`, `serve`: certificates and HTTPS.
 //! - `bootstrap`, `compaction`: what the server does on its own account.
 //!
@@ -40,6 +40,7 @@ mod metadata;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod openid;
 mod pki;
 mod query;
 mod request;

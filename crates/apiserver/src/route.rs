@@ -14,7 +14,7 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, discovery, health, openapi, request, verbs};
+use crate::{authz, discovery, health, openapi, openid, request, verbs};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -25,7 +25,7 @@ pub(crate) async fn route(
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let query = Query::parse(parts.uri.query());
-    let user = shared.authenticator.authenticate(caller, &parts.headers)?;
+    let user = shared.authenticator.authenticate(caller, &parts.headers).await?;
     if let Some(response) = health::respond(shared, path, &query).await {
         return response;
     }
@@ -57,6 +57,10 @@ fn not_resources(
         ["metrics"] => {
             authz::authorize_path(user, "get", path)?;
             Some(shared.metrics.respond(shared))
+        }
+        [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
+            authz::authorize_path(user, "get", path)?;
+            Some(openid::respond(shared, &segments)?)
         }
         ["openapi", ..] => openapi::respond(&parts.headers, &segments, query)?,
         _ => discovery::respond(shared, &parts.headers, &segments)?,

@@ -11,7 +11,7 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocators::Ranges;
-use crate::authn::{Authenticator, Caller};
+use crate::authn::{Authenticator, Caller, Issuer};
 use crate::cache::{self, Cache};
 use crate::config::Config;
 use crate::error::Error;
@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) pki: Pki,
     pub(crate) authenticator: Authenticator,
+    pub(crate) issuer: Arc<Issuer>,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     pub(crate) event_lease: SharedLease,
@@ -71,8 +72,9 @@ impl ApiServer {
     /// every cluster has. Background work ends with `stop`.
     pub async fn start(config: Config, store: Arc<dyn Store>, stop: CancellationToken) -> Result<ApiServer, Error> {
         let pki = Pki::load_or_create(&config)?;
-        let authenticator = Authenticator::new(config.token_auth_file.as_deref(), pki.join_token.bearer())?;
+        let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &config)?);
         let cache = Arc::new(Cache::new(store.clone()));
+        let authenticator = Authenticator::new(config.token_auth_file.as_deref(), issuer.clone(), cache.clone())?;
         cache::load(&cache, &*store).await?;
         tokio::spawn(cache::run(cache.clone(), store.clone(), stop.clone()));
         let shared = Arc::new(Shared {
@@ -85,6 +87,7 @@ impl ApiServer {
             cache,
             pki,
             authenticator,
+            issuer,
             stop,
         });
         bootstrap::write_system_objects(&shared).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::well_known::{GROUP_AUTHENTICATED, GROUP_MASTERS};
+use api::well_known::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, USER_NODE_PREFIX};
 
 /// An authenticated identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,11 @@ impl User {
     /// A cluster admin: a member of `system:masters`.
     pub fn master(name: impl Into<String>) -> User {
         User::new(name, [GROUP_MASTERS])
+    }
+
+    /// The name of the node, if this is one.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.name.strip_prefix(USER_NODE_PREFIX).filter(|_| self.is_in(GROUP_NODES))
     }
 
     pub(crate) fn is_in(&self, group: &str) -> bool {

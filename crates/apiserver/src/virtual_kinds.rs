@@ -19,6 +19,7 @@ type Handler = for<'a> fn(&'a Call, Body) -> BoxFuture<'a, Result<ApiResponse, A
 static HANDLERS: &[(&str, &str, Handler)] = &[
     ("", "bindings", |call, body| Box::pin(binding::create(call, body))),
     ("authentication.k8s.io", "selfsubjectreviews", |call, body| Box::pin(reviews::who_am_i(call, body))),
+    ("authentication.k8s.io", "tokenreviews", |call, body| Box::pin(reviews::whose_is_it(call, body))),
 ];
 
 fn handler(info: &KindInfo) -> Option<Handler> {

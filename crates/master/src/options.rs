@@ -84,6 +84,23 @@ pub struct Options {
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub cluster_cidr: Ipv4Net,
 
+    /// Who signs service account tokens: the first name is in new ones, tokens of all are accepted
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "https://kubernetes.default.svc.cluster.local"
+    )]
+    pub service_account_issuer: Vec<String>,
+
+    /// Whom tokens for this API are meant for [default: the issuer]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+
+    /// Whether tokens mounted into pods are good for a year, for clients that never read a newer one
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub service_account_extend_token_expiration: bool,
+
     /// Static tokens, one a line: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,

@@ -53,6 +53,9 @@ impl Master {
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
+            service_account_issuers: options.service_account_issuer.clone(),
+            api_audiences: options.api_audiences.clone(),
+            service_account_extend_token_expiration: options.service_account_extend_token_expiration,
             // The embedded store forgets old versions by itself; etcd wants to be told.
             compaction_interval: (!options.etcd_servers.is_empty())
                 .then_some(Duration::from_secs(options.history_seconds)),

@@ -13,9 +13,8 @@ use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, invalid, required, too_long};
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
 use crate::names::NameRule;
+use crate::well_known::{ANNOTATION_SERVICE_ACCOUNT_NAME, SECRET_SERVICE_ACCOUNT_TOKEN};
 
-/// Says to which account a token belongs.
-const ANNOTATION_SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 /// Shown instead of a value in errors.
 const SHADOW: &str = "<secret contents redacted>";
 
@@ -93,10 +92,10 @@ fn required_keys(secret: &Secret, path: &Path, errors: &mut ErrorList) {
         }
     };
     match secret.type_.as_deref().unwrap_or("") {
-        "kubernetes.io/service-account-token" => {
+        SECRET_SERVICE_ACCOUNT_TOKEN => {
             let annotations = secret.metadata.annotations.as_ref();
-            if annotations.and_then(|a| a.get(ANNOTATION_SERVICE_ACCOUNT)).is_none_or(String::is_empty) {
-                let path = Path::new("metadata").child("annotations").key(ANNOTATION_SERVICE_ACCOUNT);
+            if annotations.and_then(|a| a.get(ANNOTATION_SERVICE_ACCOUNT_NAME)).is_none_or(String::is_empty) {
+                let path = Path::new("metadata").child("annotations").key(ANNOTATION_SERVICE_ACCOUNT_NAME);
                 errors.push(required(&path, ""));
             }
         }

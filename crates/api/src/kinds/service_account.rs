@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use serde_json::{Value, json};
 
 use crate::Resource;
-use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb, column};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column};
 use crate::names::NameRule;
 
 impl Resource for ServiceAccount {
@@ -19,7 +19,7 @@ impl Resource for ServiceAccount {
         categories: &[],
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
-        subresources: &[],
+        subresources: &[Subresource::Token],
         columns: &[NAME, column("Secrets", "integer", "Number of secrets its pods may use"), AGE],
         selectable_fields: &[],
         name_rule: NameRule::Dns1123Subdomain,

@@ -17,6 +17,8 @@ pub enum Subresource {
     Finalize,
     /// `approval`: conditions of a certificate signing request.
     Approval,
+    /// `token`: makes a token for a service account.
+    Token,
 }
 
 /// The row of a subresource.
@@ -42,6 +44,9 @@ impl Subresource {
             Subresource::Log => row("log", &[Verb::Get], None),
             Subresource::Finalize => row("finalize", &[Verb::Update], None),
             Subresource::Approval => row("approval", READ_WRITE, None),
+            Subresource::Token => {
+                row("token", Verb::CREATE_ONLY, Some(("authentication.k8s.io", "v1", "TokenRequest")))
+            }
         }
     }
 

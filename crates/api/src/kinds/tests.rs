@@ -25,6 +25,7 @@ fn examples() -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}}),
         json!({"apiVersion": "v1", "kind": "ServiceAccount"}),
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}),
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}}),
         json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
             "spec": {"request": request, "signerName": "a.b/c", "usages": ["client auth"]}}),
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"leaseDurationSeconds": 40}}),

@@ -4,10 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::well_known::{
-    ANNOTATION_CONFIG_MIRROR, GROUP_NODES, NAMESPACE_NODE_LEASE, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING,
-    USER_NODE_PREFIX,
-};
+use api::well_known::{ANNOTATION_CONFIG_MIRROR, NAMESPACE_NODE_LEASE, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING};
 use api::{Object, Subresource};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -16,7 +13,6 @@ use serde_json::Value;
 
 use super::{Attributes, Effects, Operation, Plugin};
 use crate::status::ApiError;
-use crate::user::User;
 
 /// The labels below `kubernetes.io` and `k8s.io` that a kubelet may give its node.
 const KUBELET_LABELS: [&str; 11] = [
@@ -41,22 +37,18 @@ pub(super) struct NodeRestriction;
 
 impl Plugin for NodeRestriction {
     fn admit(&self, a: &Attributes<'_>, object: &mut dyn Object, _: &mut Effects) -> Result<(), ApiError> {
-        match node_of(a.user) {
+        match a.user.node() {
             Some(node) => restrict(a, node, Some(object)),
             None => Ok(()),
         }
     }
 
     fn validate(&self, a: &Attributes<'_>, object: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
-        match node_of(a.user).filter(|_| object.is_none()) {
+        match a.user.node().filter(|_| object.is_none()) {
             Some(node) => restrict(a, node, None),
             None => Ok(()),
         }
     }
-}
-
-fn node_of(user: &User) -> Option<&str> {
-    user.name.strip_prefix(USER_NODE_PREFIX).filter(|_| user.is_in(GROUP_NODES))
 }
 
 /// `object` is what a creation or update brings.

@@ -41,6 +41,7 @@ pub(super) async fn allows(
         ("", "pods", List | Watch, None) => exact_field(query, "spec.nodeName").as_deref() == Some(node),
         ("", "pods", Update | Patch, Some(Subresource::Status)) => runs(shared, info, node).await?,
         ("", "secrets" | "configmaps", _, None) if reads => references::needs(shared, node, info, query),
+        ("", "serviceaccounts", Create, Some(Subresource::Token)) => references::runs_as(shared, node, info).await?,
         ("", "namespaces", Get, None) => true,
         ("certificates.k8s.io", "certificatesigningrequests", Create, None) => true,
         ("certificates.k8s.io", "certificatesigningrequests", Get | List | Watch, None) => {

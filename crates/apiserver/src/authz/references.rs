@@ -1,4 +1,4 @@
-//! Which Secrets and ConfigMaps the pods of a node need.
+//! Which Secrets, ConfigMaps and service accounts the pods of a node need.
 
 use serde_json::Value;
 
@@ -6,6 +6,7 @@ use super::bootstrap::named;
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::server::Shared;
+use crate::status::ApiError;
 
 /// Whether the one Secret or ConfigMap a request is about belongs to a pod of the node.
 pub(super) fn needs(shared: &Shared, node: &str, info: &RequestInfo, query: &Query) -> bool {
@@ -16,6 +17,26 @@ pub(super) fn needs(shared: &Shared, node: &str, info: &RequestInfo, query: &Que
         entry.namespace(pods.info) == Some(namespace)
             && serde_json::from_slice(entry.json()).is_ok_and(|pod: Value| refers(&pod["spec"], secrets, &name))
     })
+}
+
+/// Whether a pod of the node runs as the service account a request is about. Which pod the token is for is in the body:
+/// NodeRestriction looks there, see `subresources::token`.
+pub(super) async fn runs_as(shared: &Shared, node: &str, info: &RequestInfo) -> Result<bool, ApiError> {
+    let (Some(account), Some(namespace)) = (info.name.as_deref(), info.namespace.as_deref()) else { return Ok(false) };
+    let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return Ok(false) };
+    let runs_as = || {
+        shared.cache.of(pods).with_indexed_value(node).iter().any(|entry| {
+            entry.namespace(pods.info) == Some(namespace)
+                && serde_json::from_slice(entry.json())
+                    .is_ok_and(|pod: Value| pod["spec"]["serviceAccountName"].as_str() == Some(account))
+        })
+    };
+    if runs_as() {
+        return Ok(true);
+    }
+    // Perhaps it is only too new for the cache.
+    shared.cache.catch_up().await?;
+    Ok(runs_as())
 }
 
 /// Whether a pod's spec names the Secret or ConfigMap.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use api::{Kind, KindInfo, Object, Scope};
 use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
 use store::Revision;
 
 /// What happened to an object.
@@ -44,6 +46,15 @@ impl Selectable {
     }
 }
 
+/// Which object of its name it is, and whether it is still to be.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Identity {
+    #[serde(default)]
+    pub(crate) uid: String,
+    pub(crate) deletion_timestamp: Option<Time>,
+}
+
 /// An object at a revision. The JSON is a slice of the watch frame it was first sent in.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -74,6 +85,12 @@ impl Entry {
         } else {
             [change.prefix(), self.json(), FRAME_END].concat().into()
         }
+    }
+
+    /// Read from the metadata alone, which stands first: whatever else the object has is not looked at.
+    pub(crate) fn identity(&self, info: &KindInfo) -> Option<Identity> {
+        let metadata = self.json().get(info.metadata_prefix().len() - 1..)?;
+        serde_json::Deserializer::from_slice(metadata).into_iter().next()?.ok()
     }
 
     /// Bytes held.
@@ -182,7 +199,7 @@ pub(crate) fn encode_with_revision(info: &KindInfo, value: &[u8], revision: Revi
 mod tests {
     use super::*;
 
-    const VALUE: &[u8] = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"n","labels":{"x":"y"}},"data":{"k":"v"}}"#;
+    const VALUE: &[u8] = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"n","labels":{"x":"y"},"uid":"u"},"data":{"k":"v"}}"#;
 
     fn kind() -> &'static Kind {
         api::kinds::by_kind("v1", "ConfigMap").unwrap()
@@ -195,6 +212,8 @@ mod tests {
         assert_eq!(json["metadata"]["resourceVersion"], "7");
         assert_eq!(json["data"]["k"], "v");
         assert_eq!((entry.name(), entry.namespace(kind().info)), ("a", Some("n")));
+        let identity = entry.identity(kind().info).unwrap();
+        assert_eq!((identity.uid.as_str(), identity.deletion_timestamp), ("u", None));
         assert!(entry.frame(Change::Added).ends_with(b"}}}\n"));
         assert!(entry.frame(Change::Modified).starts_with(br#"{"type":"MODIFIED","object":{"apiVersion":"v1""#));
     }

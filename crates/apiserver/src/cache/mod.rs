@@ -24,7 +24,7 @@ use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
-pub(crate) use entry::{Change, Entry, encode_with_revision};
+pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
 pub(crate) use filter::Filter;
 pub(crate) use kind_cache::{Cursor, FellBehind, KindCache, Snapshot};

@@ -16,6 +16,7 @@ const SECRET_LENGTH: usize = 16;
 pub(crate) struct JoinToken {
     bearer: String,
     fingerprint: String,
+    is_new: bool,
 }
 
 impl JoinToken {
@@ -28,16 +29,21 @@ impl JoinToken {
             Some(text) => parse(text.trim())?,
             None => format!("{}.{}", random(ID_LENGTH), random(SECRET_LENGTH)),
         };
-        let token = JoinToken { bearer, fingerprint };
+        let token = JoinToken { bearer, fingerprint, is_new: known.is_none() };
         if known.as_deref().map(str::trim) != Some(&token.to_string()) {
             files::write_private(path, &format!("{token}\n"))?;
         }
         Ok(token)
     }
 
-    /// The part that is sent: `<id>.<secret>`.
-    pub(crate) fn bearer(&self) -> &str {
-        &self.bearer
+    /// Id and secret, which together are sent as `<id>.<secret>`.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        self.bearer.split_once('.').unwrap_or((&self.bearer, ""))
+    }
+
+    /// Whether it was made at this start.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 }
 

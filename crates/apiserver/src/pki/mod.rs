@@ -1,5 +1,5 @@
 //! The cluster's keys: one CA, the server's certificate, the certificate it shows to kubelets, the admin's kubeconfig, the
-//! join token. Made at first start, reused afterwards.
+//! join token, the key that signs service account tokens. Made at first start, reused afterwards.
 
 mod certificates;
 mod files;
@@ -7,11 +7,13 @@ mod join_token;
 mod kubeconfig;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::authn::SigningKey;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -35,6 +37,7 @@ pub(crate) struct Pki {
     pub(crate) server: Identity,
     pub(crate) kubelet_client: Identity,
     pub(crate) join_token: JoinToken,
+    pub(crate) service_account_key: Arc<SigningKey>,
 }
 
 impl Pki {
@@ -60,6 +63,7 @@ impl Pki {
             server: identity(&server)?,
             kubelet_client: identity(&kubelet_client)?,
             join_token,
+            service_account_key: Arc::new(service_account_key(&directory)?),
         })
     }
 }
@@ -101,6 +105,21 @@ fn authority(directory: &Path) -> Result<Pair, Error> {
         }
         _ => Err(damaged(format!("{} holds only one of ca.crt and ca.key", directory.display()))),
     }
+}
+
+/// The key that signs service account tokens, where kubeadm keeps it. Masters that share a store must share it, too. It
+/// is never replaced: every token in the cluster hangs on it.
+fn service_account_key(directory: &Path) -> Result<SigningKey, Error> {
+    let path = directory.join("sa.key");
+    let pem = match files::read(&path)? {
+        Some(pem) => pem,
+        None => {
+            let pem = KeyPair::generate().map_err(damaged)?.serialize_pem();
+            files::write_private(&path, &pem)?;
+            pem
+        }
+    };
+    SigningKey::from_pem(&pem).map_err(|reason| damaged(format!("{}: {reason}", path.display())))
 }
 
 /// A certificate as `wanted`: the one that is there if it still fits, else a new one.

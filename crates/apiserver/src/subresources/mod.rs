@@ -4,3 +4,4 @@ pub(crate) mod binding;
 pub(crate) mod kubelet;
 pub(crate) mod log;
 pub(crate) mod scale;
+pub(crate) mod token;

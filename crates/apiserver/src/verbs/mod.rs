@@ -17,7 +17,7 @@ use axum::body::Body;
 use crate::call::Call;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
-use crate::subresources::{binding, log, scale};
+use crate::subresources::{binding, log, scale, token};
 use crate::virtual_kinds;
 
 /// Does what a request asks for.
@@ -31,6 +31,7 @@ pub(crate) async fn run(call: Call, body: Body) -> Result<ApiResponse, ApiError>
         (Verb::Update, Some(Subresource::Scale)) => scale::update(&call, body).await,
         (Verb::Patch, Some(Subresource::Scale)) => scale::patch(&call, body).await,
         (Verb::Create, Some(Subresource::Binding)) => binding::create(&call, body).await,
+        (Verb::Create, Some(Subresource::Token)) => token::create(&call, body).await,
         (Verb::Get, _) => get::get(&call).await,
         (Verb::List, _) => list::list(&call).await,
         (Verb::Watch, _) => watch::watch(&call).await,

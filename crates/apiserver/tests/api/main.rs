@@ -10,3 +10,4 @@ mod list_watch;
 mod resync;
 mod reviews;
 mod tls;
+mod tokens;

@@ -35,6 +35,7 @@ async fn virtual_kinds_have_only_the_verbs_of_their_rows() {
     let list = server.get("/apis/authentication.k8s.io/v1").await.json();
     assert_eq!(list["resources"][0]["verbs"], json!(["create"]));
     let paths = server.get("/openapi/v3/apis/authentication.k8s.io/v1").await.json()["paths"].clone();
-    assert_eq!(paths.as_object().unwrap().keys().collect::<Vec<_>>(), [reviews]);
+    let tokens = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(paths.as_object().unwrap().keys().collect::<Vec<_>>(), [reviews, tokens]);
     assert!(paths[reviews]["get"].is_null() && paths[reviews]["post"].is_object());
 }

@@ -46,7 +46,13 @@ impl Secure {
     }
 
     /// GETs a path with credentials of one kind or another, over HTTP/2 or HTTP/1.1.
-    async fn get(&self, path: &str, identity: Option<(&Path, &Path)>, token: Option<&str>, h2: bool) -> (u16, String) {
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        identity: Option<(&Path, &Path)>,
+        token: Option<&str>,
+        h2: bool,
+    ) -> (u16, String) {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -127,8 +133,15 @@ async fn a_restart_keeps_every_key_and_a_new_address_gets_a_new_certificate() {
         let stop = CancellationToken::new();
         ApiServer::start(config, store, stop.clone()).await.unwrap();
         stop.cancel();
-        let names =
-            ["ca.crt", "join-token", "pki/ca.key", "pki/apiserver.crt", "pki/apiserver.key", "admin.kubeconfig"];
+        let names = [
+            "ca.crt",
+            "join-token",
+            "pki/ca.key",
+            "pki/apiserver.crt",
+            "pki/apiserver.key",
+            "admin.kubeconfig",
+            "pki/sa.key",
+        ];
         names.map(|name| std::fs::read_to_string(directory.path().join(name)).unwrap())
     };
     let first = start([192, 0, 2, 1]).await;
@@ -136,9 +149,10 @@ async fn a_restart_keeps_every_key_and_a_new_address_gets_a_new_certificate() {
     let moved = start([192, 0, 2, 2]).await;
     assert_eq!(moved[..3], first[..3]);
     assert_ne!(moved[3], first[3]);
+    assert_eq!(moved[6], first[6]);
     assert!(moved[5].contains("https://192.0.2.2:6443"));
-    for key in ["pki/ca.key", "pki/apiserver.key", "pki/apiserver-kubelet-client.key", "admin.kubeconfig", "join-token"]
-    {
+    let apiserver = ["pki/apiserver.key", "pki/apiserver-kubelet-client.key"];
+    for key in ["pki/ca.key", "pki/sa.key", "admin.kubeconfig", "join-token"].into_iter().chain(apiserver) {
         let mode = std::fs::metadata(directory.path().join(key)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }

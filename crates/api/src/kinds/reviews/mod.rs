@@ -1,6 +1,7 @@
 //! Reviews: questions to the API server that look like objects. They are created, answered in their status, and forgotten.
 
 mod self_subject;
+mod token;
 
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb};
 use crate::names::NameRule;

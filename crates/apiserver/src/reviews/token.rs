@@ -1,0 +1,39 @@
+//! TokenReview: other servers, the kubelets' among them, ask whose a bearer token is
+//! (`pkg/registry/authentication/tokenreview` upstream).
+
+use axum::body::Body;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewStatus};
+
+use super::self_subject::user_info;
+use crate::authn::TokenError;
+use crate::call::Call;
+use crate::respond::ApiResponse;
+use crate::status::ApiError;
+use crate::virtual_kinds::Question;
+
+pub(crate) async fn whose_is_it(call: &Call, body: Body) -> Result<ApiResponse, ApiError> {
+    let mut question = Question::read(call, body).await?;
+    let review: &mut TokenReview = question.typed()?;
+    let Some(token) = review.spec.token.as_deref().filter(|token| !token.is_empty()) else {
+        return Err(ApiError::BadRequest("token is required for TokenReview in authentication".into()));
+    };
+    // Whoever deleted what a token hung on, and then asks, is told so.
+    call.shared.cache.catch_up().await?;
+    let authenticator = &call.shared.authenticator;
+    let audiences = review.spec.audiences.as_deref().filter(|audiences| !audiences.is_empty());
+    let found = authenticator.token(token, audiences.unwrap_or(authenticator.api_audiences())).await;
+    review.status = Some(match found {
+        Ok(found) => TokenReviewStatus {
+            authenticated: Some(true),
+            audiences: Some(found.audiences),
+            user: Some(user_info(&found.user)),
+            error: None,
+        },
+        Err(TokenError::Lookup(error)) => return Err(error),
+        // Upstream says who nobody is, too.
+        Err(error) => {
+            TokenReviewStatus { error: Some(error.to_string()), user: Some(Default::default()), ..Default::default() }
+        }
+    });
+    Ok(question.answer(call))
+}
