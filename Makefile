@@ -47,7 +47,7 @@ deny: ## licences, bans and sources of all dependencies (cargo-deny)
 
 bench: ## measure, and print the table of docs/benchmarks.md
 	@deploy/setup.sh run
-	cargo build --release --locked -p master -p minion -p harness --bin master --bin minion --bin bench
+	cargo build --release --locked -p master -p minion -p bench
 	$(TARGET)/release/bench
 
 clean: ## remove what was built

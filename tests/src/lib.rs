@@ -1,4 +1,4 @@
-//! What the tests share: a whole cluster in one process, and the load generator of the benchmark.
+//! What the tests share: a whole cluster in one process.
 //!
 //! ```text
 //!  Cluster ──▶ store (in memory) ──▶ ApiServer ──▶ scheduler, controller-manager
@@ -10,12 +10,10 @@
 //! - [`cluster`]: starts it, waits for what a scenario expects, stops it.
 //! - [`wait`]: waiting on a watch.
 //! - [`docker`]: images for tests on the machine's Docker Engine, and whether there is one.
-//! - [`bench`]: `make bench`.
 //!
 //! Scenarios live in `tests/`, one file per theme; each reads like the sentence it proves. Nothing here sleeps to look
 //! again: waiting is on a watch, with a time limit.
 
-pub mod bench;
 pub mod cluster;
 pub mod docker;
 pub mod wait;

@@ -13,17 +13,17 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::Samples;
-use super::http::Target;
-use super::parts::{Bench, follow, replication_controller};
-use super::process::{MasterProcess, Process};
+use crate::http::Target;
+use crate::parts::{Bench, follow, replication_controller};
+use crate::process::{MasterProcess, Process};
+use crate::report::Samples;
 
 const SOCKET: &str = "/var/run/docker.sock";
 const IMAGE: &str = "coracle/bench:1";
 const READY: Duration = Duration::from_secs(30);
 
 /// Starts a minion on Docker where it answers, else on the hollow runtime.
-pub async fn start_minion(bench: &Bench, master: &MasterProcess, name: &str) -> Result<Process> {
+pub(crate) async fn start_minion(bench: &Bench, master: &MasterProcess, name: &str) -> Result<Process> {
     let runtime = if Path::new(SOCKET).exists() { "docker" } else { "hollow" };
     let token = std::fs::read_to_string(master.data_dir.join("join-token"))?;
     let data_dir = bench.folder.join(format!("minion-{name}"));
@@ -45,7 +45,7 @@ pub async fn start_minion(bench: &Bench, master: &MasterProcess, name: &str) -> 
 }
 
 /// Waits until the node is Ready.
-pub async fn node_ready(target: &Target, name: &str) -> Result<()> {
+pub(crate) async fn node_ready(target: &Target, name: &str) -> Result<()> {
     follow(target, "/api/v1/nodes?watch=1&resourceVersion=0", READY, |_, node| {
         let conditions = node["status"]["conditions"].as_array();
         let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
@@ -56,7 +56,7 @@ pub async fn node_ready(target: &Target, name: &str) -> Result<()> {
 }
 
 /// Removes everything the minion of that name made on this machine.
-pub fn cleanup(bench: &Bench, name: &str) -> Result<()> {
+pub(crate) fn cleanup(bench: &Bench, name: &str) -> Result<()> {
     let data_dir = bench.folder.join(format!("minion-{name}"));
     let done = Command::new(bench.binaries.join("minion")).arg("--cleanup").arg("--data-dir").arg(data_dir).status()?;
     ensure!(done.success(), "minion --cleanup ended with {done}");
@@ -121,13 +121,13 @@ fn running(pod: &Value) -> bool {
 }
 
 /// Pod start beside bare Docker, a killed container, a deleted pod.
-pub async fn pods(bench: &mut Bench) -> Result<()> {
+pub(crate) async fn pods(bench: &mut Bench) -> Result<()> {
     if !Path::new(SOCKET).exists() {
         bench.report.add("pods on Docker", "no Docker here".to_owned(), "");
         return Ok(());
     }
     make_image(&bench.folder)?;
-    let master = super::process::start_master(&bench.binaries, &bench.folder.join("master-pods"), 17443, &[]).await?;
+    let master = crate::process::start_master(&bench.binaries, &bench.folder.join("master-pods"), 17443, &[]).await?;
     let minion = start_minion(bench, &master, "bench").await?;
     node_ready(&master.target, "bench").await?;
     start_cost(bench, &master.target).await?;

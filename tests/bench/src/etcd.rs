@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::process::Process;
+use crate::process::Process;
 
 /// A running etcd, ended when dropped.
-pub struct Etcd {
+pub(crate) struct Etcd {
     /// `http://127.0.0.1:PORT`.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     _process: Process,
 }
 
 /// Starts etcd with its data below `folder`; `None` where none is installed.
-pub fn start(folder: &Path) -> Result<Option<Etcd>> {
+pub(crate) fn start(folder: &Path) -> Result<Option<Etcd>> {
     let Some(program) = ["/usr/bin/etcd", "/usr/local/bin/etcd"].iter().map(Path::new).find(|p| p.exists()) else {
         return Ok(None);
     };

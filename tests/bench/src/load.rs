@@ -11,29 +11,29 @@ use http::Method;
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
 
-use super::Samples;
-use super::http::{Connection, Target};
+use crate::http::{Connection, Target};
+use crate::report::Samples;
 
 /// What a load took.
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Requests answered.
-    pub requests: usize,
+    pub(crate) requests: usize,
     /// From the first to the last.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// Of single requests.
-    pub latencies: Samples,
+    pub(crate) latencies: Samples,
 }
 
 impl Outcome {
     /// Requests a second.
     #[allow(clippy::cast_precision_loss)]
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.elapsed.as_secs_f64()
     }
 }
 
 /// Runs `requests` requests from `clients` connections; `request` gets the connection and the request's number.
-pub async fn run<F>(target: &Target, clients: usize, requests: usize, request: F) -> Result<Outcome>
+pub(crate) async fn run<F>(target: &Target, clients: usize, requests: usize, request: F) -> Result<Outcome>
 where
     F: for<'a> Fn(&'a mut Connection, usize) -> futures::future::BoxFuture<'a, Result<()>>
         + Clone
@@ -71,7 +71,7 @@ where
 }
 
 /// A pod of about 2 kB once defaults are applied, bound to no node and to no scheduler that would touch it.
-pub fn pod(name: &str, scheduler: &str) -> Bytes {
+pub(crate) fn pod(name: &str, scheduler: &str) -> Bytes {
     let pod = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "labels": { "app": "bench", "tier": "load" }, "annotations": { "note": "x".repeat(256) } },
@@ -89,7 +89,12 @@ pub fn pod(name: &str, scheduler: &str) -> Bytes {
 }
 
 /// Creates pods `prefix-0` to `prefix-(count-1)` in namespace `default`.
-pub async fn create_pods(target: &Target, clients: usize, count: usize, prefix: &'static str) -> Result<Outcome> {
+pub(crate) async fn create_pods(
+    target: &Target,
+    clients: usize,
+    count: usize,
+    prefix: &'static str,
+) -> Result<Outcome> {
     run(target, clients, count, move |connection, number| {
         let body = pod(&format!("{prefix}-{number}"), "nobody");
         Box::pin(async move {
@@ -101,7 +106,7 @@ pub async fn create_pods(target: &Target, clients: usize, count: usize, prefix: 
 }
 
 /// Deletes every pod of namespace `default` and waits until none is left.
-pub async fn delete_pods(target: &Target) -> Result<()> {
+pub(crate) async fn delete_pods(target: &Target) -> Result<()> {
     let mut connection = target.connect().await?;
     let path = "/api/v1/namespaces/default/pods?gracePeriodSeconds=0";
     connection.call(Method::DELETE, path, Bytes::new()).await?;
@@ -109,7 +114,7 @@ pub async fn delete_pods(target: &Target) -> Result<()> {
 }
 
 /// Watches pods of namespace `default` with `watchers` streams and reports each event's bytes with its arrival.
-pub async fn watchers<F, R>(target: &Target, watchers: usize, on_chunk: F) -> Result<JoinSet<Result<()>>>
+pub(crate) async fn watchers<F, R>(target: &Target, watchers: usize, on_chunk: F) -> Result<JoinSet<Result<()>>>
 where
     F: Fn(Instant, &[u8]) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = ()> + Send,

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use http::Method;
 
-use super::http::Target;
+use crate::http::Target;
 
 /// A child process that is ended when this is dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
     /// Starts a program, its log going to `log`.
-    pub fn start(program: &Path, arguments: &[String], environment: &[(&str, String)], log: &Path) -> Result<Process> {
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+        log: &Path,
+    ) -> Result<Process> {
         let log = std::fs::File::options().create(true).append(true).open(log)?;
         let child = Command::new(program)
             .args(arguments)
@@ -30,14 +35,14 @@ impl Process {
     }
 
     /// Resident memory in MiB, as the kernel counts it.
-    pub fn resident_mib(&self) -> Result<f64> {
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(kib.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
     /// Processor seconds used so far, user and system.
-    pub fn cpu_seconds(&self) -> Result<f64> {
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let after = stat.rsplit_once(')').context("odd /proc/stat")?.1;
         let fields: Vec<&str> = after.split_whitespace().collect();
@@ -46,7 +51,7 @@ impl Process {
     }
 
     /// Ends it with SIGTERM and waits.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self);
     }
 }
@@ -59,19 +64,19 @@ impl Drop for Process {
 }
 
 /// A master with a data directory of its own.
-pub struct MasterProcess {
+pub(crate) struct MasterProcess {
     /// The process.
-    pub process: Process,
+    pub(crate) process: Process,
     /// How to reach it as admin.
-    pub target: Target,
+    pub(crate) target: Target,
     /// Its data directory.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// From start to the first successful request for `/readyz`.
-    pub ready_after: Duration,
+    pub(crate) ready_after: Duration,
 }
 
 /// Starts a master on `port` and waits until it is ready.
-pub async fn start_master(binaries: &Path, data_dir: &Path, port: u16, extra: &[&str]) -> Result<MasterProcess> {
+pub(crate) async fn start_master(binaries: &Path, data_dir: &Path, port: u16, extra: &[&str]) -> Result<MasterProcess> {
     let mut arguments = vec![
         "--data-dir".to_owned(),
         data_dir.display().to_string(),

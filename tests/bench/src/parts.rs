@@ -13,20 +13,21 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::http::{Connection, Target};
-use super::process::{MasterProcess, start_master};
-use super::{Report, Samples, docker, load};
+use crate::http::{Connection, Target};
+use crate::process::{MasterProcess, start_master};
+use crate::report::{Report, Samples};
+use crate::{docker, load};
 
 /// What every part needs.
-pub struct Bench {
+pub(crate) struct Bench {
     /// Where `master` and `minion` lie.
-    pub binaries: PathBuf,
+    pub(crate) binaries: PathBuf,
     /// A folder for data and logs.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The next free port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Where figures go.
-    pub report: Report,
+    pub(crate) report: Report,
 }
 
 impl Bench {
@@ -40,7 +41,7 @@ impl Bench {
 type Part = for<'a> fn(&'a mut Bench) -> BoxFuture<'a, Result<()>>;
 
 /// Every part by name, in the order they run.
-pub const ALL: &[(&str, Part)] = &[
+pub(crate) const ALL: &[(&str, Part)] = &[
     ("start", |bench| Box::pin(start(bench))),
     ("idle", |bench| Box::pin(idle(bench))),
     ("requests", |bench| Box::pin(requests(bench))),
@@ -121,7 +122,7 @@ async fn requests(bench: &mut Bench) -> Result<()> {
 }
 
 async fn etcd(bench: &mut Bench) -> Result<()> {
-    let Some(etcd) = super::etcd::start(&bench.folder)? else {
+    let Some(etcd) = crate::etcd::start(&bench.folder)? else {
         bench.report.add("pods created a second on etcd", "no etcd here".to_owned(), "");
         return Ok(());
     };

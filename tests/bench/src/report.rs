@@ -1,25 +1,18 @@
-//! What `make bench` is made of: a load generator, the daemons it measures, and the table it prints.
-
-pub mod docker;
-pub mod etcd;
-pub mod http;
-pub mod load;
-pub mod parts;
-pub mod process;
+//! Samples, and the table that is printed.
 
 /// Sorted durations, for medians and tails.
 #[derive(Debug, Default)]
-pub struct Samples(Vec<std::time::Duration>);
+pub(crate) struct Samples(Vec<std::time::Duration>);
 
 impl Samples {
     /// Takes measurements in any order.
-    pub fn new(mut durations: Vec<std::time::Duration>) -> Samples {
+    pub(crate) fn new(mut durations: Vec<std::time::Duration>) -> Samples {
         durations.sort_unstable();
         Samples(durations)
     }
 
     /// The value below which `share` (0 to 1) of all lie, in milliseconds.
-    pub fn milliseconds(&self, share: f64) -> f64 {
+    pub(crate) fn milliseconds(&self, share: f64) -> f64 {
         if self.0.is_empty() {
             return f64::NAN;
         }
@@ -31,18 +24,18 @@ impl Samples {
 
 /// The figures, in the order they were measured, with what was wanted.
 #[derive(Debug, Default)]
-pub struct Report(Vec<[String; 3]>);
+pub(crate) struct Report(Vec<[String; 3]>);
 
 impl Report {
     /// Adds a row and shows it at once, on standard error: the table is for standard output.
     #[allow(clippy::print_stderr)]
-    pub fn add(&mut self, what: &str, measured: String, wanted: &str) {
+    pub(crate) fn add(&mut self, what: &str, measured: String, wanted: &str) {
         eprintln!("  {what}: {measured}");
         self.0.push([what.to_owned(), measured, wanted.to_owned()]);
     }
 
     /// The rows as a Markdown table.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = String::from("| figure | measured | wanted |\n| --- | --- | --- |\n");
         for [what, measured, wanted] in &self.0 {
             text.push_str(&format!("| {what} | {measured} | {wanted} |\n"));

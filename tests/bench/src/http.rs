@@ -10,35 +10,28 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Where an API server is and how to prove who we are.
 #[derive(Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// `127.0.0.1:6443`.
-    pub address: String,
+    pub(crate) address: String,
     tls: Arc<rustls::ClientConfig>,
     token: Option<String>,
 }
 
 impl Target {
-    /// A server whose certificate `ca` signed, with a client certificate.
-    pub fn with_certificate(address: &str, ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Target> {
-        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
-        let tls = builder(ca)?.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key)?)?;
-        Ok(Target { address: address.to_owned(), tls: Arc::new(tls), token: None })
-    }
-
     /// A server whose certificate `ca` signed, with a bearer token.
-    pub fn with_token(address: &str, ca: &[u8], token: &str) -> Result<Target> {
+    pub(crate) fn with_token(address: &str, ca: &[u8], token: &str) -> Result<Target> {
         let tls = builder(ca)?.with_no_client_auth();
         Ok(Target { address: address.to_owned(), tls: Arc::new(tls), token: Some(token.to_owned()) })
     }
 
     /// Opens a connection.
-    pub async fn connect(&self) -> Result<Connection> {
+    pub(crate) async fn connect(&self) -> Result<Connection> {
         let stream = TcpStream::connect(&self.address).await.with_context(|| format!("connect to {}", self.address))?;
         stream.set_nodelay(true)?;
         let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host).to_owned();
@@ -60,7 +53,7 @@ fn builder(ca: &[u8]) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rust
 }
 
 /// One connection; one request at a time.
-pub struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authorization: Option<String>,
 }
@@ -79,7 +72,7 @@ impl Connection {
     }
 
     /// Sends a request and reads the whole answer; anything but success is an error with the answer's text.
-    pub async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+    pub(crate) async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let response = self.send(method, path, body, kind).await?;
         let status = response.status();
@@ -88,7 +81,7 @@ impl Connection {
     }
 
     /// Opens a stream (a watch) and returns its body.
-    pub async fn stream(&mut self, path: &str) -> Result<Incoming> {
+    pub(crate) async fn stream(&mut self, path: &str) -> Result<Incoming> {
         let response = self.send(Method::GET, path, Bytes::new(), "").await?;
         anyhow::ensure!(response.status().is_success(), "{}", response.status());
         Ok(response.into_body())

@@ -4,11 +4,19 @@
 //! on a fresh data directory below the system's temporary folder; everything is ended and removed at the end.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod docker;
+mod etcd;
+mod http;
+mod load;
+mod parts;
+mod process;
+mod report;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use harness::bench::Report;
-use harness::bench::parts::{self, Bench};
+use parts::Bench;
+use report::Report;
 
 #[tokio::main]
 async fn main() -> Result<()> {
