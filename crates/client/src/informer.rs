@@ -1,4 +1,6 @@
-//! A watched cache of one kind: a single writer follows the API, everyone else holds a [`Lister`].
+//! A watched cache of one kind: a single writer follows the API, everyone else holds a [`Lister`]. What is kept of an
+//! object is for the owner to say: all of it, less than that ([`Informer::transform`]), or something else made of it
+//! ([`Informer::keeping`]), which is what keeps a process with ten thousand pods small.
 //!
 //! ```text
 //!            Init ─────────▶ InitApply* ─────▶ InitDone          Apply, Delete
@@ -47,9 +49,15 @@ impl<K> Change<K> {
     }
 }
 
-type KeysOf<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
-type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type Transform<K> = Box<dyn Fn(&mut K) + Send + Sync>;
+type KeysOf<T> = Box<dyn Fn(&T) -> Vec<String> + Send + Sync>;
+type Handler<T> = Box<dyn Fn(&Change<T>) + Send + Sync>;
+type Keep<K, T> = Box<dyn Fn(K) -> T + Send + Sync>;
+
+/// What is kept of an object, and the resource version it was made of.
+struct Kept<T> {
+    version: Option<Box<str>>,
+    object: Arc<T>,
+}
 
 struct Index<K> {
     name: &'static str,
@@ -58,7 +66,7 @@ struct Index<K> {
 }
 
 struct State<K> {
-    objects: HashMap<Key, Arc<K>>,
+    objects: HashMap<Key, Kept<K>>,
     indexes: Vec<Index<K>>,
 }
 
@@ -68,12 +76,12 @@ struct Shared<K> {
 }
 
 /// A cache to be: add indexes and handlers, take listers, then [`Informer::run`].
-pub struct Informer<K> {
+pub struct Informer<K, T = K> {
     api: Api<K>,
     config: watcher::Config,
-    handlers: Vec<Handler<K>>,
-    transform: Option<Transform<K>>,
-    shared: Arc<Shared<K>>,
+    handlers: Vec<Handler<T>>,
+    keep: Keep<K, T>,
+    shared: Arc<Shared<T>>,
 }
 
 /// A read handle on the cache. Cheap to clone.
@@ -87,37 +95,53 @@ impl<K> Clone for Lister<K> {
     }
 }
 
-impl<K> Informer<K>
-where
-    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-{
+impl<K: 'static> Informer<K> {
     /// A cache of what `api` and `config` select.
     pub fn new(api: Api<K>, config: watcher::Config) -> Informer<K> {
-        let state = RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() });
-        let shared = Arc::new(Shared { state, synced: watch::Sender::new(false) });
-        Informer { api, config, handlers: Vec::new(), transform: None, shared }
+        Informer::keeping(api, config, |object| object)
     }
 
+    /// Changes every object before it is kept, to drop what nobody here reads. Call before `run`.
+    pub fn transform(&mut self, transform: impl Fn(&mut K) + Send + Sync + 'static) {
+        self.keep = Box::new(move |mut object| {
+            transform(&mut object);
+            object
+        });
+    }
+}
+
+impl<K, T> Informer<K, T> {
+    /// A cache of what `keep` makes of what `api` and `config` select.
+    pub fn keeping(
+        api: Api<K>,
+        config: watcher::Config,
+        keep: impl Fn(K) -> T + Send + Sync + 'static,
+    ) -> Informer<K, T> {
+        let state = RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() });
+        let shared = Arc::new(Shared { state, synced: watch::Sender::new(false) });
+        Informer { api, config, handlers: Vec::new(), keep: Box::new(keep), shared }
+    }
+}
+
+impl<K, T> Informer<K, T>
+where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    T: Send + Sync + 'static,
+{
     /// Adds an index: `keys` gives the values under which [`Lister::by_index`] finds an object. Call before `run`.
-    pub fn index(&mut self, name: &'static str, keys: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
+    pub fn index(&mut self, name: &'static str, keys: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
         let index = Index { name, keys_of: Box::new(keys), entries: HashMap::new() };
         self.shared.state.write().indexes.push(index);
     }
 
     /// Adds a handler, called for every change in order, after the cache shows it. It must not block. Call before
     /// `run`.
-    pub fn on_change(&mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+    pub fn on_change(&mut self, handler: impl Fn(&Change<T>) + Send + Sync + 'static) {
         self.handlers.push(Box::new(handler));
     }
 
-    /// Changes every object before it is kept, to drop what nobody here reads. Names and versions must stay. Call
-    /// before `run`.
-    pub fn transform(&mut self, transform: impl Fn(&mut K) + Send + Sync + 'static) {
-        self.transform = Some(Box::new(transform));
-    }
-
     /// A read handle; valid before and after `run`.
-    pub fn lister(&self) -> Lister<K> {
+    pub fn lister(&self) -> Lister<T> {
         Lister { shared: self.shared.clone() }
     }
 
@@ -141,7 +165,7 @@ where
     }
 
     /// The one transition function of the cache.
-    fn step(&self, event: watcher::Event<K>, listed: &mut HashMap<Key, Arc<K>>) {
+    fn step(&self, event: watcher::Event<K>, listed: &mut HashMap<Key, Kept<T>>) {
         match event {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(object) => {
@@ -156,14 +180,12 @@ where
         }
     }
 
-    fn kept(&self, mut object: K) -> Arc<K> {
-        if let Some(transform) = &self.transform {
-            transform(&mut object);
-        }
-        Arc::new(object)
+    fn kept(&self, object: K) -> Kept<T> {
+        let version = object.meta().resource_version.as_deref().map(Box::from);
+        Kept { version, object: Arc::new((self.keep)(object)) }
     }
 
-    fn replace(&self, listed: HashMap<Key, Arc<K>>) {
+    fn replace(&self, listed: HashMap<Key, Kept<T>>) {
         let gone: Vec<Key> =
             self.shared.state.read().objects.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         for key in gone {
@@ -174,13 +196,14 @@ where
         }
     }
 
-    fn apply(&self, key: Key, object: Option<Arc<K>>) {
-        let old = self.shared.state.write().set(key, object.clone());
-        let change = match (old, object) {
-            (Some(old), Some(new)) if old.meta().resource_version == new.meta().resource_version => return,
-            (Some(old), Some(new)) => Change::Updated { old, new },
-            (None, Some(new)) => Change::Added(new),
-            (Some(old), None) => Change::Deleted(old),
+    fn apply(&self, key: Key, kept: Option<Kept<T>>) {
+        let present = kept.as_ref().map(|kept| (kept.version.clone(), kept.object.clone()));
+        let old = self.shared.state.write().set(key, kept);
+        let change = match (old, present) {
+            (Some(old), Some((version, _))) if old.version == version => return,
+            (Some(old), Some((_, new))) => Change::Updated { old: old.object, new },
+            (None, Some((_, new))) => Change::Added(new),
+            (Some(old), None) => Change::Deleted(old.object),
             (None, None) => return,
         };
         for handler in &self.handlers {
@@ -191,16 +214,17 @@ where
 
 impl<K> State<K> {
     /// Puts or removes one object here and in every index; returns what stood there.
-    fn set(&mut self, key: Key, object: Option<Arc<K>>) -> Option<Arc<K>> {
-        let old = match &object {
-            Some(object) => self.objects.insert(key.clone(), object.clone()),
+    fn set(&mut self, key: Key, kept: Option<Kept<K>>) -> Option<Kept<K>> {
+        let new = kept.as_ref().map(|kept| kept.object.clone());
+        let old = match kept {
+            Some(kept) => self.objects.insert(key.clone(), kept),
             None => self.objects.remove(&key),
         };
         for index in &mut self.indexes {
             if let Some(old) = &old {
-                index.remove(&key, old);
+                index.remove(&key, &old.object);
             }
-            if let Some(new) = &object {
+            if let Some(new) = &new {
                 index.insert(&key, new);
             }
         }
@@ -231,12 +255,12 @@ impl<K> Lister<K> {
     /// The object of that name; `namespace` is `None` for cluster-scoped kinds.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
         let key = (namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.shared.state.read().objects.get(&key).cloned()
+        self.shared.state.read().objects.get(&key).map(|kept| kept.object.clone())
     }
 
     /// Every object, in no particular order.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().objects.values().cloned().collect()
+        self.shared.state.read().objects.values().map(|kept| kept.object.clone()).collect()
     }
 
     /// How many objects there are.

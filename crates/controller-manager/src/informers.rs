@@ -15,7 +15,7 @@ use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 
-use crate::{root_ca, service_account};
+use crate::{root_ca, service_account, trim};
 
 /// Index of pods by the UID of their controller.
 pub(crate) const BY_OWNER: &str = "owner";
@@ -104,6 +104,7 @@ impl Informers {
             root_cas: Informer::new(Api::all(client.clone()), named(root_ca::NAME)),
             certificate_signing_requests: Informer::new(Api::all(client.clone()), all()),
         };
+        informers.pods.transform(trim::pod);
         informers.add_indexes();
         informers
     }

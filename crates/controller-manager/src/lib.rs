@@ -44,6 +44,7 @@ mod rest;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod trim;
 
 pub use config::Config;
 

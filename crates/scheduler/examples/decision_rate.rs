@@ -31,7 +31,7 @@ fn measure(what: &str, cluster: &mut Cluster, pods: usize, cpu: &str) -> Result<
     let mut rng = StdRng::seed_from_u64(1);
     for number in 0..pods {
         let pod = pod(&format!("{what}-{number}"), number % 100, cpu)?;
-        cluster.pod_seen(&pod.uid.clone(), Observed::Waiting(pod));
+        cluster.pod_seen(&pod.uid.clone(), Observed::Waiting(pod.into()));
     }
     let (start, mut placed, mut refused) = (Instant::now(), 0, 0);
     loop {

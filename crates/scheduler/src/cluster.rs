@@ -71,7 +71,7 @@ impl Cluster {
         }
     }
 
-    fn pod_waits(&mut self, pod: PodInfo) {
+    fn pod_waits(&mut self, pod: Arc<PodInfo>) {
         // An event from before our binding: what it says is older than what we decided.
         let settled = self.snapshot.is_assumed(&pod.uid) && !self.queue.holds(&pod.uid);
         if !settled {

@@ -23,12 +23,12 @@ fn world() -> World {
 
 impl World {
     fn waits(&mut self, name: &str, milli_cpu: u32) {
-        self.cluster.pod_seen(name, Observed::Waiting(pod_with_cpu(name, milli_cpu)));
+        self.cluster.pod_seen(name, Observed::Waiting(pod_with_cpu(name, milli_cpu).into()));
     }
 
     fn placed(&mut self, name: &str, milli_cpu: u32, node: &str) {
         let pod = pod_with_cpu(name, milli_cpu);
-        self.cluster.pod_seen(name, Observed::Placed { pod, node: node.to_owned() });
+        self.cluster.pod_seen(name, Observed::Placed { pod: pod.into(), node: node.to_owned() });
     }
 
     /// One step in short: `bind p to n`, `refuse p`, `wait`.

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::bind;
 use crate::cluster::{Cluster, Step};
 use crate::node::{self, NodeSpec};
-use crate::pod::{self, PodInfo, Uid};
+use crate::pod::{self, Observed, PodInfo, Uid};
 use crate::schedule::{Decision, Unschedulable};
 
 /// Pods that have ended interest nobody here; the server leaves them out (as upstream's informer asks).
@@ -99,35 +99,38 @@ fn watch_nodes(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Li
     lister
 }
 
-fn watch_pods(client: &kube::Client, scheduler_name: &str, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<Pod> {
+/// A pod as the watch keeps it.
+struct Seen {
+    uid: Uid,
+    observed: Observed,
+}
+
+fn watch_pods(client: &kube::Client, scheduler_name: &str, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<Seen> {
     let config = watcher::Config::default().fields(LIVING_PODS);
-    let mut informer = Informer::new(Api::<Pod>::all(client.clone()), config);
-    let (lister, shared, scheduler_name) = (informer.lister(), shared.clone(), scheduler_name.to_owned());
-    informer.transform(pod::trim);
+    let scheduler_name = scheduler_name.to_owned();
+    let keep = move |pod: Pod| Seen {
+        uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+        observed: pod::observe(&pod, &scheduler_name),
+    };
+    let mut informer = Informer::keeping(Api::<Pod>::all(client.clone()), config, keep);
+    let (lister, shared) = (informer.lister(), shared.clone());
     informer.on_change(move |change| match change {
-        Change::Deleted(pod) => shared.tell(|cluster| cluster.pod_gone(uid_of(pod))),
-        Change::Added(pod) | Change::Updated { new: pod, .. } => {
-            let observed = pod::observe(pod, &scheduler_name);
-            shared.tell(|cluster| {
-                if let Some(other) = predecessor(change) {
-                    cluster.pod_gone(other);
-                }
-                cluster.pod_seen(uid_of(pod), observed);
-            });
-        }
+        Change::Deleted(pod) => shared.tell(|cluster| cluster.pod_gone(&pod.uid)),
+        Change::Added(pod) | Change::Updated { new: pod, .. } => shared.tell(|cluster| {
+            if let Some(other) = predecessor(change) {
+                cluster.pod_gone(other);
+            }
+            cluster.pod_seen(&pod.uid, pod.observed.clone());
+        }),
     });
     informer.run(tasks);
     lister
 }
 
-fn uid_of(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or("")
-}
-
 /// The pod of the same name that was deleted and replaced while the watch was interrupted.
-fn predecessor(change: &Change<Pod>) -> Option<&str> {
+fn predecessor(change: &Change<Seen>) -> Option<&str> {
     match change {
-        Change::Updated { old, new } if uid_of(old) != uid_of(new) => Some(uid_of(old)),
+        Change::Updated { old, new } if old.uid != new.uid => Some(&old.uid),
         _ => None,
     }
 }

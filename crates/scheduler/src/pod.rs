@@ -61,11 +61,11 @@ pub struct Demand {
 #[derive(Clone, Debug)]
 pub enum Observed {
     /// It wants a node from us.
-    Waiting(PodInfo),
+    Waiting(Arc<PodInfo>),
     /// It takes room on a node, whoever put it there.
     Placed {
         /// The pod.
-        pod: PodInfo,
+        pod: Arc<PodInfo>,
         /// Its node.
         node: String,
     },
@@ -81,30 +81,12 @@ pub fn observe(pod: &Pod, scheduler_name: &str) -> Observed {
         return Observed::Finished;
     }
     if let Some(node) = pods::node_name(pod) {
-        return Observed::Placed { pod: PodInfo::of(pod), node: node.to_owned() };
+        return Observed::Placed { pod: Arc::new(PodInfo::of(pod)), node: node.to_owned() };
     }
     if pods::is_terminating(pod) || !is_for(pod, scheduler_name) {
         return Observed::NotOurs;
     }
-    Observed::Waiting(PodInfo::of(pod))
-}
-
-/// Drops the bulk of a pod that no decision looks at, so that the cache stays small.
-pub fn trim(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    pod.metadata.labels = None;
-    let Some(spec) = &mut pod.spec else { return };
-    spec.volumes = None;
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        *container = Container {
-            name: std::mem::take(&mut container.name),
-            ports: container.ports.take(),
-            resources: container.resources.take(),
-            restart_policy: container.restart_policy.take(),
-            ..Container::default()
-        };
-    }
+    Observed::Waiting(Arc::new(PodInfo::of(pod)))
 }
 
 /// Whether the pod is being deleted and all its containers have ended already.
@@ -283,27 +265,6 @@ mod tests {
         assert_eq!((pod.demand.requests.milli_cpu, pod.demand.requests.memory), (250, 1 << 30));
         assert_eq!((pod.demand.scoring_milli_cpu, pod.demand.scoring_memory), (350, (1 << 30) + (200 << 20)));
         assert_eq!(pod.demand.requests.scalars["example.com/gpu"], 2);
-    }
-
-    #[test]
-    fn a_trimmed_pod_demands_the_same() {
-        let mut pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}, "ownerReferences":
-                [{"apiVersion": "v1", "kind": "ReplicationController", "name": "rc", "uid": "rc", "controller": true}]},
-            "spec": {
-                "nodeSelector": {"disk": "ssd"}, "priority": 3, "tolerations": [{"operator": "Exists"}],
-                "volumes": [{"name": "v", "emptyDir": {}}],
-                "initContainers": [{"name": "i", "image": "x", "restartPolicy": "Always",
-                    "resources": {"requests": {"cpu": "1", "example.com/gpu": "1"}}}],
-                "containers": [{"name": "c", "image": "x", "env": [{"name": "A", "value": "b"}],
-                    "ports": [{"containerPort": 80, "hostPort": 80}], "resources": {"requests": {"memory": "1Gi"}}}],
-            },
-        }))
-        .unwrap();
-        let whole = PodInfo::of(&pod).demand;
-        trim(&mut pod);
-        assert_eq!(PodInfo::of(&pod).demand, whole);
-        assert_eq!(pod.spec.unwrap().containers[0].image, None);
     }
 
     #[test]

@@ -82,10 +82,11 @@ pub enum Hope {
 impl Queue {
     /// A pod wants a node: it is new or was changed. A change of what it demands gives a refused pod another try at
     /// once; any other change only replaces what is known of it.
-    pub fn add(&mut self, pod: PodInfo) {
+    pub fn add(&mut self, pod: impl Into<Arc<PodInfo>>) {
+        let pod = pod.into();
         let uid = pod.uid.clone();
         let Some(entry) = self.entries.get_mut(&uid) else {
-            let (pod, hope) = (Arc::new(pod), Hope::Anywhere);
+            let hope = Hope::Anywhere;
             let entry = Entry { pod, attempts: 0, last_attempt: None, place: Place::Deciding, hope, refusal: None };
             self.entries.insert(uid.clone(), entry);
             return self.activate(&uid);
@@ -97,7 +98,7 @@ impl Queue {
             self.take_out(&uid);
         }
         let Some(entry) = self.entries.get_mut(&uid) else { return };
-        entry.pod = Arc::new(pod);
+        entry.pod = pod;
         if reordered || (changed && refused) {
             entry.hope = Hope::Anywhere;
             self.activate(&uid);

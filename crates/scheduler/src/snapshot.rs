@@ -81,7 +81,8 @@ impl Snapshot {
     }
 
     /// The watch shows the pod on `node`. Returns the node on which room became free by this, if any.
-    pub fn place(&mut self, pod: PodInfo, node: &str) -> Option<NodeName> {
+    pub fn place(&mut self, pod: impl Into<Arc<PodInfo>>, node: &str) -> Option<NodeName> {
+        let pod = pod.into();
         if let Some(placed) = self.pods.get_mut(&pod.uid)
             && &*placed.node == node
             && placed.pod.demand.requests == pod.demand.requests
@@ -91,7 +92,7 @@ impl Snapshot {
         }
         let freed = self.remove(&pod.uid);
         let node = self.known_name(node);
-        self.put(Placed { pod: Arc::new(pod), node, assumed: false });
+        self.put(Placed { pod, node, assumed: false });
         freed
     }
 

@@ -20,6 +20,8 @@ mod status;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use ranks::DELETION_COST;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 /// A pod's owner may say how dear it is; cheaper ones go first.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// `pods` in the order in which they should be deleted.
 pub(super) fn sorted_for_deletion(pods: &[&Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
