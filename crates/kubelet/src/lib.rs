@@ -14,7 +14,7 @@
 //! - [`runtime`]: the trait, and its implementations on Docker and in memory.
 //! - [`pod`]: one pod, purely: what is observed, what must happen, what the status is.
 //! - `pods`, `worker`: from sources and events to one worker per pod; `status_writer`: from workers to the API.
-//! - [`container_spec`], [`env`], [`images`], [`objects`], [`volumes`]: what a container is made from.
+//! - [`container_spec`], [`env`], [`images`], [`objects`], [`tokens`], [`volumes`]: what a container is made from.
 //! - [`node`]: the Node object, its status and its lease.
 //! - [`server`]: the node's HTTPS server.
 //! - [`bootstrap`]: how a machine becomes a node: credentials from a join token.
@@ -48,6 +48,7 @@ pub mod server;
 mod status_writer;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod volumes;
 mod worker;
 
@@ -99,6 +100,7 @@ impl Handle {
 /// What all parts of one kubelet share.
 pub(crate) struct Kubelet {
     pub(crate) config: Config,
+    pub(crate) client: kube::Client,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) resources: NodeResources,
     pub(crate) recorder: Recorder,
@@ -174,6 +176,7 @@ pub async fn start(
         services: Services::Watched(services.lister()),
         config_maps: ObjectCache::new(client.clone()),
         secrets: ObjectCache::new(client.clone()),
+        client: client.clone(),
         config,
     });
     services.transform(|service| service.metadata.managed_fields = None);

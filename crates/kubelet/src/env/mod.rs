@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, Secret, Service};
 
+use crate::tokens::Tokens;
+
 pub mod downward;
 pub mod expansion;
 pub mod services;
@@ -18,6 +20,8 @@ pub struct Objects {
     pub config_maps: BTreeMap<String, Option<Arc<ConfigMap>>>,
     /// By name.
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
+    /// Tokens of the pod's service account.
+    pub tokens: Tokens,
 }
 
 /// What an environment is made from.
@@ -196,6 +200,7 @@ mod tests {
         Objects {
             config_maps: [("cm".to_string(), Some(Arc::new(map))), ("none".to_string(), None)].into(),
             secrets: [("sec".to_string(), Some(Arc::new(secret)))].into(),
+            tokens: Tokens::new(),
         }
     }
 

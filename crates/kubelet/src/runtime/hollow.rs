@@ -54,6 +54,7 @@ struct State {
     containers: BTreeMap<String, Entry>,
     broken_images: BTreeMap<String, String>,
     stubborn: bool,
+    files: bool,
     /// How often each call was made, for tests that count work.
     creates: u64,
 }
@@ -130,6 +131,11 @@ impl Hollow {
     /// Lets `reference` be pulled again.
     pub fn mend_image(&self, reference: &str) {
         self.shared.state.lock().broken_images.remove(reference);
+    }
+
+    /// Has volumes made on disk from now on, though no container looks into them.
+    pub fn use_files(&self) {
+        self.shared.state.lock().files = true;
     }
 
     /// Whether containers ignore SIGTERM from now on.
@@ -246,7 +252,7 @@ impl Runtime for Hollow {
     }
 
     fn uses_files(&self) -> bool {
-        false
+        self.shared.state.lock().files
     }
 
     async fn machine(&self) -> Result<Machine> {

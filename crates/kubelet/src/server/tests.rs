@@ -59,6 +59,7 @@ async fn node() -> Node {
     let client = kube::Client::new(no_api, "default");
     let kubelet = Arc::new(Kubelet {
         config: Config::new("box1", ip, "/nonexistent"),
+        client: client.clone(),
         runtime: Arc::new(hollow.clone()),
         resources: NodeResources { ip, milli_cpu: 0, memory: 0, ephemeral_storage: 0 },
         recorder: Recorder::discard(),

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use super::payload::Payload;
+use super::payload::{File, Payload};
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
@@ -34,7 +34,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()
     for (path, file) in payload {
         let path = new_dir.join(path);
         make_parents(&new_dir, &path, group)?;
-        write_file(&path, &file.data, file.mode, group)?;
+        write_file(&path, file, group)?;
     }
     let new_data = dir.join(NEW_DATA);
     remove_if_there(&new_data)?;
@@ -102,11 +102,13 @@ fn make_parents(root: &Path, path: &Path, group: Option<u32>) -> io::Result<()> 
 }
 
 /// Written closed, then opened up: the exact mode, whatever the umask, and never wider in between.
-fn write_file(path: &Path, data: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, data)?;
-    own(path, group)?;
-    set_mode(path, mode)
+fn write_file(path: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
+    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut written, &file.data)?;
+    if file.owner.is_some() || group.is_some() {
+        chown(path, file.owner, group)?;
+    }
+    set_mode(path, file.mode)
 }
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {

@@ -119,8 +119,11 @@ fn group(fs_group: Option<i64>) -> Option<u32> {
 
 /// Whether the volume's files must never reach a disk.
 fn holds_secrets(volume: &Volume) -> bool {
-    let projects =
-        |v: &Volume| v.projected.as_ref().is_some_and(|p| p.sources.iter().flatten().any(|s| s.secret.is_some()));
+    let projects = |v: &Volume| {
+        v.projected.as_ref().is_some_and(|p| {
+            p.sources.iter().flatten().any(|s| s.secret.is_some() || s.service_account_token.is_some())
+        })
+    };
     volume.secret.is_some() || projects(volume)
 }
 

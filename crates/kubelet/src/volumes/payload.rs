@@ -1,10 +1,14 @@
 //! What files a volume made from API objects has: Secret, ConfigMap, downward API and projected volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, PodSpec, Secret, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
+};
 
 use crate::env::{Sources, downward};
+use crate::tokens::Wanted;
 
 /// A file: what is in it and its permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct File {
     pub data: Vec<u8>,
     /// Its permission bits, exactly.
     pub mode: u32,
+    /// Its user, if not root.
+    pub owner: Option<u32>,
 }
 
 /// Files by path relative to the volume.
@@ -62,7 +68,34 @@ fn projected(projection: &VolumeProjection, mode: Option<i32>, sources: &Sources
     if let Some(source) = &projection.downward_api {
         return downward_files(source.items.as_deref().unwrap_or_default(), mode, sources);
     }
-    Err("projected sources other than secret, configMap and downwardAPI are not supported".to_owned())
+    if let Some(source) = &projection.service_account_token {
+        return token(source, mode, sources);
+    }
+    Err("projected sources other than serviceAccountToken, secret, configMap and downwardAPI are not supported"
+        .to_owned())
+}
+
+/// Readable for the one user the pod's containers run as, or for the pod's group; for everybody where there is neither
+/// (`pkg/volume/projected/projected.go`).
+fn token(source: &ServiceAccountTokenProjection, mode: Option<i32>, sources: &Sources<'_>) -> Result<Payload, String> {
+    let token = sources.objects.tokens.get(&Wanted::by(source)).ok_or("failed to fetch token: there is none")?;
+    let spec = sources.pod.spec.as_ref();
+    let owner = spec.and_then(only_user);
+    let has_group = spec.and_then(|s| s.security_context.as_ref()?.fs_group).is_some();
+    let mode = if owner.is_some() || has_group { 0o600 } else { bits(mode.unwrap_or(DEFAULT_MODE)) };
+    Ok(Payload::from([(checked(&source.path)?, File { data: token.text.clone().into_bytes(), mode, owner })]))
+}
+
+/// The user all containers run as (`FsUserFrom` in `pkg/volume/util`).
+fn only_user(spec: &PodSpec) -> Option<u32> {
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let containers = crate::pod::init_containers(spec).iter().chain(&spec.containers);
+    let users = containers.map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
+    let users: BTreeSet<Option<i64>> = users.collect();
+    match Vec::from_iter(users).as_slice() {
+        [Some(user)] => u32::try_from(*user).ok(),
+        _ => None,
+    }
 }
 
 fn secret(
@@ -107,13 +140,16 @@ fn pick(
 ) -> Result<Payload, String> {
     let default = mode.unwrap_or(DEFAULT_MODE);
     let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
-        return Ok(data.into_iter().map(|(key, data)| (key, File { data, mode: bits(default) })).collect());
+        return Ok(data
+            .into_iter()
+            .map(|(key, data)| (key, File { data, mode: bits(default), owner: None }))
+            .collect());
     };
     let mut files = Payload::new();
     for item in items {
         match data.get(&item.key) {
             Some(data) => {
-                let file = File { data: data.clone(), mode: bits(item.mode.unwrap_or(default)) };
+                let file = File { data: data.clone(), mode: bits(item.mode.unwrap_or(default)), owner: None };
                 files.insert(checked(&item.path)?, file);
             }
             None if optional => {}
@@ -137,7 +173,7 @@ fn downward_files(
             (None, None) => Ok(String::new()),
         };
         let data = text.map_err(|error| error.to_string())?.into_bytes();
-        files.insert(checked(&item.path)?, File { data, mode: bits(item.mode.unwrap_or(default)) });
+        files.insert(checked(&item.path)?, File { data, mode: bits(item.mode.unwrap_or(default)), owner: None });
     }
     Ok(files)
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::env::{NodeResources, Objects};
+use crate::tokens::{Token, Wanted};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -29,6 +31,7 @@ impl Fixture {
         let objects = Objects {
             config_maps: [("cm".into(), Some(config_map(&[("one", "1"), ("two", "2")])))].into(),
             secrets: [("sec".into(), Some(Arc::new(secret())))].into(),
+            tokens: [(wanted("vault"), Arc::new(token()))].into(),
         };
         Fixture { dir: tempfile::tempdir().unwrap(), pod: serde_json::from_value(pod).unwrap(), objects }
     }
@@ -58,6 +61,15 @@ fn config_map(data: &[(&str, &str)]) -> Arc<ConfigMap> {
 
 fn secret() -> Secret {
     Secret { data: Some([("pw".to_owned(), ByteString(b"hush".to_vec()))].into()), ..Default::default() }
+}
+
+fn wanted(audience: &str) -> Wanted {
+    Wanted { audience: audience.to_owned(), expiration_seconds: 600 }
+}
+
+fn token() -> Token {
+    let never = jiff::Timestamp::MAX;
+    Token { text: "tok".to_owned(), refresh_at: never, expires_at: never }
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -134,6 +146,34 @@ fn downward_volume_holds_the_pods_own_fields() {
         {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}));
     fixture.set_up().unwrap();
     assert_eq!(fixture.files(), map(&[("name", "p"), ("labels", "a=\"b\"")]));
+}
+
+#[test]
+fn a_token_belongs_to_the_one_user_of_the_pod() {
+    if !is_root() {
+        return;
+    }
+    let token = json!({"serviceAccountToken": {"path": "t", "audience": "vault", "expirationSeconds": 600}});
+    let volume = json!({"name": "v", "projected": {"sources": [token], "defaultMode": 0o644}});
+    let user = |user: i64| json!({"runAsUser": user});
+    let cases = [
+        ("nobody says who they are", json!({}), json!({}), (0, 0, 0o644)),
+        ("the pod does", user(7), json!({}), (7, 0, 0o600)),
+        ("all containers do", json!({}), user(7), (7, 0, 0o600)),
+        ("a container says another", user(7), user(8), (8, 0, 0o600)),
+        ("the pod has a group", json!({"fsGroup": 9}), json!({}), (0, 9, 0o640)),
+        ("the pod has both", json!({"fsGroup": 9, "runAsUser": 7}), json!({}), (7, 9, 0o640)),
+    ];
+    for (sentence, of_pod, of_container, expected) in cases {
+        let mut fixture = Fixture::new(volume.clone());
+        let spec = fixture.pod.spec.as_mut().unwrap();
+        spec.security_context = serde_json::from_value(of_pod).unwrap();
+        spec.containers[0].security_context = serde_json::from_value(of_container).unwrap();
+        fixture.set_up().unwrap();
+        let file = fs::metadata(fixture.path().join("t")).unwrap();
+        let found = (file.uid(), file.gid(), file.permissions().mode() & 0o7777);
+        assert_eq!((found, fixture.files()), (expected, map(&[("t", "tok")])), "{sentence}");
+    }
 }
 
 #[test]

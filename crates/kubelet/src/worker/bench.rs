@@ -11,6 +11,7 @@ use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Full, StreamBody};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -36,11 +37,12 @@ type Answer = UnsyncBoxBody<Bytes, Infallible>;
 pub(super) struct Api {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     changes: broadcast::Sender<(String, Value)>,
+    token: Arc<Mutex<Option<(String, Timestamp)>>>,
 }
 
 impl Api {
     pub(super) fn new() -> Api {
-        Api { objects: Arc::default(), changes: broadcast::Sender::new(16) }
+        Api { objects: Arc::default(), changes: broadcast::Sender::new(16), token: Arc::default() }
     }
 
     /// Has `object` from now on; its kind is in it.
@@ -54,6 +56,16 @@ impl Api {
         let _ = self.changes.send((key, object));
     }
 
+    /// Gives this token from now on to whoever asks.
+    pub(super) fn put_token(&self, text: &str, expires_at: Timestamp) {
+        *self.token.lock() = Some((text.to_owned(), expires_at));
+    }
+
+    /// Gives no token any more.
+    pub(super) fn take_token(&self) {
+        *self.token.lock() = None;
+    }
+
     fn client(&self) -> kube::Client {
         let api = self.clone();
         let answer = move |request: Request<Body>| {
@@ -63,8 +75,26 @@ impl Api {
         kube::Client::new(tower::service_fn(answer), "default")
     }
 
-    /// Lists and watches of one object by name are all that is asked for.
+    fn answer_token(&self) -> Response<Answer> {
+        let token = self.token.lock().clone();
+        let (code, answer) = match token {
+            Some((token, end)) => {
+                let (spec, status) =
+                    (json!({"audiences": ["api"]}), json!({"token": token, "expirationTimestamp": end}));
+                (201, json!({"kind": "TokenRequest", "metadata": {}, "spec": spec, "status": status}))
+            }
+            None => (403, json!({"kind": "Status", "message": "no token for you", "reason": "Forbidden", "code": 403})),
+        };
+        let mut response = Response::new(Answer::new(Full::from(answer.to_string())));
+        *response.status_mut() = http::StatusCode::from_u16(code).unwrap();
+        response
+    }
+
+    /// Tokens, and lists and watches of one object by name, are all that is asked for.
     fn answer(&self, uri: &http::Uri) -> Response<Answer> {
+        if uri.path().ends_with("/serviceaccounts/robot/token") {
+            return self.answer_token();
+        }
         let query = uri.query().unwrap_or_default();
         let name = query.split('&').find_map(|p| p.strip_prefix("fieldSelector=metadata.name%3D")).unwrap_or_default();
         let key = format!("{}/{name}", uri.path().rsplit('/').next().unwrap_or_default());
@@ -105,6 +135,7 @@ impl<R: Runtime + Clone> Bench<R> {
         let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
         let kubelet = Arc::new(Kubelet {
             config,
+            client: api.client(),
             runtime: Arc::new(runtime.clone()),
             resources,
             recorder: Recorder::discard(),
@@ -143,7 +174,7 @@ impl<R: Runtime + Clone> Bench<R> {
         self.until(phase, |status| status.phase.as_deref() == Some(phase)).await
     }
 
-    pub(super) fn now(&self) -> jiff::Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.kubelet.config.clock.now()
     }
 

@@ -92,6 +92,8 @@ fn script(script: &str) -> Value {
     json!({"name": "c", "image": IMAGE, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script]})
 }
 
+/// Where pods find what they need to talk to the API.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const SERVES: &str = "trap 'echo bye; exit 0' TERM; echo started; while :; do busybox sleep 1000 & wait $!; done";
 
 fn id(status: &PodStatus) -> String {
@@ -137,15 +139,22 @@ async fn container_sees_its_files_variables_and_names() {
     on_docker(|node| async move {
         node.api.put(json!({"kind": "Secret", "metadata": {"name": "sec"}, "data": {"pw": "aHVzaA=="}}));
         node.api.put(json!({"kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"color": "red"}}));
+        node.api.put(json!({"kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "PEM"}}));
+        node.api.put_token("tok", jiff::Timestamp::now() + Duration::from_secs(3600));
         let mut container = script(SERVES);
         container["env"] = json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
         container["resources"] = json!({"limits": {"memory": "64Mi", "cpu": "500m"}});
         container["volumeMounts"] = json!([{"name": "sec", "mountPath": "/sec"}, {"name": "cm", "mountPath": "/cm"},
-            {"name": "mem", "mountPath": "/mem"}, {"name": "dir", "mountPath": "/sub", "subPath": "a/b"}]);
+            {"name": "mem", "mountPath": "/mem"}, {"name": "dir", "mountPath": "/sub", "subPath": "a/b"},
+            {"name": "api", "mountPath": ACCOUNT, "readOnly": true}]);
+        let access = json!({"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]});
         let spec = json!({"containers": [container], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["other"]}],
             "volumes": [{"name": "sec", "secret": {"secretName": "sec", "defaultMode": 256}},
                 {"name": "cm", "configMap": {"name": "cm"}}, {"name": "mem", "emptyDir": {"medium": "Memory"}},
-                {"name": "dir", "emptyDir": {}}]});
+                {"name": "dir", "emptyDir": {}}, {"name": "api", "projected": access}],
+            "serviceAccountName": "robot"});
         let mut web = node.bench(spec);
         let status = web.until_phase("Running").await;
         let ip = status.pod_ip.clone().unwrap();
@@ -153,6 +162,11 @@ async fn container_sees_its_files_variables_and_names() {
             ("busybox cat /sec/pw /cm/color", "hushred".to_owned()),
             ("busybox stat -L -c %a /sec/pw", "400\n".to_owned()),
             ("busybox stat -f -c %T /sec /mem", "tmpfs\ntmpfs\n".to_owned()),
+            (
+                "cd /var/run/secrets/kubernetes.io/serviceaccount; busybox cat token ca.crt namespace",
+                "tokPEMns".to_owned(),
+            ),
+            ("busybox stat -f -c %T /var/run/secrets/kubernetes.io/serviceaccount", "tmpfs\n".to_owned()),
             ("echo $IP", format!("{ip}\n")),
             ("busybox hostname", "web\n".to_owned()),
             ("busybox hostname -i", format!("{ip}\n")),

@@ -31,6 +31,7 @@ mod prepare;
 mod references;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 /// Steps of one pod between two waits; what needs more is looked at again a moment later.
 const MAX_STEPS: u32 = 64;
@@ -113,6 +114,7 @@ pub(crate) struct Worker {
     backing_off: HashSet<String>,
     references: Option<references::References>,
     volumes: Option<prepare::VolumesMade>,
+    tokens: tokens::Held,
 }
 
 /// A pull that failed.
@@ -139,6 +141,7 @@ impl Worker {
             backing_off: HashSet::new(),
             references: None,
             volumes: None,
+            tokens: tokens::Held::default(),
         }
     }
 
@@ -173,7 +176,7 @@ impl Worker {
             if plan.actions.is_empty() {
                 self.refresh_volumes(&desired.pod, &state).await;
                 self.failures.remove("runtime");
-                return Next::Wait(plan.wake_at);
+                return Next::Wait(plan.wake_at.into_iter().chain(self.tokens.next).min());
             }
             if !self.execute(&desired.pod, state, plan.actions).await {
                 return self.retry();

@@ -38,13 +38,20 @@ impl Worker {
         })
     }
 
+    /// Everything the pod's volumes are made from, with tokens that are not due.
+    async fn objects(&mut self, pod: &Pod) -> Result<Objects, String> {
+        let objects = self.references(pod).objects().await?;
+        let tokens = self.tokens(pod).await?;
+        Ok(Objects { tokens, ..objects })
+    }
+
     /// Makes the pod's volumes, or brings them up to date; the message of the FailedMount event if that fails.
     pub(super) async fn make_volumes(&mut self, pod: &Pod, pod_ip: Option<IpAddr>) -> Result<(), String> {
         let ending = self.handle.ending.clone();
         let objects = tokio::select! {
             biased;
             () = ending.cancelled() => return Err("the pod is to end".to_owned()),
-            objects = self.references(pod).objects() => objects?,
+            objects = self.objects(pod) => objects?,
         };
         if self.kubelet.runtime.uses_files() && pod.spec.as_ref().is_some_and(|s| s.volumes.is_some()) {
             let (kubelet, pod, objects) = (self.kubelet.clone(), pod.clone(), objects.clone());
@@ -75,7 +82,9 @@ impl Worker {
         };
         let fresh = match (&objects, &self.volumes) {
             (Ok(objects), Some(made)) => {
-                same(objects, &made.objects) && made.resource_version == pod.metadata.resource_version
+                same(objects, &made.objects)
+                    && made.resource_version == pod.metadata.resource_version
+                    && !self.tokens.is_due(self.kubelet.config.clock.now())
             }
             _ => false,
         };
@@ -155,7 +164,7 @@ impl Worker {
     }
 }
 
-/// Whether both are the very same objects.
+/// Whether both are the very same objects of the API.
 fn same(left: &Objects, right: &Objects) -> bool {
     same_objects(&left.config_maps, &right.config_maps) && same_objects(&left.secrets, &right.secrets)
 }

@@ -176,3 +176,70 @@ async fn deadline_ends_the_pod() {
     assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
     web.end().await;
 }
+
+/// A pod whose one volume holds a token of an hour, on a runtime with files.
+async fn with_token(dir: &tempfile::TempDir, api: Api) -> Bench<Hollow> {
+    let hollow = Hollow::new(Clock::tokio());
+    hollow.ensure_network("10.244.1.0/24".parse().unwrap()).await.unwrap();
+    hollow.use_files();
+    let volume = json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}});
+    let container = json!({"name": "c", "image": "app", "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    let spec = json!({"serviceAccountName": "robot", "containers": [container], "volumes": [volume]});
+    let config = crate::Config { data_dir: dir.path().to_owned(), ..config() };
+    Bench::new(hollow, api, config, pod("u1", spec))
+}
+
+fn token_file(dir: &tempfile::TempDir) -> String {
+    let path = crate::volumes::pod_dir(dir.path(), "u1").join("volumes/kubernetes.io~projected/v/token");
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_renewed_at_their_deadline_and_kept_while_the_api_has_none() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (dir, api) = (tempfile::tempdir().unwrap(), Api::new());
+    let begun = Clock::tokio();
+    api.put_token("first", begun.now() + hours(1));
+    let mut web = with_token(&dir, api).await;
+    web.until_phase("Running").await;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(mounts.lines().any(|l| l.contains(dir.path().to_str().unwrap()) && l.contains(" - tmpfs ")));
+    assert_eq!(token_file(&dir), "first");
+
+    web.api.put_token("second", begun.now() + hours(2));
+    tokio::time::sleep(Duration::from_secs(2860)).await;
+    assert_eq!(token_file(&dir), "first", "it is not due yet");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(token_file(&dir), "second", "renewed at four fifths of an hour");
+
+    web.api.take_token();
+    tokio::time::sleep(hours(1)).await;
+    assert_eq!(token_file(&dir), "second", "kept while it counts, or nothing newer is to be had");
+    web.api.put_token("third", begun.now() + hours(9));
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(token_file(&dir), "third", "tried again after a back-off");
+    web.end().await;
+    assert!(!crate::volumes::pod_dir(dir.path(), "u1").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_its_token_waits_for_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut web = with_token(&dir, Api::new()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let status = web.status.borrow().status.clone().unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    web.api.put_token("late", web.now() + hours(1));
+    web.until_phase("Running").await;
+    assert_eq!(token_file(&dir), "late");
+    web.end().await;
+}
