@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod pod;
 mod printers;
+pub mod rbac;
 mod replication_controller;
 mod reviews;
 mod rules;
@@ -27,6 +28,7 @@ use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::rbac::v1 as rbac_v1;
 
 use crate::decode::{DecodeError, Decoded};
 
@@ -74,7 +76,10 @@ pub const NAME: Column =
 /// The `Age` column.
 pub const AGE: Column = column("Age", "string", "Time since the object was created");
 
-/// Names, scope, subresources, columns and selectable fields of a kind.
+/// The `Created At` column of kinds that have no table of their own.
+pub const CREATED_AT: Column = column("Created At", "date", "When the object was created");
+
+/// Names, scope, verbs, subresources, columns and selectable fields of a kind.
 #[derive(Debug)]
 pub struct KindInfo {
     /// API group, empty for core.
@@ -179,6 +184,10 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<certificates::CertificateSigningRequest>(),
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),
+    Kind::of::<rbac_v1::ClusterRole>(),
+    Kind::of::<rbac_v1::ClusterRoleBinding>(),
+    Kind::of::<rbac_v1::Role>(),
+    Kind::of::<rbac_v1::RoleBinding>(),
 ];
 
 /// The row for a resource path: `("", "v1", "pods")`.

@@ -20,6 +20,7 @@
 //! - [`merge_keys`]: how lists of the built-in types merge.
 //! - [`yaml`]: YAML as Kubernetes reads it.
 //! - [`printing`]: values for Table cells.
+//! - [`rbac`]: what a rule of a role allows, and which rules cover which.
 //! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
 //!
 //! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
@@ -38,6 +39,7 @@ pub mod patch;
 pub mod pods;
 pub mod printing;
 pub mod quantity;
+pub mod rbac;
 pub mod scale;
 pub mod selector;
 pub mod token_request;

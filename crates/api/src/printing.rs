@@ -14,6 +14,11 @@ pub fn age(metadata: &ObjectMeta, now: Timestamp) -> Value {
     Value::String(since(metadata.creation_timestamp.as_ref(), now))
 }
 
+/// When the object was created, as the default table of upstream prints it (`pkg/registry/rest/table.go`).
+pub fn created_at(metadata: &ObjectMeta) -> Value {
+    Value::String(metadata.creation_timestamp.as_ref().map_or_else(|| UNKNOWN.to_owned(), |t| t.0.to_string()))
+}
+
 /// The time from `then` to `now` (`translateTimestampSince`).
 pub fn since(then: Option<&Time>, now: Timestamp) -> String {
     then.map_or_else(|| UNKNOWN.to_owned(), |then| human_duration(now.duration_since(then.0)))

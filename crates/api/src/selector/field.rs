@@ -33,6 +33,11 @@ impl FieldSelector {
             .map(FieldSelector)
     }
 
+    /// The same from conditions.
+    pub fn of(requirements: Vec<FieldRequirement>) -> FieldSelector {
+        FieldSelector(requirements)
+    }
+
     /// The conditions.
     pub fn requirements(&self) -> &[FieldRequirement] {
         &self.0

@@ -3,7 +3,7 @@
 mod self_subject;
 mod token;
 
-use crate::kinds::{AGE, KindInfo, NAME, Scope, Verb};
+use crate::kinds::{CREATED_AT, KindInfo, NAME, Scope, Verb};
 use crate::names::NameRule;
 
 /// The row of a review.
@@ -25,7 +25,7 @@ const fn review(
         scope,
         verbs: Verb::CREATE_ONLY,
         subresources: &[],
-        columns: &[NAME, AGE],
+        columns: &[NAME, CREATED_AT],
         selectable_fields: &[],
         name_rule: NameRule::Dns1123Subdomain,
     }

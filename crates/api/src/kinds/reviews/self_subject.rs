@@ -12,7 +12,7 @@ impl Resource for SelfSubjectReview {
     const INFO: KindInfo =
         review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview", Scope::Cluster);
 
-    fn cells(&self, now: Timestamp) -> Vec<Value> {
-        vec![json!(self.metadata.name), crate::printing::age(&self.metadata, now)]
+    fn cells(&self, _now: Timestamp) -> Vec<Value> {
+        vec![json!(self.metadata.name), crate::printing::created_at(&self.metadata)]
     }
 }
