@@ -1,19 +1,21 @@
-//! The objects every cluster has: system namespaces, the join token, and the `kubernetes` service with this server as its endpoint.
+//! The objects every cluster has: system namespaces, default roles, the join token, and the `kubernetes` service with this server as its endpoint.
 
 use std::sync::Arc;
 
-use api::Kind;
 use api::well_known::{
     BOOTSTRAP_TOKEN_PREFIX, LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC,
     NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN,
 };
+use api::{Kind, Object, Resource};
 use serde_json::{Value, json};
 
 use crate::admission::Effects;
+use crate::allocators::Taken;
 use crate::error::Error;
+use crate::rbac::defaults;
 use crate::server::Shared;
 use crate::status::{ApiError, Subject};
-use crate::storage::Write;
+use crate::storage::{Current, Write};
 use crate::user::User;
 
 /// Creates what is missing and corrects the endpoint.
@@ -27,7 +29,7 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
         // Later it belongs to the administrators: who deletes it does not find it again after a restart.
         ensure(shared, &join_token(shared)).await?;
     }
-    ensure(shared, &service).await?;
+    futures::try_join!(ensure(shared, &service), restore_roles(shared))?;
     if shared.config.advertise_address.is_loopback() {
         // No pod could reach this server there, and endpoints may not say it: the service stays without any.
         tracing::warn!("the advertised address is a loopback address: the kubernetes service gets no endpoints");
@@ -49,6 +51,51 @@ fn join_token(shared: &Shared) -> Value {
             "description": "The join token made at the first start.",
         },
     })
+}
+
+/// Writes the default roles and bindings, and gives back what they lack.
+async fn restore_roles(shared: &Arc<Shared>) -> Result<(), Error> {
+    let roles = defaults::cluster_roles().into_iter();
+    let bindings = defaults::cluster_role_bindings().into_iter();
+    futures::try_join!(
+        futures::future::try_join_all(roles.map(|role| restore(shared, role, defaults::reconcile_role))),
+        futures::future::try_join_all(bindings.map(|b| restore(shared, b, defaults::reconcile_binding))),
+    )?;
+    Ok(())
+}
+
+/// Creates a cluster-wide object, or changes it as `reconcile` says.
+async fn restore<T: Resource>(
+    shared: &Arc<Shared>,
+    wanted: T,
+    reconcile: fn(&T, &T) -> Option<T>,
+) -> Result<(), Error> {
+    let info = wanted.info();
+    let name = Object::metadata(&wanted).name.clone().unwrap_or_default();
+    let failed = |reason: &dyn std::fmt::Display| Error::Bootstrap {
+        what: format!("{} {name:?}", info.kind),
+        reason: reason.to_string(),
+    };
+    let (subject, key) = (Subject::new(info, &name), info.registry_key(None, &name));
+    let kind = api::kinds::by_kind(&info.api_version(), info.kind).ok_or_else(|| failed(&"the kind is not served"))?;
+    let known = shared.cache.of(kind).get(&key).and_then(|entry| (kind.decode)(entry.json()).ok());
+    let known = known.as_ref().and_then(|decoded| decoded.object.as_any().downcast_ref::<T>());
+    if known.is_some_and(|have| reconcile(have, &wanted).is_none()) {
+        return Ok(());
+    }
+    if known.is_none() {
+        return match shared.create(&user(), kind, None, wanted.clone_object(), false).await {
+            Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        };
+    }
+    let change = |current: &Current, _: &Taken| {
+        let have: Option<&T> = current.object.as_any().downcast_ref();
+        let Some(mut new) = have.and_then(|have| reconcile(have, &wanted)) else { return Ok(Write::Keep) };
+        Object::metadata_mut(&mut new).resource_version = None;
+        Ok(Write::Put(Box::new(new), Effects::default()))
+    };
+    shared.modify(kind, &subject, &key, false, change).await.map(|_| ()).map_err(|error| failed(&error))
 }
 
 fn kubernetes_service(shared: &Shared) -> Value {

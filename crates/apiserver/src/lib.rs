@@ -10,6 +10,7 @@
 //! - [`Config`], [`User`], [`ApiServer`]: what others use.
 //! - `route`, `request`, `query`, `negotiate`: what a request asks for, and in which form.
 //! - `authn`, `authz`, `admission`: who may do it, and what every write must satisfy.
+//! - `rbac`: what roles and bindings give to whom, and the roles every cluster has.
 //! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `storage`, `allocators`, `leases`: writes as transactions of the store.
@@ -43,6 +44,7 @@ mod openapi;
 mod openid;
 mod pki;
 mod query;
+mod rbac;
 mod request;
 mod respond;
 mod reviews;

@@ -57,6 +57,12 @@ fn locate<'a>(segments: &'a [&'a str]) -> Option<Location<'a>> {
     }
 }
 
+/// Whether `path` is a resource's: below a version of a group.
+pub(crate) fn is_resource(path: &str) -> bool {
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    locate(&segments).is_some()
+}
+
 /// What `method` on `path` asks for; `PathNotFound` when no such resource is served.
 pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<RequestInfo, ApiError> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();

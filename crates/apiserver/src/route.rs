@@ -1,4 +1,4 @@
-//! From a request to its handler: health and version for everyone, the rest after authentication and authorisation.
+//! From a request to its handler, after authentication and authorisation.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::Request;
 
 use crate::authn::Caller;
+use crate::authz::Attributes;
 use crate::call::Call;
 use crate::metrics::Observed;
 use crate::negotiate;
@@ -26,47 +27,43 @@ pub(crate) async fn route(
     let path = parts.uri.path();
     let query = Query::parse(parts.uri.query());
     let user = shared.authenticator.authenticate(caller, &parts.headers).await?;
-    if let Some(response) = health::respond(shared, path, &query).await {
-        return response;
-    }
-    // Whoever shows no credentials sees only health and version.
-    let user: Arc<User> = user.ok_or(ApiError::Unauthorized)?;
-    if let Some(response) = not_resources(shared, &user, &parts, &query)? {
-        return Ok(response);
+    let user: Arc<User> = user.unwrap_or_else(|| Arc::new(User::anonymous()));
+    if !request::is_resource(path) {
+        return not_a_resource(shared, &user, &parts, &query).await;
     }
     let info = request::parse(&parts.method, path, &query)?;
     observed.resource(&info);
     let output = negotiate::accept(&parts.headers)?;
-    authz::authorize(shared, &user, &info, &query).await?;
+    authz::authorize(shared, &Attributes::of_request(&user, &info, &query)).await?;
     let _permit = shared.in_flight.enter(&user, &info)?;
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
     verbs::run(call, body).await
 }
 
 /// Paths that are about the API rather than in it.
-fn not_resources(
+async fn not_a_resource(
     shared: &Arc<Shared>,
     user: &User,
     parts: &http::request::Parts,
     query: &Query,
-) -> Result<Option<ApiResponse>, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     let path = parts.uri.path();
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    authz::authorize(shared, &Attributes::of_path(user, &verb, path)).await?;
+    if let Some(response) = health::respond(shared, path, query).await {
+        return response;
+    }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let is_get = matches!(parts.method, http::Method::GET | http::Method::HEAD);
     let response = match segments.as_slice() {
-        ["metrics"] => {
-            authz::authorize_path(user, "get", path)?;
-            Some(shared.metrics.respond(shared))
-        }
-        [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
-            authz::authorize_path(user, "get", path)?;
-            Some(openid::respond(shared, &segments)?)
-        }
+        ["metrics"] => Some(shared.metrics.respond(shared)),
+        [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => Some(openid::respond(shared, &segments)?),
         ["openapi", ..] => openapi::respond(&parts.headers, &segments, query)?,
         _ => discovery::respond(shared, &parts.headers, &segments)?,
     };
     match response {
+        None => Err(ApiError::PathNotFound),
         Some(_) if !is_get => Err(ApiError::MethodNotAllowed),
-        response => Ok(response),
+        Some(response) => Ok(response),
     }
 }

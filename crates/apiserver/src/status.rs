@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 /// Which object an error is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    pub(crate) group: &'static str,
+    pub(crate) group: Cow<'static, str>,
     pub(crate) kind: &'static str,
     /// `pods`, or `pods/binding`.
     pub(crate) resource: Cow<'static, str>,
@@ -21,7 +21,17 @@ pub(crate) struct Subject {
 
 impl Subject {
     pub(crate) fn new(info: &KindInfo, name: &str) -> Subject {
-        Subject { group: info.group, kind: info.kind, resource: info.plural.into(), name: name.to_owned() }
+        Subject { group: info.group.into(), kind: info.kind, resource: info.plural.into(), name: name.to_owned() }
+    }
+
+    /// Whatever object a client names, served or not.
+    pub(crate) fn named(group: &str, resource: &str, name: &str) -> Subject {
+        Subject {
+            group: group.to_owned().into(),
+            kind: "",
+            resource: resource.to_owned().into(),
+            name: name.to_owned(),
+        }
     }
 
     /// The same object, seen through one of its subresources.
@@ -63,7 +73,8 @@ pub(crate) enum ApiError {
     )]
     NamespaceTerminating { subject: Subject, namespace: String },
     /// A path that is no resource, to someone who may not see it.
-    #[error("forbidden: User {user:?} cannot {verb} path {path:?}")]
+    #[error("forbidden: User {user:?} cannot {verb} path {path}")]
+    /// `path` is quoted, and may be followed by a reason.
     ForbiddenPath { user: String, verb: String, path: String },
     #[error("{0}")]
     BadRequest(String),
@@ -226,7 +237,7 @@ mod tests {
     use super::*;
 
     fn web() -> Subject {
-        Subject { group: "", kind: "Pod", resource: "pods".into(), name: "web".into() }
+        Subject { group: "".into(), kind: "Pod", resource: "pods".into(), name: "web".into() }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use api::well_known::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, USER_NODE_PREFIX};
+use api::well_known::{
+    GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED, USER_ANONYMOUS, USER_NODE_PREFIX,
+};
 
 /// An authenticated identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +36,13 @@ impl User {
 
     /// The name of the node, if this is one.
     pub(crate) fn node(&self) -> Option<&str> {
-        self.name.strip_prefix(USER_NODE_PREFIX).filter(|_| self.is_in(GROUP_NODES))
+        self.name.strip_prefix(USER_NODE_PREFIX).filter(|node| !node.is_empty() && self.is_in(GROUP_NODES))
+    }
+
+    /// Whoever shows no credentials.
+    pub fn anonymous() -> User {
+        let groups = vec![GROUP_UNAUTHENTICATED.to_owned()];
+        User { name: USER_ANONYMOUS.to_owned(), groups, ..User::default() }
     }
 
     pub(crate) fn is_in(&self, group: &str) -> bool {

@@ -11,6 +11,7 @@
 
 mod certificates;
 mod default_toleration_seconds;
+mod escalation;
 mod namespace_lifecycle;
 mod node_restriction;
 mod service_account;
@@ -114,6 +115,7 @@ static CHAIN: &[&dyn Plugin] = &[
     &default_toleration_seconds::DefaultTolerationSeconds,
     &certificates::CertificateRequester,
     &certificates::CertificateSubjectRestriction,
+    &escalation::Escalation,
 ];
 
 /// Completes the object of a creation or update.

@@ -1,76 +1,79 @@
-//! Who may do what, until RBAC: everyone who proved who he is is a cluster admin, except nodes and those who only
-//! want to become one.
+//! Who may do what: a chain of authorizers, the first that allows decides. A refusal is decided on the newest state, so
+//! that who was given a right a moment ago has it.
 
+mod attributes;
 mod bootstrap;
 mod node;
 mod references;
 
+use std::fmt;
 use std::sync::Arc;
 
-use api::well_known::{GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_NODES, USER_NODE_PREFIX};
+use api::well_known::{GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
 
-use crate::query::Query;
-use crate::request::RequestInfo;
+pub(crate) use attributes::{Attributes, Resource, Target};
+
+use crate::rbac::Grant;
 use crate::server::Shared;
 use crate::status::ApiError;
-use crate::user::User;
 
-/// What an identity is, for authorisation.
-enum Role<'a> {
-    Admin,
-    /// A node, by its name; `None` if its user name is not a node's.
-    Node(Option<&'a str>),
-    Bootstrapper,
+/// What the chain says, and why.
+pub(crate) enum Decision {
+    Allow(Reason),
+    /// Nobody allows it; why rules could not be read, if so.
+    NoOpinion(String),
 }
 
-fn role(user: &User) -> Role<'_> {
+/// Why something is allowed.
+pub(crate) enum Reason {
+    /// By what the user is: a cluster admin, a node, somebody who joins.
+    Identity,
+    /// By a role.
+    Grant(Arc<Grant>),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Identity => Ok(()),
+            Reason::Grant(grant) => write!(f, "RBAC: allowed by {}", grant.description),
+        }
+    }
+}
+
+/// Lets a request pass and says why, or answers 403 in upstream's words.
+pub(crate) async fn authorize(shared: &Arc<Shared>, attributes: &Attributes<'_>) -> Result<Reason, ApiError> {
+    match decide(shared, attributes).await? {
+        Decision::Allow(reason) => Ok(reason),
+        Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
+    }
+}
+
+/// Asks the authorizers.
+pub(crate) async fn decide(shared: &Arc<Shared>, attributes: &Attributes<'_>) -> Result<Decision, ApiError> {
+    let user = attributes.user;
     if user.is_in(GROUP_MASTERS) {
-        return Role::Admin;
+        return Ok(Decision::Allow(Reason::Identity));
     }
-    let node = user.name.strip_prefix(USER_NODE_PREFIX).filter(|n| !n.is_empty());
-    match (user.is_in(GROUP_NODES), node) {
-        (true, node) => Role::Node(node),
-        (false, Some(_)) => Role::Node(None),
-        (false, None) if user.is_in(GROUP_BOOTSTRAPPERS) => Role::Bootstrapper,
-        (false, None) => Role::Admin,
+    if let Target::Resource(target) = &attributes.target {
+        let verb = attributes.verb;
+        let allowed = match user.node() {
+            Some(node) => node::allows(shared, user, node, verb, target).await?,
+            None if user.is_in(GROUP_BOOTSTRAPPERS) => bootstrap::allows(shared, user, verb, target).await?,
+            None => false,
+        };
+        if allowed {
+            return Ok(Decision::Allow(Reason::Identity));
+        }
     }
-}
-
-/// Lets a request pass or answers 403 in upstream's words.
-pub(crate) async fn authorize(
-    shared: &Arc<Shared>,
-    user: &User,
-    info: &RequestInfo,
-    query: &Query,
-) -> Result<(), ApiError> {
-    let allowed = match role(user) {
-        Role::Admin => true,
-        Role::Node(None) => false,
-        Role::Node(Some(node)) => node::allows(shared, user, node, info, query).await?,
-        Role::Bootstrapper => bootstrap::allows(shared, user, info, query).await?,
-    };
-    if allowed { Ok(()) } else { Err(forbidden(user, info)) }
-}
-
-/// The same for a path that is no resource.
-pub(crate) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), ApiError> {
-    match role(user) {
-        Role::Admin => Ok(()),
-        _ => Err(ApiError::ForbiddenPath { user: user.name.clone(), verb: verb.to_owned(), path: path.to_owned() }),
+    if let Some(grant) = shared.cache.rights().allows(attributes) {
+        return Ok(Decision::Allow(Reason::Grant(grant)));
     }
-}
-
-fn forbidden(user: &User, info: &RequestInfo) -> ApiError {
-    let kind = info.kind.info;
-    let resource = match info.subresource {
-        None => kind.plural.to_owned(),
-        Some(sub) => format!("{}/{}", kind.plural, sub.as_str()),
-    };
-    let place = match &info.namespace {
-        Some(namespace) => format!("in the namespace {namespace:?}"),
-        None => "at the cluster scope".to_owned(),
-    };
-    let (verb, group) = (info.verb.as_str(), kind.group);
-    let message = format!("User {:?} cannot {verb} resource {resource:?} in API group {group:?} {place}", user.name);
-    ApiError::Forbidden(info.subject(), message)
+    // Perhaps the right is only too new. A store that cannot be asked changes nothing about what is known.
+    let caught_up = shared.cache.catch_up().await;
+    let rights = shared.cache.rights();
+    match rights.allows(attributes).filter(|_| caught_up.is_ok()) {
+        Some(grant) => Ok(Decision::Allow(Reason::Grant(grant))),
+        None => Ok(Decision::NoOpinion(rights.problems(attributes))),
+    }
 }

@@ -5,12 +5,9 @@
 use std::sync::Arc;
 
 use api::well_known::NAMESPACE_NODE_LEASE;
-use api::{Subresource, Verb};
 
-use super::bootstrap::{exact_field, named, owns_request};
-use super::references;
-use crate::query::Query;
-use crate::request::RequestInfo;
+use super::bootstrap::{CERTIFICATES, owns_request};
+use super::{Resource, references};
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
@@ -19,43 +16,45 @@ pub(super) async fn allows(
     shared: &Arc<Shared>,
     user: &User,
     node: &str,
-    info: &RequestInfo,
-    query: &Query,
+    verb: &str,
+    target: &Resource<'_>,
 ) -> Result<bool, ApiError> {
-    use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
-    let reads = matches!(info.verb, Get | List | Watch);
-    let is_own = info.name.as_deref() == Some(node);
-    let kind = info.kind.info;
-    let allowed = match (kind.group, kind.plural, info.verb, info.subresource) {
-        ("", "nodes" | "services" | "endpoints", _, None) if reads => true,
-        ("discovery.k8s.io", "endpointslices", _, None) if reads => true,
+    let reads = matches!(verb, "get" | "list" | "watch");
+    let is_own = target.name == node;
+    let allowed = match (target.group, target.resource, verb, target.subresource) {
+        ("", "nodes" | "services" | "endpoints", _, "") if reads => true,
+        ("discovery.k8s.io", "endpointslices", _, "") if reads => true,
         // The name of a new object is in its body: NodeRestriction looks there, see `admission`.
-        ("", "nodes", Create, None) => true,
-        ("", "nodes", Update | Patch, None | Some(Subresource::Status)) => is_own,
-        ("coordination.k8s.io", "leases", Get | Create | Update | Patch | Delete, None) => {
-            info.namespace.as_deref() == Some(NAMESPACE_NODE_LEASE) && (is_own || info.verb == Create)
+        ("", "nodes", "create", "") => true,
+        ("", "nodes", "update" | "patch", "" | "status") => is_own,
+        ("coordination.k8s.io", "leases", "get" | "create" | "update" | "patch" | "delete", "") => {
+            target.namespace == NAMESPACE_NODE_LEASE && (is_own || verb == "create")
         }
-        ("" | "events.k8s.io", "events", Create | Update | Patch, None) => true,
-        ("", "pods", Create, None) => true,
-        ("", "pods", Get | Delete, None) => runs(shared, info, node).await?,
-        ("", "pods", List | Watch, None) => exact_field(query, "spec.nodeName").as_deref() == Some(node),
-        ("", "pods", Update | Patch, Some(Subresource::Status)) => runs(shared, info, node).await?,
-        ("", "secrets" | "configmaps", _, None) if reads => references::needs(shared, node, info, query),
-        ("", "serviceaccounts", Create, Some(Subresource::Token)) => references::runs_as(shared, node, info).await?,
-        ("", "namespaces", Get, None) => true,
-        ("certificates.k8s.io", "certificatesigningrequests", Create, None) => true,
-        ("certificates.k8s.io", "certificatesigningrequests", Get | List | Watch, None) => {
-            named(info, query).is_some() && owns_request(shared, user, info, query).await?
+        ("" | "events.k8s.io", "events", "create" | "update" | "patch", "") => true,
+        ("", "pods", "create", "") => true,
+        ("", "pods", "get" | "delete", "") => runs(shared, target, node).await?,
+        ("", "pods", "list" | "watch", "") => target.exact_field("spec.nodeName") == Some(node),
+        ("", "pods", "update" | "patch", "status") => runs(shared, target, node).await?,
+        ("", "secrets" | "configmaps", _, "") if reads => references::needs(shared, node, target),
+        ("", "serviceaccounts", "create", "token") => references::runs_as(shared, node, target).await?,
+        ("", "namespaces", "get", "") => true,
+        // To let the API server decide who may ask its own port what.
+        ("authentication.k8s.io", "tokenreviews", "create", "") => true,
+        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "create", "") => true,
+        (CERTIFICATES, "certificatesigningrequests", "create", "") => true,
+        (CERTIFICATES, "certificatesigningrequests", "get" | "list" | "watch", "") => {
+            !target.name.is_empty() && owns_request(shared, user, target).await?
         }
         _ => false,
     };
     Ok(allowed)
 }
 
-/// Whether the pod of the request is bound to the node. A pod that is gone is for the verb to say so.
-async fn runs(shared: &Shared, info: &RequestInfo, node: &str) -> Result<bool, ApiError> {
-    let cache = shared.cache.of(info.kind);
-    let key = info.key();
+/// Whether the pod it is about is bound to the node. A pod that is gone is for the verb to say so.
+async fn runs(shared: &Shared, target: &Resource<'_>, node: &str) -> Result<bool, ApiError> {
+    let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return Ok(false) };
+    let cache = shared.cache.of(pods);
+    let key = pods.info.registry_key(Some(target.namespace), &target.name);
     if cache.get(&key).is_none() {
         // Perhaps it is only too new for the cache.
         shared.cache.catch_up().await?;

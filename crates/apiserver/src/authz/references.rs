@@ -2,27 +2,28 @@
 
 use serde_json::Value;
 
-use super::bootstrap::named;
-use crate::query::Query;
-use crate::request::RequestInfo;
+use super::Resource;
 use crate::server::Shared;
 use crate::status::ApiError;
 
-/// Whether the one Secret or ConfigMap a request is about belongs to a pod of the node.
-pub(super) fn needs(shared: &Shared, node: &str, info: &RequestInfo, query: &Query) -> bool {
-    let (Some(name), Some(namespace)) = (named(info, query), info.namespace.as_deref()) else { return false };
+/// Whether the one Secret or ConfigMap it is about belongs to a pod of the node.
+pub(super) fn needs(shared: &Shared, node: &str, target: &Resource<'_>) -> bool {
+    let (name, namespace) = (&*target.name, target.namespace);
+    if name.is_empty() || namespace.is_empty() {
+        return false;
+    }
     let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return false };
-    let secrets = info.kind.info.plural == "secrets";
+    let secrets = target.resource == "secrets";
     shared.cache.of(pods).with_indexed_value(node).iter().any(|entry| {
         entry.namespace(pods.info) == Some(namespace)
-            && serde_json::from_slice(entry.json()).is_ok_and(|pod: Value| refers(&pod["spec"], secrets, &name))
+            && serde_json::from_slice(entry.json()).is_ok_and(|pod: Value| refers(&pod["spec"], secrets, name))
     })
 }
 
 /// Whether a pod of the node runs as the service account a request is about. Which pod the token is for is in the body:
 /// NodeRestriction looks there, see `subresources::token`.
-pub(super) async fn runs_as(shared: &Shared, node: &str, info: &RequestInfo) -> Result<bool, ApiError> {
-    let (Some(account), Some(namespace)) = (info.name.as_deref(), info.namespace.as_deref()) else { return Ok(false) };
+pub(super) async fn runs_as(shared: &Shared, node: &str, target: &Resource<'_>) -> Result<bool, ApiError> {
+    let (account, namespace) = (&*target.name, target.namespace);
     let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return Ok(false) };
     let runs_as = || {
         shared.cache.of(pods).with_indexed_value(node).iter().any(|entry| {

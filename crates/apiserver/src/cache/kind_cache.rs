@@ -91,8 +91,13 @@ impl KindCache {
         self.state.read().items.get(key).cloned()
     }
 
-    /// Every entry, for comparing with the store.
-    pub(super) fn entries(&self) -> BTreeMap<Arc<str>, Arc<Entry>> {
+    /// Changes whenever the state does.
+    pub(crate) fn version(&self) -> u64 {
+        *self.next.borrow()
+    }
+
+    /// Every entry.
+    pub(crate) fn entries(&self) -> BTreeMap<Arc<str>, Arc<Entry>> {
         self.state.read().items.clone()
     }
 

@@ -30,6 +30,8 @@ pub(crate) use filter::Filter;
 pub(crate) use kind_cache::{Cursor, FellBehind, KindCache, Snapshot};
 pub(crate) use ring::CacheEvent;
 
+use crate::rbac;
+
 /// The cache of everything under `/registry/`.
 pub(crate) struct Cache {
     store: Arc<dyn Store>,
@@ -38,6 +40,7 @@ pub(crate) struct Cache {
     revision: watch::Sender<Revision>,
     fresh: fresh::RevisionReads,
     hints: hints::Hints,
+    rights: rbac::View,
 }
 
 impl Cache {
@@ -47,7 +50,8 @@ impl Cache {
             by_plural.entry(kind.info.plural).or_insert_with(|| Arc::new(KindCache::new(kind)));
         }
         let (fresh, hints) = (fresh::RevisionReads::default(), hints::Hints::default());
-        Cache { store, by_plural, revision: watch::Sender::new(0), fresh, hints }
+        let rights = rbac::View::new(|plural| by_plural[plural].clone());
+        Cache { store, by_plural, revision: watch::Sender::new(0), fresh, hints, rights }
     }
 
     /// Tells the cache what is in a value that is about to be written.
@@ -58,6 +62,11 @@ impl Cache {
     /// Takes that back: it was not written.
     pub(crate) fn forget(&self, key: &str) {
         self.hints.drop(key);
+    }
+
+    /// Who has which rights, as the roles and bindings here say.
+    pub(crate) fn rights(&self) -> Arc<rbac::Rights> {
+        self.rights.now()
     }
 
     /// The cache of one kind. Kinds that share a plural share their objects.

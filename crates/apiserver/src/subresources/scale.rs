@@ -68,7 +68,10 @@ fn scaled(subject: &Subject, current: &Current, scale: &dyn Object) -> Result<Wr
     }
     let errors = scale.validate();
     if !errors.is_empty() {
-        return Err(ApiError::Invalid(Subject { kind: "Scale", group: "autoscaling", ..subject.clone() }, errors));
+        return Err(ApiError::Invalid(
+            Subject { kind: "Scale", group: "autoscaling".into(), ..subject.clone() },
+            errors,
+        ));
     }
     let Some(scale) = scale.as_any().downcast_ref::<Scale>() else { return Err(ApiError::PathNotFound) };
     let mut new = controller(&*current.object)?.clone();

@@ -173,7 +173,7 @@ fn checked_uid(reference: &BoundObjectReference, uid: String) -> Result<String, 
         return Ok(uid);
     }
     let subject = Subject {
-        group: "",
+        group: "".into(),
         kind: "TokenRequest",
         resource: reference.kind.clone().unwrap_or_default().into(),
         name: reference.name.clone().unwrap_or_default(),

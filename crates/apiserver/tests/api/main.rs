@@ -7,6 +7,7 @@ mod crud;
 mod kubectl;
 mod lifecycle;
 mod list_watch;
+mod rbac;
 mod resync;
 mod reviews;
 mod tls;

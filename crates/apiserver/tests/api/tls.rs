@@ -95,7 +95,7 @@ impl Secure {
 #[tokio::test]
 async fn credentials_decide_what_a_connection_may_do() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(tokens.path(), "s3cret,alice,1,\"dev\"\n").unwrap();
+    std::fs::write(tokens.path(), "s3cret,alice,1,\"system:masters\"\nt0ken,bob,2\n").unwrap();
     let secure = Secure::start(|c| c.token_auth_file = Some(tokens.path().to_owned())).await;
     let (certificate, key) =
         (secure.path("pki/apiserver-kubelet-client.crt"), secure.path("pki/apiserver-kubelet-client.key"));
@@ -106,9 +106,11 @@ async fn credentials_decide_what_a_connection_may_do() {
     let cases = [
         ("anyone may ask for health", "/healthz", None, None, 200),
         ("and for the version", "/version", None, None, 200),
-        ("and for nothing else", CONFIG_MAPS, None, None, 401),
-        ("not even for discovery", "/api", None, None, 401),
-        ("a known token is let in", CONFIG_MAPS, None, Some("s3cret"), 200),
+        ("and for nothing else", CONFIG_MAPS, None, None, 403),
+        ("not even for discovery", "/api", None, None, 403),
+        ("an admin's token is let in", CONFIG_MAPS, None, Some("s3cret"), 200),
+        ("somebody without rights sees what there is", "/api", None, Some("t0ken"), 200),
+        ("and nothing of it", CONFIG_MAPS, None, Some("t0ken"), 403),
         ("an unknown one is not", CONFIG_MAPS, None, Some("s3cre"), 401),
         ("not even to what is open", "/version", None, Some("nonsense"), 401),
         ("a client certificate is let in", CONFIG_MAPS, identity, None, 200),

@@ -1,0 +1,65 @@
+//! What must be given back to a default role or binding.
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::AUTOUPDATE;
+
+/// The role with what it lacks of `wanted`; `None` when it lacks nothing, or is not to be touched. Compare
+/// `component-helpers/auth/rbac/reconciliation/reconcile_role.go`.
+pub(crate) fn reconcile_role(have: &ClusterRole, wanted: &ClusterRole) -> Option<ClusterRole> {
+    if is_protected(&have.metadata) {
+        return None;
+    }
+    let mut new = have.clone();
+    add_metadata(&mut new.metadata, &wanted.metadata);
+    match &wanted.aggregation_rule {
+        // Its rules are put together from others, by a controller.
+        Some(aggregation) => {
+            let selectors = new.aggregation_rule.get_or_insert_default().cluster_role_selectors.get_or_insert_default();
+            for selector in aggregation.cluster_role_selectors.iter().flatten() {
+                if !selectors.contains(selector) {
+                    selectors.push(selector.clone());
+                }
+            }
+        }
+        None => {
+            let held: Vec<_> = have.rules.iter().flatten().collect();
+            let missing = api::rbac::uncovered(&held, wanted.rules.as_deref().unwrap_or_default());
+            let missing = missing.expect("default roles are small");
+            if !missing.is_empty() {
+                new.rules.get_or_insert_default().extend(missing);
+            }
+        }
+    }
+    (new != *have).then_some(new)
+}
+
+/// The same for a binding. One that gives another role is made anew.
+pub(crate) fn reconcile_binding(have: &ClusterRoleBinding, wanted: &ClusterRoleBinding) -> Option<ClusterRoleBinding> {
+    if is_protected(&have.metadata) {
+        return None;
+    }
+    let mut new = have.clone();
+    add_metadata(&mut new.metadata, &wanted.metadata);
+    new.role_ref.clone_from(&wanted.role_ref);
+    for subject in wanted.subjects.iter().flatten() {
+        let subjects = new.subjects.get_or_insert_default();
+        if !subjects.contains(subject) {
+            subjects.push(subject.clone());
+        }
+    }
+    (new != *have).then_some(new)
+}
+
+fn is_protected(metadata: &ObjectMeta) -> bool {
+    metadata.annotations.as_ref().and_then(|a| a.get(AUTOUPDATE)).is_some_and(|value| value == "false")
+}
+
+fn add_metadata(have: &mut ObjectMeta, wanted: &ObjectMeta) {
+    for (have, wanted) in [(&mut have.labels, &wanted.labels), (&mut have.annotations, &wanted.annotations)] {
+        for (key, value) in wanted.iter().flatten() {
+            have.get_or_insert_default().insert(key.clone(), value.clone());
+        }
+    }
+}
