@@ -28,7 +28,9 @@ const MODULES: &[(&str, &str)] = &[
     ("api/certificates/v1", "certificates.v1"),
     ("api/coordination/v1", "coordination.v1"),
     ("api/discovery/v1", "discovery.v1"),
+    ("api/events/v1", "events.v1"),
     ("api/rbac/v1", "rbac.v1"),
+    ("api/scheduling/v1", "scheduling.v1"),
     ("apimachinery/pkg/apis/meta/v1", "meta.v1"),
 ];
 
@@ -38,6 +40,37 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("core.v1.PersistentVolumeSpec", "persistentvolumesource"),
     ("core.v1.EphemeralContainer", "ephemeralcontainercommon"),
     ("core.v1.Probe", "handler"),
+];
+
+/// Go structs in Go structs, which Go encodes even when they are empty, and (`list`) lists it encodes as null. Besides
+/// these, `metadata`, `spec` and `status` of every kind.
+const ALWAYS_THERE: &[(&str, &str, &str)] = &[
+    ("apps.v1.DaemonSetSpec", "template", "struct"),
+    ("apps.v1.DaemonSetSpec", "updateStrategy", "struct"),
+    ("apps.v1.DeploymentSpec", "strategy", "struct"),
+    ("apps.v1.DeploymentSpec", "template", "struct"),
+    ("apps.v1.ReplicaSetSpec", "template", "struct"),
+    ("apps.v1.StatefulSetSpec", "template", "struct"),
+    ("apps.v1.StatefulSetSpec", "updateStrategy", "struct"),
+    ("batch.v1.CronJobSpec", "jobTemplate", "struct"),
+    ("batch.v1.JobSpec", "template", "struct"),
+    ("batch.v1.JobTemplateSpec", "metadata", "struct"),
+    ("batch.v1.JobTemplateSpec", "spec", "struct"),
+    ("core.v1.Container", "resources", "struct"),
+    ("core.v1.EphemeralContainer", "resources", "struct"),
+    ("core.v1.Event", "source", "struct"),
+    ("core.v1.NodeDaemonEndpoints", "kubeletEndpoint", "struct"),
+    ("core.v1.NodeStatus", "daemonEndpoints", "struct"),
+    ("core.v1.NodeStatus", "nodeInfo", "struct"),
+    ("core.v1.PersistentVolumeClaimSpec", "resources", "struct"),
+    ("core.v1.PersistentVolumeClaimTemplate", "metadata", "struct"),
+    ("core.v1.PersistentVolumeClaimTemplate", "spec", "struct"),
+    ("core.v1.PodSpec", "containers", "list"),
+    ("core.v1.PodTemplate", "template", "struct"),
+    ("core.v1.PodTemplateSpec", "metadata", "struct"),
+    ("core.v1.PodTemplateSpec", "spec", "struct"),
+    ("core.v1.ServiceStatus", "loadBalancer", "struct"),
+    ("events.v1.Event", "deprecatedSource", "struct"),
 ];
 
 fn main() -> Result<()> {
@@ -116,7 +149,7 @@ impl Table<'_> {
     }
 
     fn line(&self, type_name: &str, field: &str, property: &Value) -> Option<String> {
-        let flags = flags(self.markers.of(type_name, field));
+        let flags = self.flags(type_name, field, property);
         let of = reference(property).filter(|of| self.matters(of, &mut BTreeSet::new()));
         if flags.is_empty() && of.is_none() {
             return None;
@@ -135,29 +168,57 @@ impl Table<'_> {
         }
         let fields = schema["properties"].as_object().into_iter().flatten();
         fields.into_iter().any(|(name, property)| {
-            !flags(self.markers.of(type_name, name)).is_empty()
+            !self.flags(type_name, name, property).is_empty()
                 || reference(property).is_some_and(|of| self.matters(&of, seen))
         })
     }
+
+    fn flags(&self, type_name: &str, field: &str, property: &Value) -> Vec<String> {
+        let markers = self.markers.of(type_name, field);
+        let mut flags: Vec<String> = Vec::new();
+        for strategy in get(markers, "patchStrategy").split(',').filter(|s| !s.is_empty()) {
+            let key = get(markers, "patchMergeKey");
+            flags.push(if strategy == "merge" && !key.is_empty() {
+                format!("merge={key}")
+            } else {
+                strategy.to_owned()
+            });
+        }
+        match get(markers, "listType") {
+            "map" => flags.push(format!("map={}", self.list_keys(markers, property).join(","))),
+            "set" => flags.push("set".to_owned()),
+            _ => {}
+        }
+        if get(markers, "mapType") == "atomic" || get(markers, "structType") == "atomic" {
+            flags.push("atomic".to_owned());
+        }
+        if get(markers, "structType") == "granular" {
+            flags.push("granular".to_owned());
+        }
+        flags.extend(self.always_there(type_name, field).map(ToOwned::to_owned));
+        flags
+    }
+
+    /// The keys of a list, with the values they have where an element leaves them out: `protocol=TCP`.
+    fn list_keys(&self, markers: &[(String, String)], property: &Value) -> Vec<String> {
+        let of = reference(property).unwrap_or_default();
+        let keys = markers.iter().filter(|(k, _)| k == "listMapKey").map(|(_, key)| key);
+        keys.map(|key| match self.markers.of(&of, key).iter().find(|(k, _)| k == "default") {
+            Some((_, default)) => format!("{key}={}", default.trim_matches('"')),
+            None => key.clone(),
+        })
+        .collect()
+    }
+
+    fn always_there(&self, type_name: &str, field: &str) -> Option<&'static str> {
+        let is_kind = self.schemas.get(type_name).is_some_and(|s| !s["properties"]["kind"].is_null());
+        let listed = ALWAYS_THERE.iter().find(|(t, f, _)| (*t, *f) == (type_name, field)).map(|(.., flag)| *flag);
+        listed.or_else(|| (is_kind && matches!(field, "metadata" | "spec" | "status")).then_some("struct"))
+    }
 }
 
-fn flags(markers: &[(String, String)]) -> Vec<String> {
-    let get = |key: &str| markers.iter().find(|(k, _)| k == key).map_or("", |(_, value)| value);
-    let keys: Vec<&str> = markers.iter().filter(|(k, _)| k == "listMapKey").map(|(_, v)| v.as_str()).collect();
-    let mut flags: Vec<String> = Vec::new();
-    for strategy in get("patchStrategy").split(',').filter(|s| !s.is_empty()) {
-        let key = get("patchMergeKey");
-        flags.push(if strategy == "merge" && !key.is_empty() { format!("merge={key}") } else { strategy.to_owned() });
-    }
-    match get("listType") {
-        "map" => flags.push(format!("map={}", keys.join(","))),
-        "set" => flags.push("set".to_owned()),
-        _ => {}
-    }
-    if get("mapType") == "atomic" || get("structType") == "atomic" {
-        flags.push("atomic".to_owned());
-    }
-    flags
+fn get<'a>(markers: &'a [(String, String)], key: &str) -> &'a str {
+    markers.iter().find(|(k, _)| k == key).map_or("", |(_, value)| value)
 }
 
 /// The type a property, its items or its values refer to.
@@ -180,7 +241,7 @@ fn short_name(name: &str) -> String {
 
 /// The schemas of all types below the kinds we serve or may serve.
 fn schemas() -> BTreeMap<String, Value> {
-    use k8s_openapi::api::{apps, batch, certificates, coordination, core, discovery, rbac};
+    use k8s_openapi::api::{apps, batch, certificates, coordination, core, discovery, events, rbac, scheduling};
     let mut generator = schemars::generate::SchemaSettings::draft07().into_generator();
     macro_rules! roots { ($($root:ty),* $(,)?) => { $(let _ = generator.subschema_for::<$root>();)* } }
     roots!(
@@ -209,6 +270,8 @@ fn schemas() -> BTreeMap<String, Value> {
         certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
         discovery::v1::EndpointSlice,
+        events::v1::Event,
+        scheduling::v1::PriorityClass,
         rbac::v1::Role,
         rbac::v1::RoleBinding,
         rbac::v1::ClusterRole,

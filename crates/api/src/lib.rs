@@ -17,6 +17,7 @@
 //! - [`quantity`]: `100m`, `1Gi`: parse, compare, add, print.
 //! - [`decode`]: strict decoding.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch, three-way apply.
+//! - [`apply`]: server-side apply, and who manages which field.
 //! - [`merge_keys`]: how lists of the built-in types merge.
 //! - [`yaml`]: YAML as Kubernetes reads it.
 //! - [`printing`]: values for Table cells.
@@ -25,6 +26,7 @@
 //!
 //! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
 
+pub mod apply;
 pub mod binding;
 pub mod decode;
 pub mod field;

@@ -9,9 +9,11 @@
 //! | `merge=KEY` | `patchStrategy=merge`, `patchMergeKey` | strategic merge: elements with the same KEY are one |
 //! | `merge` | `patchStrategy=merge` | strategic merge of a list of scalars: a set |
 //! | `replace`, `retainKeys` | `patchStrategy` | replaced as a whole; fields not named are cleared |
-//! | `map=K1,K2` | `listType=map`, `listMapKey` | server-side apply: elements with the same keys are one |
+//! | `map=K1,K2=V` | `listType=map`, `listMapKey`, `default` | server-side apply: elements with the same keys are one; K2 is V where it is left out |
 //! | `set` | `listType=set` | server-side apply: a set of scalars |
 //! | `atomic` | `mapType=atomic`, `structType=atomic` | server-side apply: one owner for the whole |
+//! | `granular` | `structType=granular` | server-side apply: an owner for each of its fields, though its type is atomic |
+//! | `struct`, `list` | none | server-side apply: Go encodes it, as `{}` or `null`, even where it is empty |
 //!
 //! Everything else behaves as JSON does: maps merge key by key, lists are replaced.
 
@@ -44,6 +46,19 @@ pub struct Field {
     pub list_type: ListType,
     /// Whether server-side apply takes the field as one value.
     pub atomic: bool,
+    /// Whether server-side apply takes the field as many values although its type is atomic.
+    pub granular: bool,
+    /// What upstream encodes where the field is empty; `None` where it encodes nothing.
+    pub always: Option<&'static str>,
+}
+
+/// A key of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListKey {
+    /// The field of the elements.
+    pub name: &'static str,
+    /// Its value where an element leaves it out.
+    pub default: Option<&'static str>,
 }
 
 /// What server-side apply calls a list.
@@ -55,7 +70,7 @@ pub enum ListType {
     /// A set of scalars.
     Set,
     /// Objects told apart by these keys.
-    Map(Vec<&'static str>),
+    Map(Vec<ListKey>),
 }
 
 static TABLE: LazyLock<HashMap<&'static str, Type>> = LazyLock::new(|| parse(include_str!("merge_keys.txt")));
@@ -112,14 +127,24 @@ fn parse_field(mut words: impl Iterator<Item = &'static str>) -> Field {
             }
             ("replace", _) => field.replace = true,
             ("retainKeys", _) => field.retain_keys = true,
-            ("map", keys) => field.list_type = ListType::Map(keys.split(',').collect()),
+            ("map", keys) => field.list_type = ListType::Map(keys.split(',').map(parse_key).collect()),
             ("set", _) => field.list_type = ListType::Set,
             ("atomic", _) => field.atomic = true,
+            ("granular", _) => field.granular = true,
+            ("struct", _) => field.always = Some("{}"),
+            ("list", _) => field.always = Some("null"),
             // The test below proves that the committed table holds no other word.
             _ => {}
         }
     }
     field
+}
+
+fn parse_key(word: &'static str) -> ListKey {
+    match word.split_once('=') {
+        Some((name, default)) => ListKey { name, default: Some(default) },
+        None => ListKey { name: word, default: None },
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +159,8 @@ mod tests {
             assert!(words[1] == "-" || TABLE.contains_key(words[1]), "{line}");
             for flag in &words[2..] {
                 let name = flag.split('=').next().unwrap();
-                assert!(["merge", "replace", "retainKeys", "map", "set", "atomic"].contains(&name), "{line}");
+                let known = ["merge", "replace", "retainKeys", "map", "set", "atomic", "granular", "struct", "list"];
+                assert!(known.contains(&name), "{line}");
             }
         }
     }
@@ -146,7 +172,9 @@ mod tests {
         assert_eq!((containers.merge, containers.merge_key), (true, Some("name")));
         let ports = containers.of().unwrap().field("ports").unwrap();
         assert_eq!(ports.merge_key, Some("containerPort"));
-        assert_eq!(ports.list_type, ListType::Map(vec!["containerPort", "protocol"]));
+        let keys = [("containerPort", None), ("protocol", Some("TCP"))];
+        let keys = keys.map(|(name, default)| ListKey { name, default }).to_vec();
+        assert_eq!(ports.list_type, ListType::Map(keys));
         assert!(pod.field("metadata").unwrap().of().unwrap().field("finalizers").unwrap().merge);
         assert!(pod.field("nothing").is_none());
     }

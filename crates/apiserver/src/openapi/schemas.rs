@@ -63,7 +63,7 @@ fn say_how_it_merges(merging: &Type, schema: &mut Value) {
         match &field.list_type {
             ListType::Map(keys) => {
                 property["x-kubernetes-list-type"] = json!("map");
-                property["x-kubernetes-list-map-keys"] = json!(keys);
+                property["x-kubernetes-list-map-keys"] = keys.iter().map(|key| key.name).collect();
             }
             ListType::Set => property["x-kubernetes-list-type"] = json!("set"),
             ListType::Atomic if property["type"] == "array" => property["x-kubernetes-list-type"] = json!("atomic"),
