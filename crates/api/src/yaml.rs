@@ -34,6 +34,19 @@ pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
     serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| explain(e.without_snippet()))
 }
 
+/// Reads the only document of a text that is bytes yet, JSON or YAML.
+pub fn parse_one(text: &[u8]) -> Result<Value, YamlError> {
+    if let Ok(json) = serde_json::from_slice(text) {
+        return Ok(json);
+    }
+    let text = std::str::from_utf8(text).map_err(|e| YamlError(format!("yaml: {e}")))?;
+    match parse_all(text)?.as_mut_slice() {
+        [] => Ok(Value::Null),
+        [one] => Ok(one.take()),
+        _ => Err(YamlError("yaml: more than one document".to_owned())),
+    }
+}
+
 fn options() -> serde_saphyr::Options {
     let mut budget = Budget::default();
     budget.max_nodes = MAX_NODES;

@@ -16,6 +16,7 @@ use crate::rbac::defaults;
 use crate::server::Shared;
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
+use crate::tracking::Tracking;
 use crate::user::User;
 
 /// Creates what is missing and corrects the endpoint.
@@ -93,7 +94,8 @@ async fn restore<T: Resource>(
         let have: Option<&T> = current.object.as_any().downcast_ref();
         let Some(mut new) = have.and_then(|have| reconcile(have, &wanted)) else { return Ok(Write::Keep) };
         Object::metadata_mut(&mut new).resource_version = None;
-        Ok(Write::Put(Box::new(new), Effects::default()))
+        let managed = Some(Tracking::server().updated(current, &new, None, None));
+        Ok(Write::Put(Box::new(new), Effects { managed, ..Effects::default() }))
     };
     shared.modify(kind, &subject, &key, false, change).await.map(|_| ()).map_err(|error| failed(&error))
 }
@@ -181,13 +183,14 @@ async fn keep(shared: &Arc<Shared>, object: &Value) -> Result<(), Error> {
     let outcome = shared
         .modify(kind, &subject, &key, false, |current, _| {
             let mut wanted = object.clone();
-            let have: Value = serde_json::from_slice(&current.json).map_err(|e| ApiError::Internal(e.to_string()))?;
+            let have: Value = serde_json::from_slice(&current.plain).map_err(|e| ApiError::Internal(e.to_string()))?;
             wanted["metadata"] = have["metadata"].clone();
             let decoded = (kind.decode)(wanted.to_string().as_bytes());
             let mut object = decoded.map_err(|e| ApiError::Internal(e.to_string()))?.object;
             object.metadata_mut().resource_version = None;
             object.set_defaults();
-            Ok(Write::Put(object, Effects::default()))
+            let managed = Some(Tracking::server().updated(current, &*object, None, None));
+            Ok(Write::Put(object, Effects { managed, ..Effects::default() }))
         })
         .await;
     outcome.map(|_| ()).map_err(|error| failed(object, error))

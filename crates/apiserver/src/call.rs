@@ -16,6 +16,7 @@ use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::storage::Written;
+use crate::tracking::Tracking;
 use crate::user::User;
 
 /// An authenticated and authorised request.
@@ -38,6 +39,11 @@ impl Call {
     /// The object the request names; its URL always names one where this is called.
     pub(crate) fn name(&self) -> &str {
         self.info.name.as_deref().unwrap_or("")
+    }
+
+    /// Who writes.
+    pub(crate) fn tracking(&self) -> Tracking {
+        Tracking::of(&self.query, &self.headers)
     }
 
     /// The answer to a write.

@@ -28,7 +28,6 @@ pub(crate) fn prepare_create(info: &KindInfo, metadata: &mut ObjectMeta, namespa
     metadata.deletion_grace_period_seconds = None;
     metadata.resource_version = None;
     metadata.self_link = None;
-    metadata.managed_fields = None;
 }
 
 /// Keeps from the old version what no client may change.
@@ -36,7 +35,6 @@ pub(crate) fn prepare_update(metadata: &mut ObjectMeta, old: &ObjectMeta) {
     api::metadata::inherit_metadata(metadata, old);
     metadata.generate_name = metadata.generate_name.take().or_else(|| old.generate_name.clone());
     metadata.resource_version = None;
-    metadata.managed_fields = None;
 }
 
 /// A write to `/status` keeps the metadata, but for labels and annotations.

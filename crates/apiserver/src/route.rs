@@ -15,7 +15,7 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, discovery, health, openapi, openid, request, verbs};
+use crate::{authz, discovery, health, openapi, openid, options, request, verbs};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -33,6 +33,7 @@ pub(crate) async fn route(
     }
     let info = request::parse(&parts.method, path, &query)?;
     observed.resource(&info);
+    options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let output = negotiate::accept(&parts.headers)?;
     authz::authorize(shared, &Attributes::of_request(&user, &info, &query)).await?;
     let _permit = shared.in_flight.enter(&user, &info)?;

@@ -34,6 +34,11 @@ impl Subject {
         }
     }
 
+    /// The options of a request, which have no name.
+    pub(crate) fn options(kind: &'static str) -> Subject {
+        Subject { group: "meta.k8s.io", kind, resource: Cow::Borrowed(""), name: String::new() }
+    }
+
     /// The same object, seen through one of its subresources.
     pub(crate) fn sub(mut self, subresource: &str) -> Subject {
         self.resource = format!("{}/{subresource}", self.resource).into();
@@ -60,6 +65,9 @@ pub(crate) enum ApiError {
     AlreadyExists(Subject),
     #[error("Operation cannot be fulfilled on {} {:?}: {}", .0.qualified(), .0.name, .1)]
     Conflict(Subject, String),
+    /// An apply would take fields from their managers.
+    #[error("{}", api::apply::message(.0))]
+    ApplyConflict(Vec<api::apply::Conflict>),
     #[error("{} {:?} is invalid: {}", .0.qualified_kind(), .0.name, join(.1))]
     Invalid(Subject, ErrorList),
     /// A patch that does not fit the object.
@@ -134,7 +142,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
     match error {
         ApiError::PathNotFound | ApiError::NotFound(_) => ("NotFound", StatusCode::NOT_FOUND),
         ApiError::AlreadyExists(_) => ("AlreadyExists", StatusCode::CONFLICT),
-        ApiError::Conflict(..) => ("Conflict", StatusCode::CONFLICT),
+        ApiError::Conflict(..) | ApiError::ApplyConflict(_) => ("Conflict", StatusCode::CONFLICT),
         ApiError::Invalid(..) | ApiError::NotApplicable(_) => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
         ApiError::Forbidden(..) | ApiError::NamespaceTerminating { .. } | ApiError::ForbiddenPath { .. } => {
             ("Forbidden", StatusCode::FORBIDDEN)
@@ -192,6 +200,13 @@ fn causes(error: &ApiError) -> Vec<Value> {
         ApiError::Invalid(_, errors) => errors
             .iter()
             .map(|e| json!({"reason": e.error_type.reason(), "message": e.message, "field": e.field.as_str()}))
+            .collect(),
+        ApiError::ApplyConflict(conflicts) => conflicts
+            .iter()
+            .map(|c| {
+                let message = format!("conflict with {}", c.manager);
+                json!({"reason": "FieldManagerConflict", "message": message, "field": c.field})
+            })
             .collect(),
         ApiError::NotApplicable(message) => {
             vec![json!({"reason": "UnexpectedServerResponse", "message": message})]

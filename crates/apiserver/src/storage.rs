@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use api::apply::Given;
 use api::{Kind, Object};
 use bytes::Bytes;
 use store::{Action, Expect, KeyValue, Op, Revision};
@@ -26,6 +27,28 @@ pub(crate) struct Current {
     pub(crate) revision: Revision,
     /// With its resourceVersion.
     pub(crate) json: Bytes,
+    /// The same without `metadata.managedFields`, which the object lacks too.
+    pub(crate) plain: Bytes,
+    /// These, as JSON; empty where there are none.
+    pub(crate) managed: String,
+}
+
+impl Current {
+    fn new(kind: &'static Kind, json: Bytes, revision: Revision) -> Result<Current, ApiError> {
+        let (plain, managed) = api::apply::split(kind.info, &json);
+        let (plain, mut managed) = (Bytes::from(plain.into_owned()), managed.to_owned());
+        let decoded = (kind.decode)(&plain);
+        let broken = |e| ApiError::Internal(format!("stored {} cannot be decoded: {e}", kind.info.kind));
+        let mut object = decoded.map_err(broken)?.object;
+        // Written by someone who keeps them elsewhere.
+        if let Some(Given::List(list)) =
+            object.metadata_mut().managed_fields.take().map(|m| api::apply::given(Some(&m)))
+        {
+            managed = list;
+        }
+        object.metadata_mut().resource_version = Some(revision.to_string());
+        Ok(Current { object, revision, json, plain, managed })
+    }
 }
 
 /// What a write wants.
@@ -69,8 +92,7 @@ impl Shared {
 
     fn read_cache(&self, kind: &'static Kind, key: &str) -> Result<Option<Current>, ApiError> {
         let Some(entry) = self.cache.of(kind).get(key) else { return Ok(None) };
-        let object = decode(kind, entry.json())?;
-        Ok(Some(Current { object, revision: entry.revision, json: entry.json_bytes() }))
+        Current::new(kind, entry.json_bytes(), entry.revision).map(Some)
     }
 
     /// Changes the object under `key` by `change`, which may be called several times and decides on the last version
@@ -91,12 +113,12 @@ impl Shared {
                 Some(current) => change(current, &taken),
                 None => Err(ApiError::NotFound(subject.clone())),
             };
-            let decision = decision.and_then(Encoded::of);
-            let keeps = match (&decision, &known) {
-                (Ok(None), Some(_)) => true,
-                (Ok(Some(write)), Some(current)) => write.changes_nothing(current),
-                _ => false,
+            let decision = match (decision, &known) {
+                (Ok(write), Some(current)) => Encoded::of(write, current),
+                (Ok(_), None) => Ok(None),
+                (Err(error), _) => Err(error),
             };
+            let keeps = matches!((&decision, &known), (Ok(None), Some(_)));
             if source == Source::Cache && (decision.is_err() || keeps) {
                 if decision.is_err() {
                     // What admission looked at beside the object may have been old too.
@@ -129,7 +151,7 @@ impl Shared {
         write: Encoded,
         dry_run: bool,
     ) -> Result<Outcome, ApiError> {
-        let Encoded { value, object, effects: Effects { mut ops, warnings }, removes } = write;
+        let Encoded { value, object, effects: Effects { mut ops, warnings, .. }, removes } = write;
         if dry_run {
             let json = encode_with_revision(kind.info, &value, revision);
             return Ok(Outcome::Done(Written { json, removed: removes, warnings }));
@@ -178,19 +200,28 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// `None` for a write that leaves everything as it is.
-    fn of(write: Write) -> Result<Option<Encoded>, ApiError> {
-        let (object, effects, removes) = match write {
+    /// `None` for a write that leaves everything as it is. Who manages what stays too, unless the write says otherwise.
+    fn of(write: Write, current: &Current) -> Result<Option<Encoded>, ApiError> {
+        let (object, mut effects, removes) = match write {
             Write::Put(object, effects) => (object, effects, false),
             Write::Remove(object, effects) => (object, effects, true),
             Write::Keep => return Ok(None),
         };
-        Ok(Some(Encoded { value: encode(&*object)?, object, effects, removes }))
+        let managed = effects.managed.take();
+        let managed = managed.as_deref().unwrap_or(&current.managed);
+        let plain = encode(&*object)?;
+        if !removes && current.is(&*object, &plain) && api::apply::equal_but_times(managed, &current.managed) {
+            return Ok(None);
+        }
+        let value = with_managed(&*object, plain, managed)?;
+        Ok(Some(Encoded { value, object, effects, removes }))
     }
+}
 
-    /// Whether it would store the very bytes that are there.
-    fn changes_nothing(&self, current: &Current) -> bool {
-        !self.removes && encode_with_revision(self.object.info(), &self.value, current.revision) == current.json
+impl Current {
+    /// Whether these are the very bytes that are there (`IgnoreManagedFieldsTimestampsTransformer`).
+    fn is(&self, object: &dyn Object, plain: &[u8]) -> bool {
+        *encode_with_revision(object.info(), plain, self.revision) == *self.plain
     }
 }
 
@@ -204,25 +235,27 @@ enum Outcome {
     Elsewhere,
 }
 
-/// The bytes an object is stored as: without its resourceVersion, and within the store's bounds.
-pub(crate) fn encode(object: &dyn Object) -> Result<Bytes, ApiError> {
+/// An object's bytes without its resourceVersion and its managers.
+pub(crate) fn encode(object: &dyn Object) -> Result<Vec<u8>, ApiError> {
     debug_assert!(object.metadata().resource_version.is_none(), "resourceVersion is never stored");
+    debug_assert!(object.metadata().managed_fields.is_none(), "managers are kept beside the object");
     let value = object.encode();
     if value.len() > store::MAX_VALUE_BYTES {
-        let message = format!("Request entity too large: limit is {}", store::MAX_VALUE_BYTES);
-        return Err(ApiError::TooLarge(message));
+        return Err(too_large());
     }
-    Ok(value.into())
+    Ok(value)
+}
+
+/// The bytes an object is stored as: with its managers, and within the store's bounds.
+pub(crate) fn with_managed(object: &dyn Object, plain: Vec<u8>, managed: &str) -> Result<Bytes, ApiError> {
+    let value = api::apply::join(object.info(), plain, managed);
+    if value.len() > store::MAX_VALUE_BYTES { Err(too_large()) } else { Ok(value.into()) }
+}
+
+fn too_large() -> ApiError {
+    ApiError::TooLarge(format!("Request entity too large: limit is {}", store::MAX_VALUE_BYTES))
 }
 
 fn current_of(kind: &'static Kind, kv: &KeyValue) -> Result<Current, ApiError> {
-    let mut object = decode(kind, &kv.value)?;
-    let json = encode_with_revision(kind.info, &kv.value, kv.mod_revision);
-    object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
-    Ok(Current { object, revision: kv.mod_revision, json })
-}
-
-fn decode(kind: &'static Kind, json: &[u8]) -> Result<Box<dyn Object>, ApiError> {
-    let broken = |e| ApiError::Internal(format!("stored {} cannot be decoded: {e}", kind.info.kind));
-    Ok((kind.decode)(json).map_err(broken)?.object)
+    Current::new(kind, encode_with_revision(kind.info, &kv.value, kv.mod_revision), kv.mod_revision)
 }

@@ -109,7 +109,8 @@ impl Table {
     }
 
     fn row(&self, out: &mut Vec<u8>, object: &[u8]) {
-        let cells = match (self.kind.decode)(object) {
+        let (plain, _) = api::apply::split(self.kind.info, object);
+        let cells = match (self.kind.decode)(&plain) {
             Ok(decoded) => decoded.object.cells(self.now),
             Err(_) => vec![Value::Null; self.kind.info.columns.len()],
         };

@@ -180,7 +180,9 @@ where
         }
     }
 
-    fn kept(&self, object: K) -> Kept<T> {
+    fn kept(&self, mut object: K) -> Kept<T> {
+        // Larger than many an object, and nothing to decide by.
+        object.meta_mut().managed_fields = None;
         let version = object.meta().resource_version.as_deref().map(Box::from);
         Kept { version, object: Arc::new((self.keep)(object)) }
     }

@@ -71,28 +71,12 @@ pub(super) fn compare<'a>(old: Option<&'a str>, new: Option<&'a str>, place: Pla
     if old == new {
         return Diff::default();
     }
-    let mut diff = match (old.map(level), new.map(level)) {
-        (Some(Level::Map(old)), Some(Level::Map(new)))
-            if !(old.is_empty() && new.is_empty()) && !place.is_atomic_map() =>
-        {
-            maps(old, new, (true, true), place)
+    let mut diff = match both(old.map(level), new.map(level)) {
+        Both::Maps(left, right) if !(place.is_atomic_map() || left.is_empty() && right.is_empty()) => {
+            maps(left, right, (old.is_some(), new.is_some()), place)
         }
-        (l, Some(Level::Map(fields))) if is_nothing(l.as_ref()) && !fields.is_empty() && !place.is_atomic_map() => {
-            maps(Vec::new(), fields, (l.is_some(), true), place)
-        }
-        (Some(Level::Map(fields)), r) if is_nothing(r.as_ref()) && !fields.is_empty() && !place.is_atomic_map() => {
-            maps(fields, Vec::new(), (true, r.is_some()), place)
-        }
-        (Some(Level::List(old)), Some(Level::List(new)))
-            if !(old.is_empty() && new.is_empty()) && !place.is_atomic_list() =>
-        {
-            lists(old, new, place)
-        }
-        (l, Some(Level::List(items))) if is_nothing(l.as_ref()) && !items.is_empty() && !place.is_atomic_list() => {
-            lists(Vec::new(), items, place)
-        }
-        (Some(Level::List(items)), r) if is_nothing(r.as_ref()) && !items.is_empty() && !place.is_atomic_list() => {
-            lists(items, Vec::new(), place)
+        Both::Lists(left, right) if !(place.is_atomic_list() || left.is_empty() && right.is_empty()) => {
+            lists(left, right, place)
         }
         _ => return Diff::leaf(old, new),
     };
@@ -101,8 +85,23 @@ pub(super) fn compare<'a>(old: Option<&'a str>, new: Option<&'a str>, place: Pla
     diff
 }
 
-fn is_nothing(level: Option<&Level<'_>>) -> bool {
-    matches!(level, None | Some(Level::Null))
+/// Two values of one shape. What is not there has no fields and no elements.
+enum Both<'a> {
+    Maps(Fields<'a>, Fields<'a>),
+    Lists(Vec<&'a str>, Vec<&'a str>),
+    Other,
+}
+
+fn both<'a>(old: Option<Level<'a>>, new: Option<Level<'a>>) -> Both<'a> {
+    match (old.unwrap_or(Level::Null), new.unwrap_or(Level::Null)) {
+        (Level::Map(old), Level::Map(new)) => Both::Maps(old, new),
+        (Level::Map(old), Level::Null) => Both::Maps(old, Vec::new()),
+        (Level::Null, Level::Map(new)) => Both::Maps(Vec::new(), new),
+        (Level::List(old), Level::List(new)) => Both::Lists(old, new),
+        (Level::List(old), Level::Null) => Both::Lists(old, Vec::new()),
+        (Level::Null, Level::List(new)) => Both::Lists(Vec::new(), new),
+        _ => Both::Other,
+    }
 }
 
 type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;

@@ -86,11 +86,13 @@ pub(crate) struct Effects {
     pub(crate) ops: Vec<Op>,
     /// What the client is told in `Warning` headers.
     pub(crate) warnings: Vec<Cow<'static, str>>,
+    /// Who manages what from now on (`metadata.managedFields`); `None` leaves it as it is.
+    pub(crate) managed: Option<String>,
 }
 
 impl From<Vec<Op>> for Effects {
     fn from(ops: Vec<Op>) -> Effects {
-        Effects { ops, warnings: Vec::new() }
+        Effects { ops, ..Effects::default() }
     }
 }
 

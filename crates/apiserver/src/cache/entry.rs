@@ -117,7 +117,8 @@ impl Entry {
         revisions: (Revision, Revision),
         change: Change,
     ) -> Result<Entry, api::decode::DecodeError> {
-        let object = (kind.decode)(value)?.object;
+        let (plain, _) = api::apply::split(kind.info, value);
+        let object = (kind.decode)(&plain)?.object;
         let select = Arc::new(Selectable::of(&*object));
         if value.starts_with(kind.info.metadata_prefix().as_bytes()) {
             return Ok(Entry::known(kind, key, value, revisions, change, select));

@@ -1,6 +1,6 @@
 //! `/scale`: how many replicas a workload wants, as `autoscaling/v1` Scale.
 
-use api::Object;
+use api::{Object, Subresource};
 use axum::body::Body;
 use http::StatusCode;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -14,6 +14,7 @@ use crate::metadata::check_identity;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, MODIFIED, Write};
+use crate::tracking::Tracking;
 use crate::verbs::patch;
 
 /// The number of replicas of an object.
@@ -32,9 +33,9 @@ pub(crate) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
 
 /// Patches the Scale.
 pub(crate) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
-    let patch = patch::read(call, request_body).await?;
+    let sent = patch::read(call, request_body).await?;
     write(call, |scale| {
-        let patched = patch.apply(api::scale::KIND.info, scale).map_err(patch::patch_error)?;
+        let patched = sent.patch.apply(api::scale::KIND.info, scale).map_err(patch::patch_error)?;
         Ok(patched.to_string().into_bytes())
     })
     .await
@@ -43,14 +44,14 @@ pub(crate) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
 /// Writes what `wanted` makes of the present Scale.
 async fn write(call: &Call, wanted: impl Fn(Value) -> Result<Vec<u8>, ApiError>) -> Result<ApiResponse, ApiError> {
     let subject = call.info.subject();
-    let dry_run = call.query.dry_run()?;
+    let (dry_run, tracking) = (call.query.dry_run()?, call.tracking());
     let written = call
         .shared
         .modify(call.info.kind, &subject, &call.info.key(), dry_run, |current, _| {
             let json = wanted(api::scale::of(controller(&*current.object)?).to_value())?;
             let mut decoded = body::decode(&api::scale::KIND, &json, &call.query)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
-            scaled(&subject, current, &*decoded.object)
+            scaled(&subject, &tracking, current, &*decoded.object)
         })
         .await?;
     answer(call, &written.json)
@@ -61,7 +62,7 @@ fn controller(object: &dyn Object) -> Result<&ReplicationController, ApiError> {
 }
 
 /// The object with the replicas of `scale`.
-fn scaled(subject: &Subject, current: &Current, scale: &dyn Object) -> Result<Write, ApiError> {
+fn scaled(subject: &Subject, tracking: &Tracking, current: &Current, scale: &dyn Object) -> Result<Write, ApiError> {
     let given = scale.metadata().resource_version.as_deref().filter(|rv| !rv.is_empty());
     if given.is_some_and(|rv| rv != current.revision.to_string()) {
         return Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()));
@@ -79,7 +80,8 @@ fn scaled(subject: &Subject, current: &Current, scale: &dyn Object) -> Result<Wr
     let mut new: Box<dyn Object> = Box::new(new);
     new.prepare_update(&*current.object);
     new.metadata_mut().resource_version = None;
-    Ok(Write::Put(new, Effects::default()))
+    let managed = Some(tracking.updated(current, &*new, None, Some(Subresource::Scale)));
+    Ok(Write::Put(new, Effects { managed, ..Effects::default() }))
 }
 
 fn answer(call: &Call, json: &[u8]) -> Result<ApiResponse, ApiError> {

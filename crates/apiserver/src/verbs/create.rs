@@ -18,7 +18,8 @@ use crate::call::Call;
 use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::{ApiError, Subject};
-use crate::storage::{Written, encode};
+use crate::storage::{Written, encode, with_managed};
+use crate::tracking::Tracking;
 use crate::user::User;
 use crate::{admission, body, metadata};
 
@@ -32,15 +33,35 @@ pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let decoded = body::decode(call.info.kind, &json, &call.query)?;
     let dry_run = call.query.dry_run()?;
     let namespace = call.info.namespace.as_deref();
-    let written = call.shared.create(&call.user, call.info.kind, namespace, decoded.object, dry_run).await?;
+    let author = Author { user: &call.user, tracking: call.tracking() };
+    let written = call.shared.create_as(author, call.info.kind, namespace, decoded.object, dry_run).await?;
     Ok(call.wrote(StatusCode::CREATED, written, &decoded.warnings))
 }
 
+/// Who creates an object.
+pub(crate) struct Author<'a> {
+    pub(crate) user: &'a Arc<User>,
+    pub(crate) tracking: Tracking,
+}
+
 impl Shared {
-    /// Creates an object. With `generateName` the server chooses the name.
+    /// Creates an object on the server's own account.
     pub(crate) async fn create(
         &self,
         user: &Arc<User>,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        object: Box<dyn Object>,
+        dry_run: bool,
+    ) -> Result<Written, ApiError> {
+        let author = Author { user, tracking: Tracking::server() };
+        self.create_as(author, kind, namespace, object, dry_run).await
+    }
+
+    /// Creates an object. With `generateName` the server chooses the name.
+    pub(crate) async fn create_as(
+        &self,
+        author: Author<'_>,
         kind: &'static Kind,
         namespace: Option<&str>,
         mut object: Box<dyn Object>,
@@ -57,13 +78,13 @@ impl Shared {
         let given = object.metadata().name.as_deref().unwrap_or("");
         let prefix = object.metadata().generate_name.clone().filter(|p| given.is_empty() && !p.is_empty());
         let Some(prefix) = prefix else {
-            return self.create_named(user, kind, namespace, object, dry_run).await;
+            return self.create_named(&author, kind, namespace, object, dry_run).await;
         };
         let mut attempt = 1;
         loop {
             let mut candidate = object.clone_object();
             candidate.metadata_mut().name = Some(api::names::generate_name(&prefix, &mut rand::rng()));
-            match self.create_named(user, kind, namespace, candidate, dry_run).await {
+            match self.create_named(&author, kind, namespace, candidate, dry_run).await {
                 Err(ApiError::AlreadyExists(_)) if attempt < MAX_NAME_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
@@ -72,7 +93,7 @@ impl Shared {
 
     async fn create_named(
         &self,
-        user: &Arc<User>,
+        author: &Author<'_>,
         kind: &'static Kind,
         namespace: Option<&str>,
         mut object: Box<dyn Object>,
@@ -80,13 +101,14 @@ impl Shared {
     ) -> Result<Written, ApiError> {
         let subject = Subject::new(kind.info, object.metadata().name.as_deref().unwrap_or(""));
         object.set_defaults();
+        let managed = author.tracking.created(&mut *object);
         object.prepare_create();
         let asked = object.as_any().downcast_ref::<Service>().cloned();
         let (mut taken, mut is_fresh) = (Taken::default(), false);
         let key = kind.info.registry_key(namespace, &subject.name);
-        let attributes = Attributes::new(&self.cache, user, Operation::Create, kind, (namespace, &subject.name));
+        let attributes = Attributes::new(&self.cache, author.user, Operation::Create, kind, (namespace, &subject.name));
         for _ in 0..MAX_CREATE_ATTEMPTS {
-            let (value, effects) = match self.complete(&attributes, &subject, &mut *object, asked.as_ref(), &taken) {
+            let (plain, effects) = match self.complete(&attributes, &subject, &mut *object, asked.as_ref(), &taken) {
                 Err(_) if !is_fresh => {
                     // Refused, but perhaps only because the cache is behind.
                     self.cache.catch_up().await?;
@@ -95,7 +117,8 @@ impl Shared {
                 }
                 decision => decision?,
             };
-            let Effects { mut ops, warnings } = effects;
+            let value = with_managed(&*object, plain, &managed)?;
+            let Effects { mut ops, warnings, .. } = effects;
             if dry_run {
                 return self.pretend(kind, &subject, &key, value, warnings).await;
             }
@@ -129,7 +152,7 @@ impl Shared {
         object: &mut dyn Object,
         asked: Option<&Service>,
         taken: &Taken,
-    ) -> Result<(Bytes, Effects), ApiError> {
+    ) -> Result<(Vec<u8>, Effects), ApiError> {
         let invalid = |errors| ApiError::Invalid(subject.clone(), errors);
         let mut effects = Effects::default();
         if let (Some(service), Some(asked)) = (object.as_any_mut().downcast_mut::<Service>(), asked) {

@@ -1,6 +1,7 @@
 //! The verbs, written once for every kind in the table.
 
-mod create;
+mod apply;
+pub(crate) mod create;
 mod delete;
 mod get;
 mod list;

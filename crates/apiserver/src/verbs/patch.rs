@@ -5,23 +5,43 @@ use axum::body::Body;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::apply;
 use super::step::step;
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
 use crate::negotiate;
+use crate::options::APPLY_PATCH;
 use crate::query::FieldValidation;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
+use crate::storage::Current;
 
-const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/strategic-merge-patch+json, application/apply-patch+yaml";
+/// Patches that do not name it leave it alone, and need not see it.
+const MANAGED_FIELDS: &[u8] = b"managedFields";
+
+/// A patch, and whether it may be about managed fields.
+pub(crate) struct Sent {
+    pub(crate) patch: Patch,
+    sees_managers: bool,
+}
+
+impl Sent {
+    /// The object to be patched.
+    pub(crate) fn subject<'a>(&self, current: &'a Current) -> &'a [u8] {
+        if self.sees_managers { &current.json } else { &current.plain }
+    }
+}
 
 /// Reads the patch in a request's body.
-pub(crate) async fn read(call: &Call, request_body: Body) -> Result<Patch, ApiError> {
+pub(crate) async fn read(call: &Call, request_body: Body) -> Result<Sent, ApiError> {
     let media_type = negotiate::content_type(&call.headers);
     let bytes = body::read(&call.headers, request_body).await?;
-    Patch::parse(&media_type, &bytes).ok_or(ApiError::UnsupportedMediaType(PATCH_TYPES))?.map_err(patch_error)
+    let patch = Patch::parse(&media_type, &bytes).ok_or(ApiError::UnsupportedMediaType(PATCH_TYPES))?;
+    let sees_managers = bytes.windows(MANAGED_FIELDS.len()).any(|w| w == MANAGED_FIELDS);
+    Ok(Sent { patch: patch.map_err(patch_error)?, sees_managers })
 }
 
 pub(crate) fn patch_error(error: PatchError) -> ApiError {
@@ -33,7 +53,11 @@ pub(crate) fn patch_error(error: PatchError) -> ApiError {
 }
 
 pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
-    let patch = read(call, request_body).await?;
+    if negotiate::content_type(&call.headers) == APPLY_PATCH {
+        return apply::apply(call, request_body).await;
+    }
+    let sent = read(call, request_body).await?;
+    let tracking = call.tracking();
     let dry_run = call.query.dry_run()?;
     let validation = call.query.field_validation()?;
     let (subject, key) = (call.info.subject(), call.info.key());
@@ -41,12 +65,13 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
     let written = call
         .shared
         .modify(call.info.kind, &subject, &key, dry_run, |current, taken| {
-            let tree: Value = serde_json::from_slice(&current.json).map_err(|e| ApiError::Internal(e.to_string()))?;
-            let patched = patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
+            let tree: Value =
+                serde_json::from_slice(sent.subject(current)).map_err(|e| ApiError::Internal(e.to_string()))?;
+            let patched = sent.patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
             let mut decoded = body::decode(call.info.kind, patched.to_string().as_bytes(), &call.query)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             warnings = decoded.warnings;
-            step(call, current, decoded.object, taken)
+            step(call, &tracking, current, decoded.object, taken)
         })
         .await?;
     if validation != FieldValidation::Warn {

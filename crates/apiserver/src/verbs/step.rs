@@ -10,20 +10,36 @@ use crate::allocators::{self, Taken};
 use crate::call::Call;
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, MODIFIED, Write};
+use crate::tracking::Tracking;
 use crate::{admission, metadata};
 
 /// What must be written so that `current` becomes `new`, a version made by the client. Pure but for the random choice of
-/// addresses and ports.
-pub(super) fn step(call: &Call, current: &Current, new: Box<dyn Object>, taken: &Taken) -> Result<Write, ApiError> {
+/// addresses and ports, and the time.
+pub(super) fn step(
+    call: &Call,
+    tracking: &Tracking,
+    current: &Current,
+    mut new: Box<dyn Object>,
+    taken: &Taken,
+) -> Result<Write, ApiError> {
     let subject = call.info.subject();
     check_preconditions(&subject, current, &*new)?;
-    match call.info.subresource {
-        None => main(call, &subject, current, new, taken),
-        Some(Subresource::Status) => status(call, &subject, current, new),
-        Some(Subresource::Finalize) => finalize(&subject, current, &*new),
-        Some(Subresource::Approval) => approval(&subject, current, &*new),
-        Some(_) => Err(ApiError::MethodNotAllowed),
+    let said = new.metadata_mut().managed_fields.take();
+    // Who manages what is decided on what the client wants, before the server has a say in it.
+    let managed = |new: &dyn Object| tracking.updated(current, new, said, call.info.subresource);
+    let mut write = match call.info.subresource {
+        None => main(call, &subject, current, new, taken, managed)?,
+        Some(Subresource::Status) => status(call, &subject, current, new, managed)?,
+        Some(Subresource::Finalize) => finalize(&subject, current, &*new)?,
+        Some(Subresource::Approval) => approval(&subject, current, &*new)?,
+        Some(_) => return Err(ApiError::MethodNotAllowed),
+    };
+    if let (Write::Put(object, effects), Some(Subresource::Finalize | Subresource::Approval)) =
+        (&mut write, call.info.subresource)
+    {
+        effects.managed = Some(tracking.updated(current, &**object, None, call.info.subresource));
     }
+    Ok(write)
 }
 
 /// A client that says which version or which object it means must be right.
@@ -62,12 +78,14 @@ fn main(
     current: &Current,
     mut new: Box<dyn Object>,
     taken: &Taken,
+    managed: impl FnOnce(&dyn Object) -> String,
 ) -> Result<Write, ApiError> {
     let old = &*current.object;
     let attributes = call.attributes(Operation::Update, Some(old));
     let mut effects = Effects::default();
     metadata::prepare_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
+    effects.managed = Some(managed(&*new));
     new.prepare_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     new.set_defaults();
@@ -104,12 +122,19 @@ fn has_spec_finalizers(namespace: &Namespace) -> bool {
     namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty())
 }
 
-fn status(call: &Call, subject: &Subject, current: &Current, mut new: Box<dyn Object>) -> Result<Write, ApiError> {
+fn status(
+    call: &Call,
+    subject: &Subject,
+    current: &Current,
+    mut new: Box<dyn Object>,
+    managed: impl FnOnce(&dyn Object) -> String,
+) -> Result<Write, ApiError> {
     let old = &*current.object;
     let attributes = call.attributes(Operation::Update, Some(old));
     let mut effects = Effects::default();
     metadata::prepare_status_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
+    effects.managed = Some(managed(&*new));
     new.prepare_status_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     let mut errors = api::field::ErrorList::new();

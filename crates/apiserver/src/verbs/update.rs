@@ -15,11 +15,12 @@ pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
     check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
     let dry_run = call.query.dry_run()?;
+    let tracking = call.tracking();
     let (subject, key) = (call.info.subject(), call.info.key());
     let written = call
         .shared
         .modify(call.info.kind, &subject, &key, dry_run, |current, taken| {
-            step(call, current, decoded.object.clone_object(), taken)
+            step(call, &tracking, current, decoded.object.clone_object(), taken)
         })
         .await?;
     Ok(call.wrote(StatusCode::OK, written, &decoded.warnings))

@@ -178,7 +178,7 @@ async fn bad_requests_are_refused_in_upstream_words() {
             400,
             "field label not supported: a",
         ),
-        ("a bad dryRun", "POST", format!("{CONFIG_MAPS}?dryRun=x"), vec![], plain(), 400, "dryRun"),
+        ("a bad dryRun", "POST", format!("{CONFIG_MAPS}?dryRun=x"), vec![], plain(), 422, "dryRun"),
         (
             "an unknown path",
             "GET",
