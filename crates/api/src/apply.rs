@@ -174,6 +174,8 @@ impl Writer<'_> {
         let mut object = merge::merge(live.clone(), config, place);
         if let Some(mut last) = last {
             object = prune(object, &fields, last.set(), &mut entries, place);
+            // An empty list is nobody's, so pruning has taken it too.
+            object = merge::merge(object, config, place);
         }
         let object_text = object.to_string();
         let diff = compare(Some(live_text), Some(&object_text), place).without(self.ignored());
