@@ -33,9 +33,9 @@ pub(crate) async fn route(
     }
     let info = request::parse(&parts.method, path, &query)?;
     observed.resource(&info);
-    options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let output = negotiate::accept(&parts.headers)?;
     authz::authorize(shared, &Attributes::of_request(&user, &info, &query)).await?;
+    options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let _permit = shared.in_flight.enter(&user, &info)?;
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
     verbs::run(call, body).await

@@ -36,7 +36,7 @@ impl Subject {
 
     /// The options of a request, which have no name.
     pub(crate) fn options(kind: &'static str) -> Subject {
-        Subject { group: "meta.k8s.io", kind, resource: Cow::Borrowed(""), name: String::new() }
+        Subject { group: Cow::Borrowed("meta.k8s.io"), kind, resource: Cow::Borrowed(""), name: String::new() }
     }
 
     /// The same object, seen through one of its subresources.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::create::Author;
 use super::step::step;
-use crate::authz;
+use crate::authz::{self, Attributes};
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
@@ -91,7 +91,7 @@ impl Wanted<'_> {
     async fn create(&self) -> Result<Written, ApiError> {
         let call = self.call;
         let info = RequestInfo { verb: Verb::Create, ..call.info.clone() };
-        authz::authorize(&call.shared, &call.user, &info, &call.query).await?;
+        authz::authorize(&call.shared, &Attributes::of_request(&call.user, &info, &call.query)).await?;
         let (object, tracking) = self.apply_to(None)?;
         if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
             let message =
