@@ -38,6 +38,7 @@ pub mod config;
 pub mod container_spec;
 pub mod env;
 pub mod images;
+mod mux;
 pub mod names;
 pub mod node;
 pub mod objects;
@@ -45,6 +46,7 @@ pub mod pod;
 mod pods;
 pub mod runtime;
 pub mod server;
+mod spdy;
 mod status_writer;
 #[cfg(test)]
 mod testing;

@@ -3,7 +3,8 @@
 //!
 //! A container whose command is recognised ends by itself: `true`, `false`, `exit N` and `sh -c "exit N"` at once,
 //! `sleep N` after N seconds. `echo` writes its arguments and ends. What any other container "prints" is its command
-//! line. Clones share one machine, so a kubelet started again on a clone finds what it left.
+//! line. Commands run in it later and connections to it are the matter of [`shell`]; on every port but
+//! [`CLOSED_PORT`] something listens that sends back what it is sent. Clones share one machine, so a kubelet started again on a clone finds what it left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,11 +20,15 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    Container, ContainerSpec, Credentials, Error, Event, ExecResult, Exit, Image, KnownPod, LogOptions, Machine, Phase,
-    PodIdentity, PodState, Result, Runtime, Sandbox, SandboxSpec, fingerprint,
+    Connection, Container, ContainerSpec, Credentials, Error, Event, Exit, Image, KnownPod, LogOptions, Machine, Phase,
+    PodIdentity, PodState, Result, Runtime, Sandbox, SandboxSpec, Session, Wanted, fingerprint,
 };
 use crate::clock::Clock;
 
+mod shell;
+
+/// The one port where nothing listens.
+pub const CLOSED_PORT: u16 = 1;
 /// Events that a slow reader may lag behind before it is told to relist.
 const EVENT_BUFFER: usize = 64;
 /// Exit code of what SIGTERM ended.
@@ -411,14 +416,38 @@ impl Runtime for Hollow {
         Ok(printed.chain(ended).boxed())
     }
 
-    async fn exec(&self, _id: &str, command: &[String], _limit: Duration) -> Result<ExecResult> {
-        let (behaviour, output) = behaviour(command);
-        let code = if let Behaviour::Exit(code) = behaviour { i64::from(code) } else { 0 };
-        Ok(ExecResult { code, output })
+    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {
+        self.shared.running(id)?;
+        Ok(shell::start(command, wanted))
+    }
+
+    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
+        self.shared.running(id)?;
+        let (shared, id) = (self.shared.clone(), id.to_owned());
+        Ok(shell::echo(wanted, async move { shared.ended(&id).await }))
+    }
+
+    async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection> {
+        let state = self.shared.state.lock();
+        if !state.sandboxes.get(sandbox_id).is_some_and(|(_, sandbox)| sandbox.running) {
+            return Err(Error::Conflict(format!("sandbox {sandbox_id} is not running")));
+        }
+        match port {
+            CLOSED_PORT => Err(Error::Refused(format!("connect to port {port}: connection refused"))),
+            _ => Ok(Box::new(shell::echo_connection())),
+        }
     }
 }
 
 impl Shared {
+    fn running(&self, id: &str) -> Result<()> {
+        match self.state.lock().containers.get(id) {
+            Some(entry) if entry.container.is_running() => Ok(()),
+            Some(_) => Err(Error::Conflict(format!("container {id} is not running"))),
+            None => Err(Error::NotFound(format!("no container {id}"))),
+        }
+    }
+
     /// Waits until the container has ended or is gone.
     async fn ended(&self, id: &str) {
         let mut events = self.events.subscribe();

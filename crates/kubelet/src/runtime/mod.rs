@@ -15,6 +15,9 @@ use jiff::Timestamp;
 
 pub mod docker;
 pub mod hollow;
+pub mod session;
+
+pub use session::{Connection, Output, Process, Session, TerminalSize, Wanted};
 
 /// Why a runtime did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -437,6 +440,20 @@ pub trait Runtime: Send + Sync + 'static {
     /// What a container wrote.
     async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>>;
 
-    /// Runs a command in a container, at most for `limit`.
-    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult>;
+    /// Starts a command in a container, connected to the caller. The command ends when the session is dropped.
+    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session>;
+
+    /// Connects to what a container runs anyway. It goes on when the session is dropped.
+    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session>;
+
+    /// Connects to a TCP port of the loopback address inside a sandbox's network.
+    async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection>;
+
+    /// Runs a command in a container to its end, at most for `limit`, and keeps the first of what it wrote.
+    async fn exec_sync(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult> {
+        let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
+        let run = async { session::collect(self.exec(id, command, wanted).await?).await };
+        let timed_out = || Error::Refused(format!("command timed out after {}", crate::names::go_duration(limit)));
+        tokio::time::timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out()))
+    }
 }

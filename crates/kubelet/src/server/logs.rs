@@ -1,7 +1,5 @@
 //! `GET /containerLogs/{namespace}/{pod}/{container}`: what a container wrote, also after it ended.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -9,9 +7,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
+use super::find::{self, Refusal};
 use super::{Shared, plain};
 use crate::runtime::{self, Container, LogOptions};
 
@@ -62,25 +60,18 @@ async fn open(
     name: &str,
     container: &str,
     wanted: &Wanted,
-) -> Result<Chunks, (StatusCode, String)> {
-    let named =
-        |pod: &&Arc<Pod>| crate::pod::namespace(&pod.metadata) == namespace && crate::pod::name(&pod.metadata) == name;
-    let pods = shared.pods.list();
-    // Of two pods of one name the older is on its way out.
-    let mut found: Vec<_> = pods.iter().filter(named).collect();
-    found.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
-    let pod = found.pop().ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
+) -> Result<Chunks, Refusal> {
+    let pod = find::pod(shared, namespace, name, None)?;
     if pod.spec.as_ref().and_then(|s| crate::pod::container(s, container)).is_none() {
         return Err((StatusCode::NOT_FOUND, format!("container {container} is not valid for pod {name}")));
     }
     let runtime = &shared.kubelet.runtime;
-    let failed = |error: runtime::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let state = runtime.pod_state(crate::pod::uid(pod)).await.map_err(failed)?;
+    let state = runtime.pod_state(crate::pod::uid(&pod)).await.map_err(find::failed)?;
     let lives: Vec<&Container> =
         state.containers.iter().filter(|c| c.name == container && c.started_at.is_some()).collect();
     let life = if wanted.previous { previous(&lives) } else { lives.first().copied() };
     match life {
-        Some(life) => runtime.logs(&life.id, &wanted.options).await.map_err(failed),
+        Some(life) => runtime.logs(&life.id, &wanted.options).await.map_err(find::failed),
         None if wanted.previous => {
             let message = format!("previous terminated container \"{container}\" in pod \"{name}\" not found");
             Err((StatusCode::BAD_REQUEST, message))

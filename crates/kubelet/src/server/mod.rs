@@ -1,5 +1,10 @@
-//! The node's HTTPS server: logs of containers, the pods here, health. Only clients that show a certificate of the
-//! cluster's CA with group `system:masters` (the API server) are heard.
+//! The node's HTTPS server: logs of containers, streams to and from them, the pods here, health. Only clients that show a
+//! certificate of the cluster's CA with group `system:masters` (the API server) are heard.
+//!
+//! - [`find`]: from names to pods and containers; [`logs`]: what containers wrote.
+//! - [`upgrade`]: from a request to a byte stream; [`websocket`] and [`crate::spdy`]: streams over it.
+//! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between.
+//! - [`tls`]: certificates.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,26 +14,35 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::Kubelet;
 use crate::config::Serving;
 use crate::pods::Pods;
 
+mod find;
 mod logs;
+mod port_forward;
+mod pump;
+mod remote_command;
 mod tls;
+mod upgrade;
+mod websocket;
 
 pub use tls::Certificate;
 pub(crate) use tls::{certified_key, roots};
 
 /// Connections at a time; more wait.
 const MAX_CONNECTIONS: usize = 256;
+/// Sessions (exec, attach, port-forward) at a time; more are refused.
+const MAX_SESSIONS: usize = 512;
 /// A handshake, or the head of a request, that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -76,15 +90,35 @@ pub async fn bind(serving: &Serving, port: u16) -> Result<Listener, Error> {
 struct Shared {
     kubelet: Arc<Kubelet>,
     pods: Pods,
+    sessions: Sessions,
+}
+
+/// Connections that have left HTTP behind. They end with the server.
+#[derive(Clone)]
+struct Sessions {
+    slots: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Sessions {
+    /// Runs `session`, unless there are too many; whether it does.
+    fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) -> bool {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return false };
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            stop.run_until_cancelled(session).await;
+            drop(slot);
+        });
+        true
+    }
 }
 
 /// Serves until dropped.
 pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods) {
-    let router = Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/pods", get(list_pods))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
-        .with_state(Shared { kubelet, pods });
+    let stop = CancellationToken::new();
+    let sessions = Sessions { slots: Arc::new(Semaphore::new(MAX_SESSIONS)), stop: stop.clone() };
+    let _ends_sessions = stop.drop_guard();
+    let router = router(Shared { kubelet, pods, sessions });
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -107,7 +141,27 @@ pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods)
     }
 }
 
+/// The paths of upstream's kubelet (`pkg/kubelet/server`). WebSockets begin with GET, SPDY with POST.
+fn router(shared: Shared) -> Router {
+    use {port_forward::port_forward, remote_command::attach, remote_command::exec, remote_command::run};
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/pods", get(list_pods))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
+        .route("/exec/{namespace}/{pod}/{container}", get(exec).post(exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", get(exec).post(exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(attach).post(attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", get(attach).post(attach))
+        .route("/portForward/{namespace}/{pod}", get(port_forward).post(port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", get(port_forward).post(port_forward))
+        .route("/run/{namespace}/{pod}/{container}", post(run))
+        .route("/run/{namespace}/{pod}/{uid}/{container}", post(run))
+        .with_state(shared)
+}
+
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    // Keystrokes and their echoes are not to wait for more.
+    let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     if !peer.is_some_and(|certificate| tls::is_master(certificate)) {
@@ -117,7 +171,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_LIMIT);
     // How a connection ended is of no interest to anyone.
-    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await;
 }
 
 async fn list_pods(State(shared): State<Shared>) -> Response {

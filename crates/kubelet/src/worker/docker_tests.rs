@@ -68,7 +68,7 @@ impl Node {
         let id = first(status).container_id.clone().unwrap();
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
         let id = id.trim_start_matches("docker://");
-        self.runtime.exec(id, &command, Duration::from_secs(10)).await.unwrap().output
+        self.runtime.exec_sync(id, &command, Duration::from_secs(10)).await.unwrap().output
     }
 
     async fn clean_up(&self) {

@@ -75,7 +75,7 @@ async fn run(
 ) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let result = runtime.exec(id, &command, limit).await.map_err(|error| error.to_string())?;
+        let result = runtime.exec_sync(id, &command, limit).await.map_err(|error| error.to_string())?;
         return match result.code {
             0 => Ok(()),
             code => Err(format!("command '{}' exited with {code}: {}", command.join(" "), result.output.trim())),

@@ -4,6 +4,7 @@
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use super::super::{Error, Result};
+use super::hijack::Hijacker;
 
 /// The newest API version this runtime was written for.
 const NEWEST: (u32, u32) = (1, 47);
@@ -11,7 +12,7 @@ const NEWEST: (u32, u32) = (1, 47);
 const TIMEOUT_SECONDS: u64 = 120;
 
 /// Connects to `unix://…`, `tcp://…` or `http://…`.
-pub(super) async fn connect(endpoint: &str) -> Result<Docker> {
+pub(super) async fn connect(endpoint: &str) -> Result<(Docker, Hijacker)> {
     let docker = match endpoint.split_once("://") {
         Some(("unix", path)) => Docker::connect_with_unix(path, TIMEOUT_SECONDS, API_DEFAULT_VERSION),
         Some(("tcp" | "http", _)) => Docker::connect_with_http(endpoint, TIMEOUT_SECONDS, API_DEFAULT_VERSION),
@@ -22,12 +23,14 @@ pub(super) async fn connect(endpoint: &str) -> Result<Docker> {
     let server = server.api_version.as_deref().and_then(parse).unwrap_or(NEWEST);
     let (major, minor) = server.min(NEWEST);
     let prefix = format!("/v{major}.{minor}");
-    Ok(docker.with_request_modifier(move |mut request| {
+    let hijacker = Hijacker::new(endpoint, &prefix);
+    let docker = docker.with_request_modifier(move |mut request| {
         if let Some(uri) = versioned(request.uri(), &prefix) {
             *request.uri_mut() = uri;
         }
         request
-    }))
+    });
+    Ok((docker, hijacker))
 }
 
 fn parse(version: &str) -> Option<(u32, u32)> {

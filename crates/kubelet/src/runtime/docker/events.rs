@@ -9,7 +9,7 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use super::super::Event;
+use super::super::{Error, Event};
 use crate::names;
 
 /// Back-off while Docker does not answer: first and longest.
@@ -64,10 +64,36 @@ fn open(docker: &Docker, node: &str) -> BoxStream<'static, Result<EventMessage, 
         ("event", ACTIONS.map(str::to_owned).to_vec()),
     ]);
     // The stream is opened at its first poll, a moment after the list: events since now are replayed by Docker.
-    let now = jiff::Timestamp::now();
-    let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
-    let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+    since(docker, jiff::Timestamp::now(), &filters)
+}
+
+/// Events since then; what is past is replayed.
+fn since(
+    docker: &Docker,
+    time: jiff::Timestamp,
+    filters: &HashMap<&str, Vec<String>>,
+) -> BoxStream<'static, Result<EventMessage, bollard::errors::Error>> {
+    let since = format!("{}.{:09}", time.as_second(), time.subsec_nanosecond());
+    let options = EventsOptionsBuilder::new().since(&since).filters(filters).build();
     docker.events(Some(options)).boxed()
+}
+
+/// Waits until the command `exec`, which ran in `container` at `time`, has ended.
+pub(super) async fn exec_end(docker: &Docker, container: &str, exec: &str, time: jiff::Timestamp) -> Result<(), Error> {
+    let filters = HashMap::from([
+        ("container", vec![container.to_owned()]),
+        ("event", vec!["exec_die".to_owned(), "die".to_owned()]),
+    ]);
+    let mut events = since(docker, time, &filters);
+    while let Some(message) = events.next().await {
+        let message = message.map_err(super::error)?;
+        let attributes = message.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+        // A container that dies takes every command with it.
+        if message.action.as_deref() == Some("die") || attributes.get("execID").is_some_and(|id| id == exec) {
+            return Ok(());
+        }
+    }
+    Err(Error::Unreachable("the event stream ended".to_owned()))
 }
 
 fn uid(message: EventMessage) -> Option<String> {

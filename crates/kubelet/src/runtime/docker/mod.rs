@@ -7,11 +7,12 @@
 //! - [`pause`]: the image of sandboxes, built in.
 //! - [`events`]: what happened, for ever.
 //! - [`images`]: present, pulled.
-//! - [`exec`]: commands in containers, and their logs.
+//! - [`exec`]: commands in containers, connections to containers, and their logs; [`hijack`] and [`frames`]: the byte
+//!   streams behind these.
+//! - [`netns`]: connections to ports inside a sandbox.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -22,8 +23,8 @@ use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 
 use super::{
-    ContainerSpec, Credentials, Error, Event, ExecResult, Image, KnownPod, LogOptions, Machine, PodIdentity, PodState,
-    Result, Runtime, Sandbox, SandboxSpec,
+    Connection, ContainerSpec, Credentials, Error, Event, Image, KnownPod, LogOptions, Machine, PodIdentity, PodState,
+    Result, Runtime, Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
 
@@ -31,7 +32,10 @@ mod connect;
 mod create;
 mod events;
 mod exec;
+mod frames;
+mod hijack;
 mod images;
+mod netns;
 mod network;
 mod observe;
 pub(crate) mod pause;
@@ -68,6 +72,7 @@ impl DockerOptions {
 #[derive(Clone)]
 pub struct DockerRuntime {
     docker: Docker,
+    hijacker: hijack::Hijacker,
     options: Arc<DockerOptions>,
     pause: Arc<tokio::sync::OnceCell<()>>,
     oom_score_adj_min: i64,
@@ -76,9 +81,10 @@ pub struct DockerRuntime {
 impl DockerRuntime {
     /// Connects to Docker; fails if it does not answer.
     pub async fn connect(options: DockerOptions) -> Result<DockerRuntime> {
-        let docker = connect::connect(&options.endpoint).await?;
+        let (docker, hijacker) = connect::connect(&options.endpoint).await?;
         Ok(DockerRuntime {
             docker,
+            hijacker,
             options: Arc::new(options),
             pause: Arc::default(),
             oom_score_adj_min: oom_score_adj_min(),
@@ -227,8 +233,20 @@ impl Runtime for DockerRuntime {
         exec::logs(&self.docker, id, options).await
     }
 
-    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult> {
-        exec::exec(&self.docker, id, command, limit).await
+    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {
+        exec::exec(&self.docker, &self.hijacker, id, command, wanted).await
+    }
+
+    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
+        exec::attach(&self.docker, &self.hijacker, id, wanted).await
+    }
+
+    async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection> {
+        let inspected = self.docker.inspect_container(sandbox_id, None).await.map_err(error)?;
+        let pid = inspected.state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| Error::Conflict(format!("sandbox {sandbox_id} is not running")))?;
+        let refused = |error| Error::Refused(format!("connect to port {port}: {error}"));
+        Ok(Box::new(netns::connect(pid, port).await.map_err(refused)?))
     }
 }
 
