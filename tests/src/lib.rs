@@ -9,11 +9,13 @@
 //! In reading order:
 //! - [`cluster`]: starts it, waits for what a scenario expects, stops it.
 //! - [`wait`]: waiting on a watch.
+//! - [`boxes`]: a master and a minion on this machine's Docker Engine.
 //! - [`docker`]: images for tests on the machine's Docker Engine, and whether there is one.
 //!
 //! Scenarios live in `tests/`, one file per theme; each reads like the sentence it proves. Nothing here sleeps to look
 //! again: waiting is on a watch, with a time limit.
 
+pub mod boxes;
 pub mod cluster;
 pub mod docker;
 pub mod wait;

@@ -2,91 +2,15 @@
 //! one of each; skipped with a word where there is no Docker, failed in CI.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use harness::boxes::{Boxes, IMAGE};
 use harness::docker::{self, output};
 use harness::wait::until;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, DeleteParams, LogParams, PostParams};
-use master::Master;
-use minion::Minion;
 use serde_json::json;
-
-const IMAGE: &str = "coracle/test-web:1";
-
-struct Boxes {
-    master: Master,
-    minion: Minion,
-    folder: tempfile::TempDir,
-    _alone: std::fs::File,
-}
-
-impl Boxes {
-    async fn start() -> Boxes {
-        let alone = docker::alone().unwrap();
-        docker::import_busybox(IMAGE).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("master");
-        let flags =
-            ["master", "--data-dir", data.to_str().unwrap(), "--bind-address", "127.0.0.1", "--secure-port", "0"];
-        let master = Master::start(master::Options::try_parse_from(flags).unwrap()).await.unwrap();
-        let minion = start_minion(&master, folder.path()).await;
-        let boxes = Boxes { master, minion, folder, _alone: alone };
-        until::<Node>(&boxes.client(), "the node is ready", "", |n| n.len() == 1 && api::nodes::is_ready(&n[0]))
-            .await
-            .unwrap();
-        boxes
-    }
-
-    fn client(&self) -> kube::Client {
-        let server = self.master.api_server().unwrap();
-        kube::Client::new(server.service_as(apiserver::User::master("admin")), "default")
-    }
-
-    async fn restart_minion(self) -> Boxes {
-        self.minion.stop().await;
-        let minion = start_minion(&self.master, self.folder.path()).await;
-        Boxes { minion, ..self }
-    }
-
-    /// Stops both and shows that nothing is left on the machine.
-    async fn stop(self) {
-        self.minion.stop().await;
-        self.master.stop().await;
-        let data = self.folder.path().join("minion");
-        let flags = ["minion", "--cleanup", "--data-dir", data.to_str().unwrap()];
-        minion::cleanup::run(&minion::Options::try_parse_from(flags).unwrap()).await.unwrap();
-        let label = "label=io.coracle.node=box";
-        assert_eq!(output("docker", &["ps", "-aq", "--filter", label]).unwrap(), "", "no container is left");
-        assert_eq!(output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"]).unwrap(), "");
-        assert!(!output("nft", &["list", "tables"]).unwrap().contains("coracle"));
-        assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(data.to_str().unwrap()));
-        output("docker", &["image", "rm", "-f", IMAGE]).unwrap();
-    }
-}
-
-async fn start_minion(master: &Master, folder: &Path) -> Minion {
-    let token = std::fs::read_to_string(folder.join("master/join-token")).unwrap();
-    let server = format!("https://{}", master.address());
-    let data = folder.join("minion");
-    let flags = [
-        "minion",
-        "--server",
-        &server,
-        "--token",
-        token.trim(),
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--node-name",
-        "box",
-        "--kubelet-port",
-        "0",
-    ];
-    Minion::start(minion::Options::try_parse_from(flags).unwrap()).await.unwrap()
-}
 
 async fn create<K>(client: &kube::Client, object: serde_json::Value)
 where
@@ -115,7 +39,7 @@ async fn a_replication_controller_heals_on_docker_behind_a_service() {
         eprintln!("skipped: no Docker Engine answers, or not root");
         return;
     }
-    let boxes = Boxes::start().await;
+    let boxes = Boxes::start().await.unwrap();
     let client = boxes.client();
     let script = "hostname > /www/index.html; exec httpd -f -p 80 -h /www";
     create::<k8s_openapi::api::core::v1::ReplicationController>(&client, json!({
@@ -154,7 +78,7 @@ async fn a_replication_controller_heals_on_docker_behind_a_service() {
     let pods = until::<Pod>(&client, "the killed container runs again", "app=web", again).await.unwrap();
 
     let before: Vec<String> = pods.iter().map(|p| container_id(p)).collect();
-    let boxes = boxes.restart_minion().await;
+    let boxes = boxes.restart_minion().await.unwrap();
     let client = boxes.client();
     let victim = pods[0].metadata.name.clone().unwrap();
     Api::<Pod>::default_namespaced(client.clone()).delete(&victim, &DeleteParams::default()).await.unwrap();
@@ -162,7 +86,7 @@ async fn a_replication_controller_heals_on_docker_behind_a_service() {
     let after = until::<Pod>(&client, "the deleted pod is replaced", "app=web", replaced).await.unwrap();
     let kept = after.iter().filter(|p| before.contains(&container_id(p))).count();
     assert_eq!(kept, 1, "the minion that started again adopted the other pod's container");
-    boxes.stop().await;
+    boxes.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +95,7 @@ async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
         eprintln!("skipped: no Docker Engine answers, or not root");
         return;
     }
-    let boxes = Boxes::start().await;
+    let boxes = Boxes::start().await.unwrap();
     let client = boxes.client();
     create::<k8s_openapi::api::core::v1::Secret>(
         &client,
@@ -221,5 +145,5 @@ async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
     Api::<Pod>::default_namespaced(client.clone()).delete("reader", &DeleteParams::default()).await.unwrap();
     until::<Pod>(&client, "the pod is gone", "app=reader", <[_]>::is_empty).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(30));
-    boxes.stop().await;
+    boxes.stop().await.unwrap();
 }

@@ -13,6 +13,7 @@
 //! - `rbac`: what roles and bindings give to whom, and the roles every cluster has.
 //! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
+//! - `connect`: what passes through to kubelets, pods and services: exec, attach, port-forward, proxies.
 //! - `storage`, `allocators`, `leases`: writes as transactions of the store.
 //! - `cache`: the watch cache, from which everything is read.
 //! - `status`, `respond`, `table`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
@@ -32,6 +33,7 @@ mod cache;
 mod call;
 mod compaction;
 mod config;
+mod connect;
 mod discovery;
 mod error;
 mod health;

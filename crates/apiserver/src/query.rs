@@ -104,6 +104,18 @@ pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
     String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
+/// Escapes everything that means something in a query or path.
+pub(crate) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 fn hex(digits: &[u8]) -> Option<u8> {
     let digits = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u8::from_str_radix(digits, 16).ok()
@@ -121,6 +133,13 @@ mod tests {
         assert_eq!(query.number("limit").unwrap(), Some(5));
         assert!(query.number("bad").is_err());
         assert_eq!(query.get("bad"), Some("%zz%4"));
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        let text = "sh -c 'echo a+b=c&d%41 \u{e9}\n'";
+        assert_eq!(decode(&encode(text), true), text);
+        assert_eq!(encode("a b/c"), "a%20b%2Fc");
     }
 
     #[test]

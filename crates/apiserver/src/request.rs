@@ -31,7 +31,12 @@ impl RequestInfo {
 
     /// Whether the request lasts as long as the client wants: not counted among those in flight.
     pub(crate) fn is_long_running(&self) -> bool {
-        self.verb == Verb::Watch || self.subresource == Some(Subresource::Log)
+        self.verb == Verb::Watch || self.subresource == Some(Subresource::Log) || self.connects()
+    }
+
+    /// Whether the request passes through to a node, pod or service.
+    pub(crate) fn connects(&self) -> bool {
+        self.subresource.is_some_and(Subresource::connects)
     }
 }
 
@@ -79,12 +84,15 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
         [] => (None, None),
         [name] => (Some(decode(name, false)), None),
         [name, sub] => (Some(decode(name, false)), Some(subresource(kind, sub)?)),
+        // What follows is for whoever is behind the proxy to understand.
+        [name, "proxy", ..] => (Some(decode(name, false)), Some(subresource(kind, "proxy")?)),
         _ => return Err(ApiError::PathNotFound),
     };
     scope_fits(kind, namespace.as_deref(), name.as_deref())?;
     let watch = location.watch || query.flag("watch");
     let (named, below) = (name.is_some(), subresource.is_some());
     let verb = match verb(method, named, below) {
+        None if subresource == Some(Subresource::Proxy) && method == Method::OPTIONS => Some(Verb::Get),
         Some(Verb::Get | Verb::List) if watch && !below && (!named || location.watch) => Some(Verb::Watch),
         verb => verb,
     };
@@ -153,6 +161,11 @@ mod tests {
             ("POST", "/api/v1/namespaces/a/pods/p/binding", "create pods a p binding"),
             ("GET", "/apis/coordination.k8s.io/v1/leases", "list leases - - -"),
             ("POST", "/api/v1/namespaces/a/bindings", "create bindings a - -"),
+            ("GET", "/api/v1/namespaces/a/pods/p/exec?command=ls", "get pods a p exec"),
+            ("POST", "/api/v1/namespaces/a/pods/p/portforward", "create pods a p portforward"),
+            ("PUT", "/api/v1/namespaces/a/pods/proxy/proxy/a//b/", "update pods a proxy proxy"),
+            ("OPTIONS", "/api/v1/namespaces/a/services/https:s:1/proxy/x", "get services a https:s:1 proxy"),
+            ("DELETE", "/api/v1/nodes/n:10250/proxy", "delete nodes - n:10250 proxy"),
         ];
         for (method, path, expected) in cases {
             assert_eq!(read(method, path).unwrap(), expected, "{method} {path}");
@@ -161,9 +174,15 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_path_or_by_method() {
-        for path in
-            ["/api/v1/nothings", "/api/v2/pods", "/api/v1/pods/p", "/api/v1/namespaces/a/nodes", "/x", "/api/v1"]
-        {
+        for path in [
+            "/api/v1/proxy/nodes/n",
+            "/api/v1/nothings",
+            "/api/v2/pods",
+            "/api/v1/pods/p",
+            "/api/v1/namespaces/a/nodes",
+            "/x",
+            "/api/v1",
+        ] {
             assert!(matches!(read("GET", path), Err(ApiError::PathNotFound)), "{path}");
         }
         for (method, path) in [
@@ -172,6 +191,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/p/binding"),
             ("DELETE", "/api/v1/namespaces/a/pods/p/status"),
             ("DELETE", "/api/v1/namespaces"),
+            ("PUT", "/api/v1/namespaces/a/pods/p/exec"),
             ("GET", "/api/v1/namespaces/a/bindings"),
             ("GET", "/api/v1/namespaces/a/bindings?watch=1"),
         ] {

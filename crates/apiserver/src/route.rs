@@ -15,7 +15,7 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, discovery, health, openapi, openid, options, request, verbs};
+use crate::{authz, connect, discovery, health, openapi, openid, options, request, verbs};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -33,8 +33,11 @@ pub(crate) async fn route(
     }
     let info = request::parse(&parts.method, path, &query)?;
     observed.resource(&info);
-    let output = negotiate::accept(&parts.headers)?;
     authz::authorize(shared, &Attributes::of_request(&user, &info, &query)).await?;
+    if info.connects() {
+        return connect::run(shared, &user, info, query, parts, body).await;
+    }
+    let output = negotiate::accept(&parts.headers)?;
     options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let _permit = shared.in_flight.enter(&user, &info)?;
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };

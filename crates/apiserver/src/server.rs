@@ -14,6 +14,7 @@ use crate::allocators::Ranges;
 use crate::authn::{Authenticator, Caller, Issuer};
 use crate::cache::{self, Cache};
 use crate::config::Config;
+use crate::connect::Tunnels;
 use crate::error::Error;
 use crate::inflight::InFlight;
 use crate::leases::SharedLease;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) in_flight: InFlight,
     pub(crate) event_lease: SharedLease,
     pub(crate) kubelets: KubeletClient,
+    pub(crate) tunnels: Tunnels,
     pub(crate) stop: CancellationToken,
 }
 
@@ -80,6 +82,7 @@ impl ApiServer {
         let shared = Arc::new(Shared {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
             kubelets: KubeletClient::new(&pki)?,
+            tunnels: Tunnels::default(),
             metrics: Metrics::new(),
             event_lease: SharedLease::default(),
             config,

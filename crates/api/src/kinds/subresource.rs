@@ -19,6 +19,14 @@ pub enum Subresource {
     Approval,
     /// `token`: makes a token for a service account.
     Token,
+    /// `exec`: a command in a container.
+    Exec,
+    /// `attach`: what a container runs.
+    Attach,
+    /// `portforward`: ports of a pod.
+    PortForward,
+    /// `proxy`: HTTP to what is behind the object.
+    Proxy,
 }
 
 /// The row of a subresource.
@@ -32,6 +40,9 @@ pub struct SubresourceInfo {
     pub speaks: Option<(&'static str, &'static str, &'static str)>,
 }
 
+/// WebSockets begin with GET, SPDY with POST.
+const UPGRADES: &[Verb] = &[Verb::Create, Verb::Get];
+const ANY_METHOD: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 impl Subresource {
@@ -47,6 +58,10 @@ impl Subresource {
             Subresource::Token => {
                 row("token", Verb::CREATE_ONLY, Some(("authentication.k8s.io", "v1", "TokenRequest")))
             }
+            Subresource::Exec => row("exec", UPGRADES, Some(("", "v1", "PodExecOptions"))),
+            Subresource::Attach => row("attach", UPGRADES, Some(("", "v1", "PodAttachOptions"))),
+            Subresource::PortForward => row("portforward", UPGRADES, Some(("", "v1", "PodPortForwardOptions"))),
+            Subresource::Proxy => row("proxy", ANY_METHOD, None),
         }
     }
 
@@ -55,8 +70,22 @@ impl Subresource {
         self.info().name
     }
 
+    /// Whether what is below passes through the API server as it is: verbs only say who may do it.
+    pub const fn connects(self) -> bool {
+        use Subresource::{Attach, Exec, PortForward, Proxy};
+        matches!(self, Exec | Attach | PortForward | Proxy)
+    }
+
     /// Group, version and kind of what is spoken at this path below objects of `kind`.
     pub fn speaks(self, kind: &KindInfo) -> (&'static str, &'static str, &'static str) {
+        if self == Subresource::Proxy {
+            let options = match kind.kind {
+                "Node" => "NodeProxyOptions",
+                "Service" => "ServiceProxyOptions",
+                _ => "PodProxyOptions",
+            };
+            return ("", "v1", options);
+        }
         self.info().speaks.unwrap_or((kind.group, kind.version, kind.kind))
     }
 }

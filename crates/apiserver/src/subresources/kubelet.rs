@@ -7,21 +7,20 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Node;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::connect::http1;
 use crate::error::Error;
 use crate::pki::Pki;
 use crate::status::ApiError;
 
 /// Where a kubelet listens unless its Node says otherwise.
 const DEFAULT_PORT: i32 = 10250;
-/// How long connecting may take, TLS and all.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a kubelet may take to begin its answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -46,29 +45,43 @@ impl KubeletClient {
 
     /// Sends `GET path` to the kubelet of `node`. The answer's body is read as it comes.
     pub(crate) async fn get(&self, node: &Node, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let address = address(node)?;
-        let port = port(node);
-        let unreachable =
-            |e: &dyn std::fmt::Display| ApiError::Internal(format!("Get \"https://{address}:{port}{path}\": {e}"));
+        let request = Request::get(path).header(http::header::HOST, authority(node)?).body(Body::empty());
+        self.send(node, request.map_err(|e| unreachable(node, path, &e))?).await
+    }
+
+    /// Sends a request to the kubelet of `node`; its URI is a path.
+    pub(crate) async fn send(&self, node: &Node, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
+        let path = request.uri().path().to_owned();
+        let stream = self.connect(node).await.map_err(|e| unreachable(node, &path, &e))?;
+        let answer = tokio::time::timeout(ANSWER_MAX, http1::exchange(stream, request)).await;
+        answer
+            .map_err(|_| unreachable(node, &path, &"the kubelet does not answer"))?
+            .map_err(|e| unreachable(node, &path, &e))
+    }
+
+    /// Connects to the kubelet of `node`.
+    pub(crate) async fn connect(&self, node: &Node) -> std::io::Result<TlsStream<TcpStream>> {
+        let address = address(node).map_err(std::io::Error::other)?;
         let connect = async {
-            let stream = TcpStream::connect((address, port)).await?;
-            stream.set_nodelay(true)?;
+            let stream = http1::connect((address, port(node))).await?;
             let name = ServerName::try_from(address.to_owned()).map_err(std::io::Error::other)?;
             self.connector.connect(name, stream).await
         };
-        let stream = tokio::time::timeout(CONNECT_MAX, connect)
-            .await
-            .map_err(|_| unreachable(&"connecting took too long"))?
-            .map_err(|e| unreachable(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
-        // Ends with the answer's body or when the client goes away and drops it.
-        tokio::spawn(connection);
-        let request = Request::get(path).header(http::header::HOST, format!("{address}:{port}")).body(Body::empty());
-        let request = request.map_err(|e| unreachable(&e))?;
-        let answer = tokio::time::timeout(ANSWER_MAX, sender.send_request(request)).await;
-        answer.map_err(|_| unreachable(&"the kubelet does not answer"))?.map_err(|e| unreachable(&e))
+        let connected = tokio::time::timeout(http1::CONNECT_MAX, connect).await;
+        connected.map_err(|_| std::io::Error::other("connecting took too long"))?
     }
+}
+
+fn unreachable(node: &Node, path: &str, error: &dyn std::fmt::Display) -> ApiError {
+    match authority(node) {
+        Ok(authority) => ApiError::Internal(format!("error dialing backend: https://{authority}{path}: {error}")),
+        Err(error) => error,
+    }
+}
+
+/// `address:port` of the node's kubelet.
+fn authority(node: &Node) -> Result<String, ApiError> {
+    Ok(format!("{}:{}", address(node)?, port(node)))
 }
 
 /// `--kubelet-preferred-address-types` as upstream orders what minions have.
@@ -81,7 +94,8 @@ fn address(node: &Node) -> Result<&str, ApiError> {
     })
 }
 
-fn port(node: &Node) -> u16 {
+/// The port of the node's kubelet.
+pub(crate) fn port(node: &Node) -> u16 {
     let endpoint = node.status.as_ref().and_then(|s| s.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
     let port = endpoint.map_or(DEFAULT_PORT, |e| e.port);
     u16::try_from(port).ok().filter(|p| *p != 0).unwrap_or(10250)

@@ -3,11 +3,11 @@
 use axum::body::Body;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::call::Call;
+use crate::connect::find;
 use crate::respond::{self, ApiResponse};
-use crate::status::{ApiError, Subject};
+use crate::status::ApiError;
 
 /// The parameters a kubelet understands.
 const PARAMETERS: [&str; 7] =
@@ -18,19 +18,13 @@ const MAX_REFUSAL_BYTES: usize = 4096;
 
 /// Streams a container's log.
 pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
-    call.shared.cache.catch_up().await?;
-    let entry = call.shared.cache.of(call.info.kind).get(&call.info.key());
-    let entry = entry.ok_or_else(|| ApiError::NotFound(call.info.subject()))?;
-    let pod = (call.info.kind.decode)(entry.json()).map_err(|e| ApiError::Internal(e.to_string()))?.object;
-    let Some(pod) = pod.as_any().downcast_ref::<Pod>() else {
-        return Err(ApiError::Internal("only pods have logs".into()));
-    };
-    let container = container(call, pod)?;
-    let Some(node) = api::pods::node_name(pod) else {
+    let pod = find::pod(&call.shared, &call.info).await?;
+    let container = find::container(&call.query, &pod)?;
+    let Some(node) = api::pods::node_name(&pod) else {
         // Upstream answers an empty log: nothing has run yet.
         return Ok(respond::text(StatusCode::OK, ""));
     };
-    let node = node_object(call, node)?;
+    let node = find::node(&call.shared, node)?;
     let path = path(call, &container)?;
     let answer = call.shared.kubelets.get(&node, &path).await?;
     if answer.status() == StatusCode::OK {
@@ -44,39 +38,6 @@ pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
         StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => ApiError::BadRequest(refusal.trim().to_owned()),
         _ => ApiError::Internal(format!("the kubelet answered {code}: {}", refusal.trim())),
     })
-}
-
-/// The container asked for, or the only one; upstream's words where that is not clear.
-fn container(call: &Call, pod: &Pod) -> Result<String, ApiError> {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let names: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
-    let init: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
-    let pod_name = call.name();
-    match call.query.get("container") {
-        Some(asked) if names.contains(&asked) || init.contains(&asked) => Ok(asked.to_owned()),
-        Some(asked) => Err(ApiError::BadRequest(format!("container {asked} is not valid for pod {pod_name}"))),
-        None => match names.as_slice() {
-            [only] => Ok((*only).to_owned()),
-            many => {
-                let init = match init.as_slice() {
-                    [] => String::new(),
-                    init => format!(" or one of the init containers: [{}]", init.join(" ")),
-                };
-                Err(ApiError::BadRequest(format!(
-                    "a container name must be specified for pod {pod_name}, choose one of: [{}]{init}",
-                    many.join(" ")
-                )))
-            }
-        },
-    }
-}
-
-fn node_object(call: &Call, name: &str) -> Result<Node, ApiError> {
-    let kind = api::kinds::by_kind("v1", "Node").ok_or(ApiError::PathNotFound)?;
-    let missing = || ApiError::NotFound(Subject::new(kind.info, name));
-    let entry = call.shared.cache.of(kind).get(&kind.info.registry_key(None, name)).ok_or_else(missing)?;
-    let object = (kind.decode)(entry.json()).map_err(|e| ApiError::Internal(e.to_string()))?.object;
-    object.as_any().downcast_ref::<Node>().cloned().ok_or_else(missing)
 }
 
 /// The kubelet's path. Names are DNS labels and need no escaping; parameters are checked here, where the client can be

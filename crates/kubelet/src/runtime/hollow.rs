@@ -16,7 +16,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
@@ -47,6 +47,8 @@ struct Shared {
     machine: Machine,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
+    /// Commands and connections.
+    sessions: Arc<watch::Sender<usize>>,
 }
 
 #[derive(Default)]
@@ -98,7 +100,9 @@ impl Hollow {
             ..machine
         };
         let events = broadcast::Sender::new(EVENT_BUFFER);
-        Hollow { shared: Arc::new(Shared { clock, machine, state: Mutex::default(), events }) }
+        Hollow {
+            shared: Arc::new(Shared { clock, machine, state: Mutex::default(), events, sessions: Arc::default() }),
+        }
     }
 
     /// Ends the running container `container` of `namespace/pod` with `code`; whether there was one.
@@ -156,6 +160,12 @@ impl Hollow {
     /// How many sandboxes and containers were ever made.
     pub fn created(&self) -> u64 {
         self.shared.state.lock().creates
+    }
+
+    /// Waits until so many commands and connections of clients are under way.
+    pub async fn until_sessions(&self, count: usize) {
+        let mut sessions = self.shared.sessions.subscribe();
+        sessions.wait_for(|present| *present == count).await.expect("the sender is ours");
     }
 
     fn find(&self, wanted: impl Fn(&Entry) -> bool) -> Option<String> {
@@ -418,13 +428,13 @@ impl Runtime for Hollow {
 
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {
         self.shared.running(id)?;
-        Ok(shell::start(command, wanted))
+        Ok(shell::start(command, wanted, self.shared.counted()))
     }
 
     async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
         self.shared.running(id)?;
         let (shared, id) = (self.shared.clone(), id.to_owned());
-        Ok(shell::echo(wanted, async move { shared.ended(&id).await }))
+        Ok(shell::echo(wanted, self.shared.counted(), async move { shared.ended(&id).await }))
     }
 
     async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection> {
@@ -434,12 +444,16 @@ impl Runtime for Hollow {
         }
         match port {
             CLOSED_PORT => Err(Error::Refused(format!("connect to port {port}: connection refused"))),
-            _ => Ok(Box::new(shell::echo_connection())),
+            _ => Ok(Box::new(shell::echo_connection(self.shared.counted()))),
         }
     }
 }
 
 impl Shared {
+    fn counted(&self) -> shell::Counted {
+        shell::Counted::new(&self.sessions)
+    }
+
     fn running(&self, id: &str) -> Result<()> {
         match self.state.lock().containers.get(id) {
             Some(entry) if entry.container.is_running() => Ok(()),

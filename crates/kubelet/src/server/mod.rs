@@ -186,4 +186,6 @@ fn plain(status: StatusCode, message: String) -> Response {
 }
 
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio_rustls::client::TlsStream;
 
 use super::*;
 use crate::env::NodeResources;
@@ -14,11 +15,11 @@ use crate::runtime::{ContainerSpec, PodIdentity, Runtime, SandboxSpec};
 use crate::testing::{Ca, Signed};
 use crate::{Config, Services};
 
-struct Node {
-    ca: Ca,
+pub(super) struct Node {
+    pub(super) ca: Ca,
     port: u16,
-    tasks: Tasks,
-    hollow: Hollow,
+    pub(super) tasks: Tasks,
+    pub(super) hollow: Hollow,
 }
 
 fn identity() -> PodIdentity {
@@ -26,7 +27,7 @@ fn identity() -> PodIdentity {
 }
 
 /// A node whose one pod ran `echo hello` and then runs `httpd`.
-async fn node() -> Node {
+pub(super) async fn node() -> Node {
     let ca = Ca::new("kubernetes");
     let shown = ca.sign("system:node:box1", "system:nodes");
     let certificate = Arc::new(Certificate::from_pem(&shown.certificate, &shown.key).unwrap());
@@ -84,8 +85,8 @@ async fn node() -> Node {
 }
 
 impl Node {
-    /// What a client with this certificate gets; `None` if it is not even heard.
-    async fn get(&self, signed: Option<&Signed>, path: &str) -> Option<(u16, String)> {
+    /// A connection of a client with this certificate.
+    pub(super) async fn connect(&self, signed: Option<&Signed>) -> Option<TlsStream<TcpStream>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =
             rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -99,7 +100,12 @@ impl Node {
         };
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()
+    }
+
+    /// What a client with this certificate gets; `None` if it is not even heard.
+    async fn get(&self, signed: Option<&Signed>, path: &str) -> Option<(u16, String)> {
+        let stream = self.connect(signed).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
         let request = http::Request::get(path).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();

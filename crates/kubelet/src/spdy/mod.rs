@@ -15,7 +15,7 @@
 //! itself: what is read is bounded by what is consumed.
 
 pub(crate) mod frame;
-mod headers;
+pub(crate) mod headers;
 pub(crate) mod session;
 
 pub(crate) use session::{Incoming, Stream, session};

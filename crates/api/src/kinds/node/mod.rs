@@ -29,7 +29,7 @@ impl Resource for Node {
         categories: &[],
         scope: Scope::Cluster,
         verbs: Verb::ALL,
-        subresources: &[Subresource::Status],
+        subresources: &[Subresource::Status, Subresource::Proxy],
         columns: printing::COLUMNS,
         selectable_fields: &["spec.unschedulable"],
         name_rule: NameRule::Dns1123Subdomain,

@@ -34,7 +34,15 @@ impl Resource for Pod {
         categories: &["all"],
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
-        subresources: &[Subresource::Status, Subresource::Binding, Subresource::Log],
+        subresources: &[
+            Subresource::Status,
+            Subresource::Binding,
+            Subresource::Log,
+            Subresource::Exec,
+            Subresource::Attach,
+            Subresource::PortForward,
+            Subresource::Proxy,
+        ],
         columns: printing::COLUMNS,
         selectable_fields: &[
             "spec.nodeName",

@@ -31,7 +31,7 @@ impl Resource for Service {
         categories: &["all"],
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
-        subresources: &[Subresource::Status],
+        subresources: &[Subresource::Status, Subresource::Proxy],
         columns: printing::COLUMNS,
         selectable_fields: &["spec.clusterIP", "spec.type"],
         name_rule: NameRule::Dns1035Label,

@@ -20,15 +20,31 @@ const INPUT_BYTES: usize = 64 << 10;
 const OUTPUT_PIECES: usize = 8;
 const NOT_FOUND: i64 = 127;
 
+/// Counts what runs here while it does.
+pub(super) struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Counted {
+        count.send_modify(|count| *count += 1);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// Runs `command` until it ends or its session is dropped.
-pub(super) fn start(command: &[String], wanted: Wanted) -> Session {
+pub(super) fn start(command: &[String], wanted: Wanted, counted: Counted) -> Session {
     let command = command.to_vec();
-    connect(wanted, |mut shell| async move { shell.run(&command).await })
+    connect(wanted, counted, |mut shell| async move { shell.run(&command).await })
 }
 
 /// A process that echoes what it is told, until `ended`.
-pub(super) fn echo(wanted: Wanted, ended: impl Future<Output = ()> + Send + 'static) -> Session {
-    connect(wanted, |mut shell| async move {
+pub(super) fn echo(wanted: Wanted, counted: Counted, ended: impl Future<Output = ()> + Send + 'static) -> Session {
+    connect(wanted, counted, |mut shell| async move {
         tokio::select! {
             code = shell.cat() => if wanted.stdin { code } else { std::future::pending().await },
             () = ended => 0,
@@ -36,7 +52,7 @@ pub(super) fn echo(wanted: Wanted, ended: impl Future<Output = ()> + Send + 'sta
     })
 }
 
-fn connect<F>(wanted: Wanted, main: impl FnOnce(Shell) -> F) -> Session
+fn connect<F>(wanted: Wanted, counted: Counted, main: impl FnOnce(Shell) -> F) -> Session
 where
     F: Future<Output = i64> + Send + 'static,
 {
@@ -52,6 +68,7 @@ where
             code = main => { ended.send_replace(Some(code)); }
             () = gone.closed() => {}
         }
+        drop(counted);
     });
     Session {
         stdin: wanted.stdin.then(|| Box::new(stdin) as Box<_>),
@@ -167,13 +184,14 @@ impl Shell {
 }
 
 /// A server on every port that sends back what it is sent.
-pub(super) fn echo_connection() -> DuplexStream {
+pub(super) fn echo_connection(counted: Counted) -> DuplexStream {
     let (near, far) = tokio::io::duplex(INPUT_BYTES);
     tokio::spawn(async move {
         let (mut reader, mut writer) = tokio::io::split(far);
         // It ends with the client, which is no news.
         let _ = tokio::io::copy(&mut reader as &mut (dyn AsyncRead + Send + Unpin), &mut writer).await;
         let _ = tokio::io::AsyncWriteExt::shutdown(&mut writer).await;
+        drop(counted);
     });
     near
 }
@@ -184,6 +202,10 @@ mod tests {
 
     use super::*;
     use crate::runtime::session::collect;
+
+    fn counted() -> Counted {
+        Counted::new(&Arc::default())
+    }
 
     fn words(line: &str) -> Vec<String> {
         line.split(' ').map(str::to_owned).collect()
@@ -199,7 +221,7 @@ mod tests {
             (words("httpd"), 127, "sh: httpd: not found\n"),
             (words("cat"), 0, ""),
         ] {
-            let result = collect(start(&command, wanted)).await.unwrap();
+            let result = collect(start(&command, wanted, counted())).await.unwrap();
             assert_eq!((result.code, result.output.as_str()), (code, output), "{command:?}");
         }
     }
@@ -207,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_shell_reads_its_input_to_the_end() {
         let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
-        let mut session = start(&words("sh"), wanted);
+        let mut session = start(&words("sh"), wanted, counted());
         let mut stdin = session.stdin.take().unwrap();
         stdin.write_all(b"echo a\n\ntrue\nnonsense\n").await.unwrap();
         stdin.shutdown().await.unwrap();
