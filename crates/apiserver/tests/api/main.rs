@@ -11,5 +11,6 @@ mod list_watch;
 mod rbac;
 mod resync;
 mod reviews;
+mod streams;
 mod tls;
 mod tokens;
