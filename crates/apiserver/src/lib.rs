@@ -32,6 +32,7 @@ mod bootstrap;
 mod cache;
 mod call;
 mod compaction;
+mod compress;
 mod config;
 mod connect;
 mod discovery;

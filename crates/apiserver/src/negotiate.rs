@@ -62,19 +62,22 @@ pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     }
 }
 
-/// The first acceptable form the client lists; 406 when none is.
+/// The form the client likes best of those there are; the first of equals; 406 when there is none.
 pub(crate) fn accept(headers: &HeaderMap) -> Result<Output, ApiError> {
-    let mut asked = false;
-    for value in headers.get_all(ACCEPT) {
-        let Ok(value) = value.to_str() else { continue };
-        for clause in value.split(',').filter(|c| !c.trim().is_empty()) {
-            asked = true;
-            if let Some(output) = clause_output(clause) {
-                return Ok(output);
-            }
-        }
+    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let mut clauses: Vec<&str> = values.flat_map(|v| v.split(',')).filter(|c| !c.trim().is_empty()).collect();
+    if clauses.is_empty() {
+        return Ok(Output::JSON);
     }
-    if asked { Err(ApiError::NotAcceptable(JSON)) } else { Ok(Output::JSON) }
+    clauses.sort_by(|a, b| quality(b).total_cmp(&quality(a)));
+    clauses.into_iter().find_map(clause_output).ok_or(ApiError::NotAcceptable(JSON))
+}
+
+/// How much the client likes a form, from 0 to 1 (RFC 9110, 12.4.2).
+fn quality(clause: &str) -> f32 {
+    let (_, mut parameters) = split(clause);
+    let quality = parameters.find(|(key, _)| *key == "q").and_then(|(_, value)| value.parse().ok());
+    quality.filter(|q: &f32| q.is_finite()).unwrap_or(1.0)
 }
 
 fn clause_output(clause: &str) -> Option<Output> {
@@ -121,7 +124,10 @@ mod tests {
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(table)),
             ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(Output::JSON)),
             ("application/vnd.kubernetes.protobuf, application/json; q=0.9", Some(Output::JSON)),
+            ("application/json;q=0.5, application/yaml", Some(yaml)),
+            ("application/yaml;q=0.1,application/json;q=0.8,*/*;q=x", Some(Output::JSON)),
             ("application/vnd.kubernetes.protobuf", None),
+            ("application/cbor, application/cbor-seq", None),
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(metadata)),
             ("application/yaml", Some(yaml)),
             ("*/*", Some(Output::JSON)),

@@ -1,5 +1,5 @@
-//! The options of a write, checked before anything else is done (`ValidateCreateOptions` and its like in
-//! `k8s.io/apimachinery/pkg/apis/meta/v1/validation`).
+//! The options of a request, checked before anything else is done (`ValidateCreateOptions` and its like in
+//! `k8s.io/apimachinery/pkg/apis/meta/v1/validation`, `ValidateListOptions` in `.../meta/internalversion/validation`).
 
 use api::Verb;
 use api::field::{ErrorList, Path, forbidden, not_supported, required};
@@ -7,21 +7,77 @@ use api::field::{ErrorList, Path, forbidden, not_supported, required};
 use crate::query::Query;
 use crate::status::{ApiError, Subject};
 
+/// Values of `resourceVersionMatch`.
+const EXACT: &str = "Exact";
+const NOT_OLDER_THAN: &str = "NotOlderThan";
+
 /// The media type of a configuration to apply.
 pub(crate) const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
-/// Everything wrong with the options of a creation, update or patch. `content_type` is the patch's.
+/// Refuses options that make no sense. `content_type` is the body's.
 pub(crate) fn check(verb: Verb, query: &Query, content_type: &str) -> Result<(), ApiError> {
-    let (kind, is_patch) = match verb {
-        Verb::Create => ("CreateOptions", false),
-        Verb::Update => ("UpdateOptions", false),
-        Verb::Patch => ("PatchOptions", true),
+    let (kind, errors) = match verb {
+        Verb::Create => ("CreateOptions", write_errors(query, false, false)),
+        Verb::Update => ("UpdateOptions", write_errors(query, false, false)),
+        Verb::Patch => ("PatchOptions", write_errors(query, true, content_type == APPLY_PATCH)),
+        Verb::List | Verb::DeleteCollection => ("ListOptions", list_errors(query)),
+        Verb::Watch => ("ListOptions", watch_errors(query)),
         _ => return Ok(()),
     };
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::Invalid(Subject::options(kind), errors)) }
+}
+
+fn list_errors(query: &Query) -> ErrorList {
+    let (path, mut errors) = (Path::new("resourceVersionMatch"), ErrorList::new());
+    let revision = query.get("resourceVersion");
+    if let Some(match_) = query.get("resourceVersionMatch") {
+        if revision.is_none() {
+            errors.push(forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        if query.get("continue").is_some() {
+            errors.push(forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if !matches!(match_, EXACT | NOT_OLDER_THAN) {
+            errors.push(not_supported(&path, match_, &[EXACT, NOT_OLDER_THAN, ""]));
+        }
+        if match_ == EXACT && revision == Some("0") {
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.push(forbidden(&path, detail));
+        }
+    }
+    if query.get("sendInitialEvents").is_some() {
+        errors.push(forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
+    }
+    errors
+}
+
+/// What a watch may ask for (`validateWatchOptions`, KEP-3157).
+fn watch_errors(query: &Query) -> ErrorList {
+    let (path, mut errors) = (Path::new("resourceVersionMatch"), ErrorList::new());
+    let (initial, match_) = (query.get("sendInitialEvents"), query.get("resourceVersionMatch"));
+    if initial.is_some() && match_ != Some(NOT_OLDER_THAN) {
+        let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(forbidden(&path, detail));
+    }
+    let Some(match_) = match_ else { return errors };
+    if initial.is_none() {
+        let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.push(forbidden(&path, detail));
+    }
+    if match_ != NOT_OLDER_THAN {
+        errors.push(not_supported(&path, match_, &[NOT_OLDER_THAN]));
+    }
+    if query.get("continue").is_some() {
+        errors.push(forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+    }
+    errors
+}
+
+fn write_errors(query: &Query, is_patch: bool, is_apply: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let manager = query.get("fieldManager").unwrap_or("");
     let path = Path::new("fieldManager");
-    match (is_patch && content_type == APPLY_PATCH, query.get("force").is_some()) {
+    match (is_apply, query.get("force").is_some()) {
         (true, _) if manager.is_empty() => errors.push(required(&path, "is required for apply patch")),
         (false, true) if is_patch => {
             errors.push(forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
@@ -38,7 +94,7 @@ pub(crate) fn check(verb: Verb, query: &Query, content_type: &str) -> Result<(),
             errors.push(not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::Invalid(Subject::options(kind), errors)) }
+    errors
 }
 
 #[cfg(test)]
@@ -82,6 +138,48 @@ mod tests {
                 ),
             ),
             (Verb::Patch, "fieldManager=a&force=false", APPLY_PATCH, None),
+            (Verb::List, "resourceVersion=5&resourceVersionMatch=Exact&limit=1", "", None),
+            (
+                Verb::List,
+                "resourceVersionMatch=Exact",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ),
+            ),
+            (
+                Verb::List,
+                "resourceVersion=0&resourceVersionMatch=Exact",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ),
+            ),
+            (
+                Verb::List,
+                "sendInitialEvents=true",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+                ),
+            ),
+            (Verb::Watch, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan", "", None),
+            (
+                Verb::Watch,
+                "sendInitialEvents=true",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ),
+            ),
+            (
+                Verb::Watch,
+                "resourceVersion=5&resourceVersionMatch=NotOlderThan",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
+            ),
         ];
         for (verb, query, media_type, message) in cases {
             let outcome = check(verb, &Query::parse(Some(query)), media_type);

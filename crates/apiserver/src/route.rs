@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::Request;
+use http::header::ACCEPT_ENCODING;
 
 use crate::authn::Caller;
 use crate::authz::Attributes;
@@ -15,7 +16,7 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, connect, discovery, health, openapi, openid, options, request, verbs};
+use crate::{authz, compress, connect, discovery, health, openapi, openid, options, request, verbs};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -40,8 +41,9 @@ pub(crate) async fn route(
     let output = negotiate::accept(&parts.headers)?;
     options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let _permit = shared.in_flight.enter(&user, &info)?;
+    let encodings = parts.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect::<Vec<_>>();
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
-    verbs::run(call, body).await
+    Ok(compress::respond(&encodings, verbs::run(call, body).await?))
 }
 
 /// Paths that are about the API rather than in it.

@@ -99,6 +99,9 @@ pub(crate) enum ApiError {
     /// The history a client asks for is gone: start over.
     #[error("{0}")]
     Expired(String),
+    /// The same for a list that was read in pages: this token goes on with what there is now.
+    #[error("{INCONSISTENT_CONTINUE}")]
+    ExpiredContinue(String),
     /// The client has seen a future this server has not.
     #[error("Timeout: Too large resource version: {requested}, current: {current}")]
     TooLargeResourceVersion { requested: i64, current: i64 },
@@ -133,6 +136,12 @@ impl From<store::Error> for ApiError {
     }
 }
 
+/// Upstream's words for a continue token whose revision is gone, with another one.
+const INCONSISTENT_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. \
+     You can start a new list without the continue parameter, or use the continue token in this response to retrieve \
+     the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that \
+     were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
 /// Upstream's words for a continue token whose revision is gone.
 pub(crate) const EXPIRED_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list \
      result. You can start a new list without the continue parameter.";
@@ -153,7 +162,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::NotAcceptable(_) => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
         ApiError::UnsupportedMediaType(_) => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ApiError::TooLarge(_) => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
-        ApiError::Expired(_) => ("Expired", StatusCode::GONE),
+        ApiError::Expired(_) | ApiError::ExpiredContinue(_) => ("Expired", StatusCode::GONE),
         ApiError::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
         ApiError::TooManyRequests => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
         ApiError::Unavailable(_) => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -235,6 +244,9 @@ pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
         "reason": reason,
         "code": code.as_u16(),
     });
+    if let ApiError::ExpiredContinue(token) = error {
+        status["metadata"]["continue"] = json!(token);
+    }
     let details = details(error);
     if !details.is_empty() || matches!(error, ApiError::PathNotFound | ApiError::MethodNotAllowed) {
         status["details"] = Value::Object(details);

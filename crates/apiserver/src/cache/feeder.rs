@@ -15,12 +15,45 @@ use super::{Cache, REGISTRY};
 
 /// Objects read from the store at once.
 const PAGE: usize = 1000;
+/// How many revisions of the past a cache starts with, and how long reading them may delay the start.
+const HISTORY: Revision = 2_000;
+const REPLAY_MAX: Duration = Duration::from_secs(2);
 /// The first and the longest pause before the store is asked again after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
-/// Fills an empty cache, and says from which revision to watch.
-pub(crate) async fn load(cache: &Cache, store: &dyn Store) -> Result<Revision, store::Error> {
-    let (items, revision) = list(store).await?;
+/// Fills an empty cache: with the state of a while ago, as far as the store remembers it, and what has happened since. So
+/// watchers of a server that was restarted go on where they were.
+pub(crate) async fn load(cache: &Cache, store: &dyn Store) -> Result<(), store::Error> {
+    let now = store.revision().await?;
+    let from = Some((now - HISTORY).max(1)).filter(|from| *from < now);
+    let listed = match list(store, from).await {
+        Err(store::Error::Compacted { compacted, .. }) if compacted < now => list(store, Some(compacted.max(1))).await,
+        listed => listed,
+    };
+    let (items, revision) = match listed {
+        Err(store::Error::Compacted { .. }) => list(store, None).await?,
+        listed => listed?,
+    };
+    fill(cache, items, revision);
+    if revision < now && tokio::time::timeout(REPLAY_MAX, replay(cache, store, now)).await.is_err() {
+        tracing::debug!("the past is still being read");
+    }
+    Ok(())
+}
+
+/// Follows the store up to `until`. Whatever fails here is tried again by those who follow it for good.
+async fn replay(cache: &Cache, store: &dyn Store, until: Revision) {
+    let Ok(mut batches) = store.watch(REGISTRY, cache.revision()).await else { return };
+    // The last revisions may have changed nothing that is watched.
+    let _ = store.request_progress().await;
+    while cache.revision() < until {
+        let Some(Ok(batch)) = batches.next().await else { return };
+        apply(cache, &batch.events, batch.revision);
+    }
+}
+
+/// Makes the cache what was listed.
+fn fill(cache: &Cache, items: Vec<KeyValue>, revision: Revision) {
     let mut by_kind: HashMap<&str, Vec<Arc<Entry>>> = HashMap::new();
     for item in items {
         if let Some(kind_cache) = cache.of_key(&item.key)
@@ -33,7 +66,6 @@ pub(crate) async fn load(cache: &Cache, store: &dyn Store) -> Result<Revision, s
         kind_cache.reset(by_kind.remove(kind_cache.kind.info.plural).unwrap_or_default(), revision);
     }
     cache.revision.send_replace(revision);
-    Ok(revision)
 }
 
 /// Feeds the cache until told to stop.
@@ -124,8 +156,10 @@ fn decode(kind_cache: &KindCache, item: &KeyValue, change: Change) -> Option<Arc
     }
 }
 
-async fn list(store: &dyn Store) -> Result<(Vec<KeyValue>, Revision), store::Error> {
-    let mut request = ListRequest { prefix: REGISTRY.to_owned(), limit: Some(PAGE), ..ListRequest::default() };
+/// Everything, as of `revision` or now.
+async fn list(store: &dyn Store, revision: Option<Revision>) -> Result<(Vec<KeyValue>, Revision), store::Error> {
+    let mut request =
+        ListRequest { prefix: REGISTRY.to_owned(), limit: Some(PAGE), revision, ..ListRequest::default() };
     let mut items = Vec::new();
     loop {
         let page = store.list(request.clone()).await?;
@@ -141,7 +175,7 @@ async fn list(store: &dyn Store) -> Result<(Vec<KeyValue>, Revision), store::Err
 
 /// Lists the store and takes in what differs, as the events a watch would have told.
 async fn resync(cache: &Cache, store: &dyn Store) -> Result<(), store::Error> {
-    let (items, revision) = list(store).await?;
+    let (items, revision) = list(store, None).await?;
     if revision < cache.revision() {
         tracing::error!(revision, "the store has an older history than it had; every watcher starts over");
         load(cache, store).await?;

@@ -28,11 +28,6 @@ pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
         None | Some(0) => usize::MAX,
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
-    if call.query.get("sendInitialEvents").is_some() {
-        return Err(ApiError::BadRequest(
-            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list".into(),
-        ));
-    }
     let snapshot = snapshot(call, &filter, limit).await?;
     let metadata = list_metadata(&filter, &snapshot);
     answer(call, &metadata, snapshot)
@@ -45,7 +40,15 @@ async fn snapshot(call: &Call, filter: &Filter, limit: usize) -> Result<Snapshot
             return Err(ApiError::BadRequest("specifying resource version is not allowed when using continue".into()));
         }
         let (revision, after) = parse_continue(token, &filter.prefix)?;
-        return at(call, filter, Some(after), limit, revision).await;
+        let Some(revision) = revision else {
+            let known = call.shared.reach(Freshness::Newest).await?;
+            return Ok(cache.snapshot(filter, Some(&after), limit, known));
+        };
+        let goes_on = make_continue(INCONSISTENT, &filter.prefix, &after);
+        return at(call, filter, Some(after), limit, revision).await.map_err(|error| match error {
+            ApiError::Expired(_) => ApiError::ExpiredContinue(goes_on),
+            other => other,
+        });
     }
     let freshness = Freshness::of(&call.query)?;
     let known = call.shared.reach(freshness).await?;
@@ -106,19 +109,23 @@ async fn from_store(
     }
 }
 
+/// The revision in a token that goes on with whatever there is now, given where the first page's revision is gone.
+const INCONSISTENT: Revision = -1;
+
 /// A continue token names the revision of the first page and where the next one starts, as upstream's does.
 fn make_continue(revision: Revision, prefix: &str, last: &str) -> String {
     let start = last.strip_prefix(prefix).unwrap_or(last);
     BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
-fn parse_continue(token: &str, prefix: &str) -> Result<(Revision, String), ApiError> {
+/// No revision stands for now.
+fn parse_continue(token: &str, prefix: &str) -> Result<(Option<Revision>, String), ApiError> {
     let invalid = || ApiError::BadRequest("continue key is not valid".into());
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let revision = value["rv"].as_i64().filter(|rv| *rv > 0).ok_or_else(invalid)?;
+    let revision = value["rv"].as_i64().filter(|rv| *rv != 0).ok_or_else(invalid)?;
     let start = value["start"].as_str().filter(|s| !s.is_empty()).ok_or_else(invalid)?;
-    Ok((revision, format!("{prefix}{start}")))
+    Ok((Some(revision).filter(|r| *r > 0), format!("{prefix}{start}")))
 }
 
 fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
@@ -176,7 +183,9 @@ mod tests {
     #[test]
     fn continue_tokens_come_back_as_they_went() {
         let token = make_continue(42, "/registry/pods/", "/registry/pods/default/a");
-        assert_eq!(parse_continue(&token, "/registry/pods/").unwrap(), (42, "/registry/pods/default/a".into()));
+        assert_eq!(parse_continue(&token, "/registry/pods/").unwrap(), (Some(42), "/registry/pods/default/a".into()));
+        let token = make_continue(INCONSISTENT, "/registry/pods/", "/registry/pods/default/a");
+        assert_eq!(parse_continue(&token, "/registry/pods/").unwrap().0, None);
         for bad in ["", "!!", "e30", "bm90IGpzb24"] {
             assert!(parse_continue(bad, "/registry/pods/").is_err(), "{bad}");
         }

@@ -29,23 +29,15 @@ pub(crate) fn parse(text: Option<&str>) -> Result<Option<Revision>, ApiError> {
 }
 
 impl Freshness {
-    /// Reads both parameters as upstream validates them (`ValidateListOptions`).
+    /// Reads both parameters; `options::check` has seen to it that they fit together.
     pub(crate) fn of(query: &Query) -> Result<Freshness, ApiError> {
-        let revision = parse(query.get("resourceVersion"))?;
-        let forbidden = |why: &str| ApiError::BadRequest(format!("resourceVersionMatch: Forbidden: {why}"));
-        match (revision, query.get("resourceVersionMatch")) {
-            (None, None) => Ok(Freshness::Newest),
-            (None, Some(_)) => Err(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")),
-            (Some(0), None | Some("NotOlderThan")) => Ok(Freshness::Any),
-            (Some(0), Some("Exact")) => {
-                Err(forbidden("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""))
-            }
-            (Some(revision), Some("Exact")) => Ok(Freshness::Exact(revision)),
-            (Some(revision), None | Some("NotOlderThan")) => Ok(Freshness::NotOlderThan(revision)),
-            (Some(_), Some(other)) => Err(ApiError::BadRequest(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            ))),
-        }
+        let exact = query.get("resourceVersionMatch") == Some("Exact");
+        Ok(match parse(query.get("resourceVersion"))? {
+            None => Freshness::Newest,
+            Some(revision) if exact => Freshness::Exact(revision),
+            Some(0) => Freshness::Any,
+            Some(revision) => Freshness::NotOlderThan(revision),
+        })
     }
 }
 

@@ -22,6 +22,8 @@ use crate::table::{IncludeObject, Table, partial_metadata};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How often an idle watcher that asked for it is told how far the world is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before a watch ends its last bookmark is sent.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// A watch without `timeoutSeconds` ends after this long, or up to twice that (`MinRequestTimeout`).
 const MIN_DURATION_SECONDS: u64 = 1800;
 
@@ -66,7 +68,6 @@ impl Watcher {
         let cache = call.shared.cache.of(call.info.kind);
         let revision = parse(call.query.get("resourceVersion"))?;
         let streams_list = call.query.flag("sendInitialEvents");
-        check_initial_events(call)?;
         let mut watcher = Watcher {
             shared: call.shared.clone(),
             view: View::of(call)?,
@@ -77,19 +78,15 @@ impl Watcher {
             announce: None,
             after: 0,
             bookmarks: call.query.flag("allowWatchBookmarks"),
-            next_bookmark: Instant::now() + BOOKMARK_EVERY,
+            next_bookmark: Instant::now(),
             told: 0,
             deadline: deadline(call)?,
             failed: None,
         };
+        watcher.plan_bookmark();
         let from_now = streams_list || (revision.unwrap_or(0) == 0 && call.query.get("sendInitialEvents").is_none());
         if from_now {
-            let freshness = match revision {
-                None => Freshness::Newest,
-                Some(0) => Freshness::Any,
-                Some(revision) => Freshness::NotOlderThan(revision),
-            };
-            let known = call.shared.reach(freshness).await?;
+            let known = call.shared.reach(Freshness::of(&call.query)?).await?;
             let (snapshot, cursor) = cache.follow_from_now(&watcher.filter, known);
             watcher.announce = (streams_list && watcher.bookmarks).then_some(snapshot.revision);
             watcher.after = snapshot.revision;
@@ -113,6 +110,13 @@ impl Watcher {
             Err(FellBehind) => watcher.failed = Some(expired(revision, cache.complete_after())),
         }
         Ok(watcher)
+    }
+
+    /// The next bookmark comes in a while, and once more before the end (`nextBookmarkTime`).
+    fn plan_bookmark(&mut self) {
+        let (now, last) = (Instant::now(), self.deadline - BOOKMARK_BEFORE_END);
+        let next = now + BOOKMARK_EVERY;
+        self.next_bookmark = if last > now { next.min(last) } else { next };
     }
 
     /// The next chunk; `None` when the watch is over.
@@ -187,7 +191,7 @@ impl Watcher {
         if Instant::now() >= self.deadline {
             return None;
         }
-        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        self.plan_bookmark();
         if known <= self.told {
             return Some(None);
         }
@@ -295,23 +299,6 @@ impl View {
             object["rows"] = json!([]);
         }
         format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
-    }
-}
-
-fn check_initial_events(call: &Call) -> Result<(), ApiError> {
-    let forbidden = |why: &str| Err(ApiError::BadRequest(format!("sendInitialEvents: Forbidden: {why}")));
-    let match_ = call.query.get("resourceVersionMatch");
-    match (call.query.get("sendInitialEvents"), match_) {
-        (None, Some(_)) => Err(ApiError::BadRequest(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
-             provided"
-                .into(),
-        )),
-        (Some(_), None) => forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-        (Some(_), Some(m)) if m != "NotOlderThan" => {
-            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-        }
-        _ => Ok(()),
     }
 }
 

@@ -44,6 +44,11 @@ async fn a_page_of_forgotten_history_is_gone() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     let answer = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
     assert_eq!((answer.code, &answer.json()["reason"]), (410, &json!("Expired")));
+    // Whoever does not mind goes on with what there is now.
+    let token = answer.json()["metadata"]["continue"].as_str().unwrap().to_owned();
+    let rest = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.json();
+    assert_eq!(names(&rest), ["c", "e"]);
+    assert!(revision(&rest) >= revision(&later));
     assert_eq!(server.get(&format!("{CONFIG_MAPS}?continue=nonsense")).await.code, 400);
 }
 
@@ -158,6 +163,7 @@ async fn a_node_is_told_of_its_own_pods_only() {
 async fn a_revision_before_the_cache_is_an_error_event() {
     let server = Server::start().await;
     let first = revision(&server.config_map("a").await);
+    server.store.compact(revision(&server.config_map("b").await)).await.unwrap();
     let other = apiserver::ApiServer::start(
         apiserver::Config::new(server.directory.path()),
         server.store.clone(),
@@ -192,7 +198,7 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     server.config_map("f").await;
     assert_eq!(watch.told().await, "ADDED f");
-    assert_eq!(server.get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true")).await.code, 400);
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true")).await.code, 422);
 }
 
 #[tokio::test]
@@ -213,6 +219,94 @@ async fn idle_watchers_that_ask_for_it_are_told_how_far_the_world_is() {
             assert_eq!(bookmark["object"]["metadata"]["name"], "kube-root-ca.crt");
         }
     }
+}
+
+#[tokio::test]
+async fn the_last_bookmark_comes_just_before_the_end() {
+    let server = Server::start().await;
+    let query = "watch=1&allowWatchBookmarks=true&timeoutSeconds=8&sendInitialEvents=false";
+    let query = format!("{query}&resourceVersionMatch=NotOlderThan");
+    let mut watch = server.watch(&format!("/api/v1/namespaces/kube-public/configmaps?{query}")).await;
+    let pod = server.pod("p", "").await;
+    server.get(PODS).await;
+    tokio::time::pause();
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["type"], "BOOKMARK");
+    assert!(revision(&event["object"]) >= revision(&pod));
+    assert_eq!(watch.told().await, "end");
+}
+
+#[tokio::test]
+async fn one_object_is_watched_by_its_name() {
+    let server = Server::start().await;
+    five(&server).await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dc")).await;
+    assert_eq!(watch.told().await, "ADDED c");
+    server.delete(&format!("{CONFIG_MAPS}/b")).await;
+    server.delete(&format!("{CONFIG_MAPS}/c")).await;
+    assert_eq!(watch.told().await, "DELETED c");
+}
+
+#[tokio::test]
+async fn initial_events_come_in_the_shape_asked_for() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let path = format!("{CONFIG_MAPS}?{query}&fieldSelector=metadata.name%3Da");
+    let cases = [("Table", "Table"), ("PartialObjectMetadata", "PartialObjectMetadata")];
+    for (shape, kind) in cases {
+        let accept = format!("application/json;as={shape};v=v1;g=meta.k8s.io");
+        let mut watch = server.watch_as(User::master("admin"), &path, &[("accept", &accept)]).await;
+        let (first, bookmark) = (watch.next().await.unwrap(), watch.next().await.unwrap());
+        assert_eq!((&first["type"], &first["object"]["kind"]), (&json!("ADDED"), &json!(kind)));
+        assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!(kind)));
+        assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    }
+}
+
+#[tokio::test]
+async fn options_that_contradict_each_other_are_named() {
+    let server = Server::start().await;
+    let cases = [
+        ("resourceVersionMatch=Exact", "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ("resourceVersion=0&resourceVersionMatch=Exact", "is forbidden for resourceVersion"),
+        ("resourceVersion=1&resourceVersionMatch=Odd", "Unsupported value: \"Odd\": supported values: "),
+        ("sendInitialEvents=true", "sendInitialEvents is forbidden for list"),
+        ("watch=1&sendInitialEvents=true", "requires setting resourceVersionMatch to NotOlderThan"),
+        ("watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1", "unless sendInitialEvents is provided"),
+    ];
+    for (query, message) in cases {
+        let answer = server.get(&format!("{CONFIG_MAPS}?{query}")).await;
+        assert_eq!(answer.code, 422, "{query}: {}", answer.text);
+        assert!(answer.message().starts_with("ListOptions.meta.k8s.io \"\" is invalid: "), "{}", answer.text);
+        assert!(answer.message().contains(message), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_take_it() {
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let server = Server::start().await;
+    let text = "text ".repeat(30_000);
+    let large = json!({"metadata": {"name": "large"}, "data": {"k": text}});
+    server.create(CONFIG_MAPS, &large).await;
+    server.config_map("small").await;
+    for (path, is_compressed) in [("large", true), ("small", false), ("", true)] {
+        let request = http::Request::builder().uri(format!("{CONFIG_MAPS}/{path}")).header("accept-encoding", "gzip");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = server.api.service_as(User::master("admin")).oneshot(request).await.unwrap();
+        assert_eq!(response.headers().get("content-encoding").is_some(), is_compressed, "{path}");
+        if !is_compressed {
+            continue;
+        }
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(bytes.len() < 20_000, "{}", bytes.len());
+        let mut plain = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut plain).unwrap();
+        assert!(serde_json::from_str::<Value>(&plain).unwrap().is_object());
+    }
+    assert!(server.get(&format!("{CONFIG_MAPS}/large")).await.headers.get("content-encoding").is_none());
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! The API as its clients see it: in process, and over TLS by stock kubectl.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod access;
 mod apply;
 mod common;
+mod concurrency;
 mod crud;
 mod kubectl;
 mod lifecycle;
@@ -12,5 +13,7 @@ mod rbac;
 mod resync;
 mod reviews;
 mod streams;
+#[path = "../../../store/tests/support/mod.rs"]
+mod support;
 mod tls;
 mod tokens;
