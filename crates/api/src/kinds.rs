@@ -4,17 +4,25 @@
 //! row in [`KINDS`] and one file below `kinds/` that says what is particular to it.
 
 mod certificate_signing_request;
+mod component_status;
 mod config_map;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod event_v1;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
+mod pod_template;
 mod printers;
+mod priority_class;
 pub mod rbac;
 mod replication_controller;
+mod resource_quota;
 mod reviews;
 mod rules;
 mod secret;
@@ -22,6 +30,7 @@ mod service;
 mod service_account;
 mod subresource;
 mod verbs;
+mod view;
 
 use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::certificates::v1 as certificates;
@@ -29,11 +38,14 @@ use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::rbac::v1 as rbac_v1;
+use k8s_openapi::api::events::v1 as events;
+use k8s_openapi::api::scheduling::v1 as scheduling;
 
 use crate::decode::{DecodeError, Decoded};
 
 pub use subresource::{Subresource, SubresourceInfo};
 pub use verbs::Verb;
+pub use view::View;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,18 +176,26 @@ pub struct Kind {
     pub decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
     /// A reference to the JSON schema of this kind, which the generator keeps with all it refers to.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    /// For a kind that shows another one's objects in other words: how it does.
+    pub view: Option<&'static View>,
 }
 
 /// Every kind the API serves, in the order discovery lists them.
 pub static KINDS: &[Kind] = &[
     Kind::of::<core::Binding>(),
+    Kind::of::<core::ComponentStatus>(),
     Kind::of::<core::ConfigMap>(),
     Kind::of::<core::Endpoints>(),
     Kind::of::<core::Event>(),
+    Kind::of::<core::LimitRange>(),
     Kind::of::<core::Namespace>(),
     Kind::of::<core::Node>(),
+    Kind::of::<core::PersistentVolume>(),
+    Kind::of::<core::PersistentVolumeClaim>(),
     Kind::of::<core::Pod>(),
+    Kind::of::<core::PodTemplate>(),
     Kind::of::<core::ReplicationController>(),
+    Kind::of::<core::ResourceQuota>(),
     Kind::of::<core::Secret>(),
     Kind::of::<core::Service>(),
     Kind::of::<core::ServiceAccount>(),
@@ -184,10 +204,12 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<certificates::CertificateSigningRequest>(),
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),
+    Kind::viewing::<events::Event>(),
     Kind::of::<rbac_v1::ClusterRole>(),
     Kind::of::<rbac_v1::ClusterRoleBinding>(),
     Kind::of::<rbac_v1::Role>(),
     Kind::of::<rbac_v1::RoleBinding>(),
+    Kind::of::<scheduling::PriorityClass>(),
 ];
 
 /// The row for a resource path: `("", "v1", "pods")`.

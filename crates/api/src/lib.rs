@@ -15,6 +15,7 @@
 //! - [`names`]: rules for names, label keys and values.
 //! - [`selector`]: label and field selectors.
 //! - [`quantity`]: `100m`, `1Gi`: parse, compare, add, print.
+//! - [`quota`]: what a ResourceQuota counts.
 //! - [`decode`]: strict decoding.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch, three-way apply.
 //! - [`apply`]: server-side apply, and who manages which field.
@@ -41,6 +42,7 @@ pub mod patch;
 pub mod pods;
 pub mod printing;
 pub mod quantity;
+pub mod quota;
 pub mod rbac;
 pub mod scale;
 pub mod selector;

@@ -256,7 +256,12 @@ impl<T: Resource> Object for T {
 impl Kind {
     /// The row for `T`, with the one decoder of its type.
     pub const fn of<T: Resource>() -> Kind {
-        Kind { info: &T::INFO, decode: crate::decode::decode::<T>, schema: |generator| generator.subschema_for::<T>() }
+        Kind {
+            info: &T::INFO,
+            decode: crate::decode::decode::<T>,
+            schema: |generator| generator.subschema_for::<T>(),
+            view: None,
+        }
     }
 }
 
@@ -271,7 +276,7 @@ mod tests {
             let decoded = (kind.decode)(format!("{{{fields}}}").as_bytes());
             let Ok(decoded) = decoded else { panic!("{} decodes", kind.info.kind) };
             let encoded = String::from_utf8(decoded.object.encode()).unwrap();
-            let prefix = kind.info.metadata_prefix();
+            let prefix = kind.stored().info.metadata_prefix();
             assert!(encoded.starts_with(&prefix), "{encoded}");
             let tree: Value = serde_json::from_str(&encoded).unwrap();
             assert_eq!(tree, decoded.object.to_value());

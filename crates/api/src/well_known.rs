@@ -73,3 +73,22 @@ pub const SIGNER_KUBE_APISERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-cli
 pub const SIGNER_KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Signs serving certificates of kubelets.
 pub const SIGNER_KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+
+/// The greatest priority users may give.
+pub const HIGHEST_USER_DEFINABLE_PRIORITY: i32 = 1_000_000_000;
+/// The priority classes of the system's own pods: name, value, description (`pkg/apis/scheduling/v1/helpers.go`).
+pub const SYSTEM_PRIORITY_CLASSES: &[(&str, i32, &str)] = &[
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
+/// The name of a storage class, before there was a field for it.
+pub const ANNOTATION_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";

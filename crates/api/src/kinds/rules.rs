@@ -190,6 +190,68 @@ pub(super) fn quantity(amount: &Amount, path: &Path, errors: &mut ErrorList) -> 
     }
 }
 
+/// A well-formed quantity above zero (`ValidatePositiveQuantityValue`).
+pub(super) fn positive_quantity(amount: &Amount, path: &Path, errors: &mut ErrorList) {
+    match amount.0.parse::<Quantity>() {
+        Ok(quantity) if quantity > Quantity::ZERO => {}
+        Ok(quantity) => errors.push(invalid(path, quantity.to_string(), "must be greater than zero")),
+        Err(error) => errors.push(invalid(path, amount.0.as_str(), &error.to_string())),
+    }
+}
+
+/// What can be asked for without a group in the name (`IsStandardResourceName`).
+const STANDARD_RESOURCES: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// The name of something there is a limited amount of (`ValidateResourceName`).
+pub(super) fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    all(names::is_qualified_name(name), name, path, errors);
+    if !name.contains('/') && !STANDARD_RESOURCES.contains(&name) && !name.starts_with("hugepages-") {
+        errors.push(invalid(path, name, "must be a standard resource type or fully qualified"));
+    }
+}
+
+/// Ways a volume may be mounted.
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+/// The access modes of a volume or claim.
+pub(super) fn access_modes(modes: &[String], path: &Path, errors: &mut ErrorList) {
+    for mode in modes {
+        optional_one_of(Some(mode), ACCESS_MODES, path, errors);
+    }
+    if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
+        errors.push(forbidden(path, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+/// The name of a storage class, and how a volume appears.
+pub(super) fn storage_class_and_mode(class: Option<&str>, mode: Option<&str>, path: &Path, errors: &mut ErrorList) {
+    if let Some(class) = class.filter(|c| !c.is_empty()) {
+        dns_subdomain(class, &path.child("storageClassName"), errors);
+    }
+    optional_one_of(mode, &["Block", "Filesystem"], &path.child("volumeMode"), errors);
+}
+
 /// Values that must differ within one list.
 pub(super) struct Unique<'a>(BTreeSet<Cow<'a, str>>);
 

@@ -24,6 +24,8 @@ use crate::metadata::{validate_annotations, validate_labels};
 use crate::names;
 use crate::well_known::ANNOTATION_CONFIG_MIRROR;
 
+pub(in crate::kinds) use affinity::node_selector_terms;
+pub(in crate::kinds) use resources::resource_name;
 pub(in crate::kinds) use scheduling::TAINT_EFFECTS;
 pub(super) use scheduling::added_only;
 

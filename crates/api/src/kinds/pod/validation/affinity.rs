@@ -30,19 +30,24 @@ pub(super) fn affinity(affinity: Option<&Affinity>, path: &Path, errors: &mut Er
 
 fn node_affinity(affinity: &NodeAffinity, path: &Path, errors: &mut ErrorList) {
     if let Some(selector) = &affinity.required_during_scheduling_ignored_during_execution {
-        let terms = path.child(REQUIRED).child("nodeSelectorTerms");
-        if selector.node_selector_terms.is_empty() {
-            errors.push(required(&terms, "must have at least one node selector term"));
-        }
-        for (index, term) in selector.node_selector_terms.iter().enumerate() {
-            node_term(term, &terms.index(index), errors);
-        }
+        let path = path.child(REQUIRED).child("nodeSelectorTerms");
+        node_selector_terms(&selector.node_selector_terms, &path, errors);
     }
     let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
     for (index, term) in preferred.enumerate() {
         let path = path.child(PREFERRED).index(index);
         weight(term.weight, &path.child("weight"), errors);
         node_term(&term.preference, &path.child("preference"), errors);
+    }
+}
+
+/// The alternatives of a node selector, of which there is at least one.
+pub(in crate::kinds) fn node_selector_terms(terms: &[NodeSelectorTerm], path: &Path, errors: &mut ErrorList) {
+    if terms.is_empty() {
+        errors.push(required(path, "must have at least one node selector term"));
+    }
+    for (index, term) in terms.iter().enumerate() {
+        node_term(term, &path.index(index), errors);
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn amount(name: &str, value: &Amount, path: &Path, errors: &mut Error
     }
 }
 
-fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
+pub(in crate::kinds) fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
     let messages = names::is_qualified_name(name);
     if !messages.is_empty() {
         rules::all(messages, name, path, errors);

@@ -1,0 +1,254 @@
+//! PersistentVolume: storage that outlives pods. The volume controller binds it to a claim.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
+use serde_json::{Map, Value, json};
+
+use super::{pod, printers, rules};
+use crate::Resource;
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
+use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column, wide};
+use crate::names::NameRule;
+use crate::quantity::canonicalize;
+
+/// What happens to a volume whose claim is gone.
+const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+/// The fields of a spec that say where the storage is.
+const SOURCES: &[&str] = &[
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "glusterfs",
+    "hostPath",
+    "iscsi",
+    "local",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
+
+impl Resource for PersistentVolume {
+    const INFO: KindInfo = KindInfo {
+        group: "",
+        version: "v1",
+        kind: "PersistentVolume",
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        short_names: &["pv"],
+        categories: &[],
+        scope: Scope::Cluster,
+        verbs: Verb::ALL,
+        subresources: &[Subresource::Status],
+        columns: &[
+            NAME,
+            column("Capacity", "string", "How much it holds"),
+            column("Access Modes", "string", "How it may be mounted"),
+            column("Reclaim Policy", "string", "What happens to it when its claim is gone"),
+            column("Status", "string", "Available, Bound, Released or Failed"),
+            column("Claim", "string", "The claim it is bound to"),
+            column("StorageClass", "string", "StorageClass of the pv"),
+            column("VolumeAttributesClass", "string", "VolumeAttributesClass of the pv"),
+            column("Reason", "string", "Why it is in this state"),
+            AGE,
+            wide("VolumeMode", "string", "A file system or a block device"),
+        ],
+        selectable_fields: &[],
+        name_rule: NameRule::Dns1123Subdomain,
+    };
+
+    fn set_defaults(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        spec.persistent_volume_reclaim_policy.get_or_insert_with(|| "Retain".to_owned());
+        spec.volume_mode.get_or_insert_with(|| "Filesystem".to_owned());
+        spec.capacity.iter_mut().flat_map(|c| c.values_mut()).for_each(canonicalize);
+        if let Some(host_path) = spec.host_path.as_mut() {
+            host_path.type_.get_or_insert_default();
+        }
+    }
+
+    fn prepare_create(&mut self) {
+        self.status = Some(PersistentVolumeStatus { phase: Some("Pending".to_owned()), ..Default::default() });
+    }
+
+    fn prepare_update(&mut self, old: &Self) {
+        self.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, errors: &mut ErrorList) {
+        let (empty, path) = (PersistentVolumeSpec::default(), Path::new("spec"));
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let modes = spec.access_modes.as_deref().unwrap_or_default();
+        if modes.is_empty() {
+            errors.push(required(&path.child("accessModes"), ""));
+        }
+        rules::access_modes(modes, &path.child("accessModes"), errors);
+        capacity(spec, &path.child("capacity"), errors);
+        let policy = spec.persistent_volume_reclaim_policy.as_deref();
+        rules::optional_one_of(policy, RECLAIM_POLICIES, &path.child("persistentVolumeReclaimPolicy"), errors);
+        source(spec, &path, errors);
+        let (class, mode) = (spec.storage_class_name.as_deref(), spec.volume_mode.as_deref());
+        rules::storage_class_and_mode(class, mode, &path, errors);
+        if let Some(required) = spec.node_affinity.as_ref().and_then(|a| a.required.as_ref()) {
+            let path = path.child("nodeAffinity").child("required").child("nodeSelectorTerms");
+            pod::validation::node_selector_terms(&required.node_selector_terms, &path, errors);
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut ErrorList) {
+        let (new, old) = (self.spec.as_ref(), old.spec.as_ref());
+        if new.map(sources) != old.map(sources) {
+            let path = Path::new("spec").child("persistentvolumesource");
+            errors.push(forbidden(&path, "spec.persistentvolumesource is immutable after creation"));
+        }
+        let mode = |spec: Option<&PersistentVolumeSpec>| spec.and_then(|s| s.volume_mode.clone());
+        crate::metadata::immutable(&Path::new("volumeMode"), &mode(new), &mode(old), errors);
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let (empty, status) = (PersistentVolumeSpec::default(), self.status.as_ref());
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let capacity = spec.capacity.as_ref().and_then(|c| c.get("storage")).map_or("0", |q| q.0.as_str());
+        let claim = spec.claim_ref.as_ref().map_or_else(String::new, |claim| {
+            format!("{}/{}", claim.namespace.as_deref().unwrap_or(""), claim.name.as_deref().unwrap_or(""))
+        });
+        vec![
+            json!(self.metadata.name),
+            json!(capacity),
+            json!(printers::access_modes(spec.access_modes.as_ref())),
+            json!(spec.persistent_volume_reclaim_policy.as_deref().unwrap_or("")),
+            printers::phase(&self.metadata, status.and_then(|s| s.phase.as_ref())),
+            json!(claim),
+            json!(printers::storage_class(&self.metadata, spec.storage_class_name.as_ref())),
+            printers::or_unset(spec.volume_attributes_class_name.as_ref()),
+            json!(status.and_then(|s| s.reason.as_deref()).unwrap_or("")),
+            crate::printing::age(&self.metadata, now),
+            printers::or_unset(spec.volume_mode.as_ref()),
+        ]
+    }
+}
+
+fn capacity(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
+    let Some(capacity) = spec.capacity.as_ref().filter(|c| !c.is_empty()) else {
+        errors.push(required(path, ""));
+        return;
+    };
+    if !capacity.contains_key("storage") || capacity.len() > 1 {
+        errors.push(not_supported(path, json!(capacity).to_string(), &["storage"]));
+    }
+    for (name, amount) in capacity {
+        rules::positive_quantity(amount, &path.key(name), errors);
+    }
+}
+
+/// The parts of a spec that say where the storage is.
+fn sources(spec: &PersistentVolumeSpec) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(spec) else { return Map::new() };
+    fields.retain(|name, _| SOURCES.contains(&name.as_str()));
+    fields
+}
+
+/// Exactly one place, which says where it is.
+fn source(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
+    let sources = sources(spec);
+    if sources.is_empty() {
+        errors.push(required(path, "must specify a volume type"));
+    }
+    for field in sources.keys().skip(1) {
+        errors.push(forbidden(&path.child(field), "may not specify more than 1 volume type"));
+    }
+    if let Some(host_path) = &spec.host_path {
+        let path = path.child("hostPath").child("path");
+        if rules::given(&host_path.path, &path, errors) {
+            rules::no_backsteps(&host_path.path, &path, errors);
+        }
+        let recycles = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
+        if recycles && host_path.path.split('/').all(str::is_empty) {
+            let detail = "may not be 'recycle' for a hostPath mount of '/'";
+            errors.push(forbidden(&Path::new("spec").child("persistentVolumeReclaimPolicy"), detail));
+        }
+    }
+    if let Some(local) = &spec.local {
+        let local_path = path.child("local").child("path");
+        if rules::given(&local.path, &local_path, errors) {
+            rules::no_backsteps(&local.path, &local_path, errors);
+        }
+        if spec.node_affinity.as_ref().is_none_or(|a| a.required.is_none()) {
+            errors.push(required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
+        }
+    }
+    if let Some(nfs) = &spec.nfs {
+        let path = path.child("nfs");
+        rules::given(&nfs.server, &path.child("server"), errors);
+        if rules::given(&nfs.path, &path.child("path"), errors) && !nfs.path.starts_with('/') {
+            errors.push(invalid(&path.child("path"), nfs.path.as_str(), "must be an absolute path"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Object;
+
+    fn volume(change: impl FnOnce(&mut Value)) -> PersistentVolume {
+        let mut value = json!({"metadata": {"name": "v"}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/data"},
+        }});
+        change(&mut value);
+        let mut volume: PersistentVolume = serde_json::from_value(value).unwrap();
+        Object::set_defaults(&mut volume);
+        volume
+    }
+
+    #[test]
+    fn a_volume_says_how_much_it_holds_and_where() {
+        type Change = fn(&mut Value);
+        let cases: [(Change, &str); 7] = [
+            (|_| (), ""),
+            (|v| v["spec"]["accessModes"] = json!([]), "spec.accessModes: Required value"),
+            (|v| v["spec"]["capacity"] = json!(null), "spec.capacity: Required value"),
+            (
+                |v| v["spec"]["capacity"]["storage"] = json!("0"),
+                r#"spec.capacity[storage]: Invalid value: "0": must be greater than zero"#,
+            ),
+            (|v| v["spec"]["hostPath"] = json!(null), "spec: Required value: must specify a volume type"),
+            (
+                |v| v["spec"]["nfs"] = json!({"server": "a", "path": "/"}),
+                "spec.nfs: Forbidden: may not specify more than 1 volume type",
+            ),
+            (
+                |v| v["spec"]["persistentVolumeReclaimPolicy"] = json!("Forget"),
+                r#"spec.persistentVolumeReclaimPolicy: Unsupported value: "Forget": supported values: "Delete", "Recycle", "Retain""#,
+            ),
+        ];
+        for (change, expected) in cases {
+            let errors = Object::validate(&volume(change));
+            assert_eq!(errors.first().map(ToString::to_string).unwrap_or_default(), expected);
+        }
+    }
+
+    #[test]
+    fn storage_does_not_move() {
+        let new = volume(|v| v["spec"]["hostPath"]["path"] = json!("/other"));
+        let errors = Object::validate_update(&new, &volume(|_| ()));
+        let expected =
+            "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation";
+        assert_eq!(errors[0].to_string(), expected);
+    }
+}

@@ -1,0 +1,75 @@
+//! Views: kinds that show the objects of another kind in other words. One object is stored; reading it through the view
+//! converts it, writing it through the view converts it back.
+
+use super::{Kind, by_resource};
+use crate::decode::{Decoded, decode};
+use crate::field::ErrorList;
+use crate::object::{Object, Resource};
+
+/// How a kind shows the objects of another one of the same plural.
+#[derive(Debug)]
+pub struct View {
+    /// Group of the stored kind.
+    pub group: &'static str,
+    /// Makes the JSON of this kind from that of the stored one.
+    pub show: fn(&[u8]) -> Vec<u8>,
+    /// What is wrong with a stored object that was written in these words, beyond what always may be.
+    pub validate: fn(new: &dyn Object, old: Option<&dyn Object>) -> ErrorList,
+}
+
+/// A type that shows another one's objects.
+pub(crate) trait Viewing: Resource {
+    /// What is stored.
+    type Stored: Resource;
+    /// This object as it is stored.
+    fn store(self) -> Self::Stored;
+    /// A stored object in these words.
+    fn show(stored: Self::Stored) -> Self;
+    /// See [`View::validate`].
+    fn validate_stored(new: &Self::Stored, old: Option<&Self::Stored>, errors: &mut ErrorList);
+    /// The row's view.
+    const VIEW: View = View { group: Self::Stored::INFO.group, show: show::<Self>, validate: validate::<Self> };
+}
+
+fn show<T: Viewing>(stored: &[u8]) -> Vec<u8> {
+    match serde_json::from_slice::<T::Stored>(stored) {
+        Ok(stored) => T::show(stored).encode(),
+        // What the server stored it can decode; should it not, better the bytes than nothing.
+        Err(_) => stored.to_vec(),
+    }
+}
+
+fn validate<T: Viewing>(new: &dyn Object, old: Option<&dyn Object>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if let Some(new) = new.as_any().downcast_ref() {
+        T::validate_stored(new, old.and_then(|o| o.as_any().downcast_ref()), &mut errors);
+    }
+    errors
+}
+
+impl Kind {
+    /// The row for `T`, which shows objects of another kind. It decodes into what is stored.
+    pub(crate) const fn viewing<T: Viewing>() -> Kind {
+        Kind {
+            info: &T::INFO,
+            decode: |bytes| {
+                let Decoded { object, strict_errors } = decode::<T>(bytes)?;
+                let typed = object.as_any().downcast_ref::<T>().cloned().unwrap_or_default();
+                Ok(Decoded { object: Box::new(typed.store()), strict_errors })
+            },
+            schema: |generator| generator.subschema_for::<T>(),
+            view: Some(&T::VIEW),
+        }
+    }
+
+    /// The row of what is stored: this one, unless it is a view.
+    pub fn stored(&'static self) -> &'static Kind {
+        let Some(view) = self.view else { return self };
+        by_resource(view.group, self.info.version, self.info.plural).unwrap_or(self)
+    }
+
+    /// A stored object as this kind shows it, or `None` if that is as it is stored.
+    pub fn show(&self, stored: &[u8]) -> Option<Vec<u8>> {
+        self.view.map(|view| (view.show)(stored))
+    }
+}
