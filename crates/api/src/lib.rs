@@ -30,6 +30,7 @@
 pub mod apply;
 pub mod binding;
 pub mod decode;
+pub mod eviction;
 pub mod field;
 pub mod kinds;
 pub mod merge_keys;

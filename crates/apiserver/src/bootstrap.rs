@@ -26,6 +26,8 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     let namespaces = ["default", NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
     let objects = namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     futures::future::try_join_all(objects.iter().map(|object| ensure(shared, object))).await?;
+    let classes = SYSTEM_PRIORITY_CLASSES.iter().map(priority_class);
+    futures::future::try_join_all(classes.map(|class| async move { ensure(shared, &class).await })).await?;
     if is_first_start || shared.pki.join_token.is_new() {
         // Later it belongs to the administrators: who deletes it does not find it again after a restart.
         ensure(shared, &join_token(shared)).await?;
@@ -39,6 +41,14 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     let (endpoints, slice) = (kubernetes_endpoints(shared), kubernetes_slice(shared));
     futures::try_join!(keep(shared, &endpoints), keep(shared, &slice))?;
     Ok(())
+}
+
+/// A class of the system's own pods.
+fn priority_class((name, value, description): &(&str, i32, &str)) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": name}, "value": value, "description": description,
+    })
 }
 
 /// The join token as what it is for the API: a bootstrap token that does not expire.

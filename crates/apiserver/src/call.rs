@@ -48,7 +48,9 @@ impl Call {
 
     /// The answer to a write.
     pub(crate) fn wrote(&self, code: StatusCode, written: Written, warnings: &[String]) -> ApiResponse {
-        let mut response = respond::object(code, self.info.kind, written.json, self.output);
+        let kind = self.info.kind;
+        let json = kind.show(&written.json).map_or(written.json, Bytes::from);
+        let mut response = respond::object(code, kind, json, self.output);
         respond::warn(&mut response, warnings);
         respond::warn(&mut response, &written.warnings);
         response

@@ -14,7 +14,8 @@
 //! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `connect`: what passes through to kubelets, pods and services: exec, attach, port-forward, proxies.
-//! - `storage`, `allocators`, `leases`: writes as transactions of the store.
+//! - `storage`, `allocators`, `leases`, `turns`: writes as transactions of the store.
+//! - `component_status`: who of the control plane is there.
 //! - `cache`: the watch cache, from which everything is read.
 //! - `status`, `respond`, `table`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
 //! - `pki`, `serve`: certificates and HTTPS.
@@ -32,6 +33,7 @@ mod bootstrap;
 mod cache;
 mod call;
 mod compaction;
+mod component_status;
 mod compress;
 mod config;
 mod connect;
@@ -60,6 +62,7 @@ mod storage;
 mod subresources;
 mod table;
 mod tracking;
+mod turns;
 mod user;
 mod verbs;
 mod virtual_kinds;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allocators::Ranges;
 use crate::authn::{Authenticator, Caller, Issuer};
 use crate::cache::{self, Cache};
+use crate::component_status::Components;
 use crate::config::Config;
 use crate::connect::Tunnels;
 use crate::error::Error;
@@ -23,6 +24,7 @@ use crate::pki::Pki;
 use crate::respond;
 use crate::status::ApiError;
 use crate::subresources::kubelet::KubeletClient;
+use crate::turns::Turns;
 use crate::user::User;
 use crate::{bootstrap, compaction, route, serve};
 
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     pub(crate) event_lease: SharedLease,
+    pub(crate) turns: Turns,
+    pub(crate) components: Arc<Components>,
     pub(crate) kubelets: KubeletClient,
     pub(crate) tunnels: Tunnels,
     pub(crate) stop: CancellationToken,
@@ -85,6 +89,8 @@ impl ApiServer {
             tunnels: Tunnels::default(),
             metrics: Metrics::new(),
             event_lease: SharedLease::default(),
+            turns: Turns::default(),
+            components: Arc::default(),
             config,
             store,
             cache,

@@ -7,7 +7,7 @@ use api::{Kind, Object};
 use bytes::Bytes;
 use store::{Action, Expect, KeyValue, Op, Revision};
 
-use crate::admission::Effects;
+use crate::admission::{self, Effects};
 use crate::allocators::{self, Taken};
 use crate::cache::encode_with_revision;
 use crate::server::Shared;
@@ -105,6 +105,7 @@ impl Shared {
         dry_run: bool,
         mut change: impl FnMut(&Current, &Taken) -> Result<Write, ApiError>,
     ) -> Result<Written, ApiError> {
+        let kind = kind.stored();
         let mut source = Source::Cache;
         let mut known = self.read_cache(kind, key)?;
         let mut taken = Taken::default();
@@ -184,10 +185,20 @@ impl Shared {
             self.cache.expect(key, value, object);
         }
         let outcome = self.store.commit(ops).await;
-        if outcome.is_err() && put.is_some() {
-            self.cache.forget(key);
+        match outcome {
+            Err(_) if put.is_some() => self.cache.forget(key),
+            Ok(revision) if admission::is_rule(key) => self.seen(revision).await,
+            _ => {}
         }
         outcome
+    }
+
+    /// Waits until the cache has a write of this server, so that what is decided next knows of it. Where the cache is cut
+    /// off from the store there is nothing to wait for: the write is done, and will be seen.
+    pub(crate) async fn seen(&self, revision: Revision) {
+        if let Err(error) = self.cache.wait_for(revision).await {
+            tracing::debug!(%error, revision, "a write is not in the cache yet");
+        }
     }
 }
 

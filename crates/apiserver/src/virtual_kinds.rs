@@ -10,7 +10,7 @@ use crate::metadata::check_namespace;
 use crate::respond::{self, ApiResponse};
 use crate::status::ApiError;
 use crate::subresources::binding;
-use crate::{body, reviews};
+use crate::{body, component_status, reviews};
 
 /// Answers a request for a virtual kind, whichever of its verbs it has.
 type Handler = for<'a> fn(&'a Call, Body) -> BoxFuture<'a, Result<ApiResponse, ApiError>>;
@@ -18,6 +18,7 @@ type Handler = for<'a> fn(&'a Call, Body) -> BoxFuture<'a, Result<ApiResponse, A
 /// Group and resource of every virtual kind, and what answers it.
 static HANDLERS: &[(&str, &str, Handler)] = &[
     ("", "bindings", |call, body| Box::pin(binding::create(call, body))),
+    ("", "componentstatuses", |call, _| Box::pin(component_status::respond(call))),
     ("authentication.k8s.io", "selfsubjectreviews", |call, body| Box::pin(reviews::who_am_i(call, body))),
     ("authentication.k8s.io", "tokenreviews", |call, body| Box::pin(reviews::whose_is_it(call, body))),
 ];

@@ -6,7 +6,8 @@ use client::{Informer, Lister, Tasks};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,6 +32,8 @@ pub(crate) const TERMINAL: &str = "terminal";
 pub(crate) const BY_SELECTOR: &str = "selector";
 /// Index of endpoint slices by `namespace/service`.
 pub(crate) const BY_SERVICE: &str = "service";
+/// Index of resource quotas by namespace.
+pub(crate) const BY_NAMESPACE: &str = "namespace";
 /// Index of certificate signing requests by user.
 pub(crate) const BY_USER: &str = "user";
 
@@ -82,6 +85,12 @@ caches! {
     service_accounts: ServiceAccountMeta,
     /// Config maps called `kube-root-ca.crt`.
     root_cas: ConfigMap,
+    /// Resource quotas, by namespace.
+    resource_quotas: ResourceQuota,
+    /// Persistent volumes.
+    persistent_volumes: PersistentVolume,
+    /// Claims on them.
+    persistent_volume_claims: PersistentVolumeClaim,
     /// Certificate signing requests, by user.
     certificate_signing_requests: CertificateSigningRequest,
 }
@@ -102,6 +111,9 @@ impl Informers {
             namespaces: Informer::new(Api::all(client.clone()), all()),
             service_accounts: Informer::new(Api::all(client.clone()), named(service_account::NAME)),
             root_cas: Informer::new(Api::all(client.clone()), named(root_ca::NAME)),
+            resource_quotas: Informer::new(Api::all(client.clone()), all()),
+            persistent_volumes: Informer::new(Api::all(client.clone()), all()),
+            persistent_volume_claims: Informer::new(Api::all(client.clone()), all()),
             certificate_signing_requests: Informer::new(Api::all(client.clone()), all()),
         };
         informers.pods.transform(trim::pod);
@@ -132,6 +144,7 @@ impl Informers {
         self.endpoint_slices.index(BY_SERVICE, |slice| {
             crate::endpoint_slices::service_of(slice).map(|key| service_key(&key)).into_iter().collect()
         });
+        self.resource_quotas.index(BY_NAMESPACE, |quota| quota.metadata.namespace.clone().into_iter().collect());
         self.certificate_signing_requests.index(BY_USER, |csr| csr.spec.username.clone().into_iter().collect());
     }
 }

@@ -22,6 +22,7 @@
 //! - `node_lifecycle`: lost nodes, their taints and their pods. `node_ipam`: a pod CIDR for each node.
 //! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
+//! - `resource_quota`: what quotas have counted. `persistent_volume`: claims and their volumes.
 //! - `certificates`: approves and signs certificate requests of nodes.
 //!
 //! It does not choose nodes for pods (`scheduler`) and starts no containers (`kubelet`).
@@ -38,8 +39,10 @@ mod node_ipam;
 mod node_lifecycle;
 mod objects;
 mod own_writes;
+mod persistent_volume;
 mod pod_gc;
 mod replication;
+mod resource_quota;
 mod rest;
 mod root_ca;
 mod service_account;
@@ -71,6 +74,8 @@ const CONTROLLERS: &[Controller] = &[
     Controller { name: "namespace", register: namespace::register },
     Controller { name: "garbagecollector", register: garbage_collector::register },
     Controller { name: "podgc", register: pod_gc::register },
+    Controller { name: "resourcequota", register: resource_quota::register },
+    Controller { name: "persistentvolume-binder", register: persistent_volume::register },
     Controller { name: "csrsigning", register: certificates::register },
 ];
 

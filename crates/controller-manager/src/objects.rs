@@ -73,6 +73,9 @@ impl Objects {
             follow_cache(&feed, &mut informers.endpoint_slices),
             follow_cache(&feed, &mut informers.nodes),
             follow_cache(&feed, &mut informers.namespaces),
+            follow_cache(&feed, &mut informers.resource_quotas),
+            follow_cache(&feed, &mut informers.persistent_volumes),
+            follow_cache(&feed, &mut informers.persistent_volume_claims),
             follow_cache(&feed, &mut informers.certificate_signing_requests),
         ];
         cached.extend(IGNORED);

@@ -7,8 +7,9 @@ use kube::Error;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A client for writes. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +42,12 @@ pub(crate) struct MetadataList {
     pub(crate) metadata: kube::core::ListMeta,
     /// The objects of the page.
     pub(crate) items: Vec<MetadataItem>,
+}
+
+/// A list whose items are for others to decode.
+#[derive(Deserialize)]
+struct RawList {
+    items: Vec<Box<RawValue>>,
 }
 
 /// An object of which only metadata was read.
@@ -88,6 +95,22 @@ impl Rest {
     pub(crate) async fn list_metadata(&self, path: &str, limit: u32) -> Result<MetadataList, Error> {
         let params = ListParams::default().limit(limit);
         self.0.request(Request::new(path).list_metadata(&params).map_err(Error::BuildRequest)?).await
+    }
+
+    /// An object as the API has it now; `None` if it has none of that name.
+    pub(crate) async fn get<K: DeserializeOwned>(&self, path: &str, name: &str) -> Result<Option<K>, Error> {
+        let request = Request::new(path).get(name, &Default::default()).map_err(Error::BuildRequest)?;
+        match self.0.request::<K>(request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The objects of a collection as the API has them now, undecoded.
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<Box<RawValue>>, Error> {
+        let request = Request::new(path).list(&ListParams::default()).map_err(Error::BuildRequest)?;
+        self.0.request::<RawList>(request).await.map(|list| list.items)
     }
 
     /// Creates the object that `body` encodes.

@@ -18,6 +18,8 @@ use crate::object::Object;
 use crate::quantity::{self, Format, Quantity};
 use crate::well_known::ANNOTATION_STORAGE_CLASS;
 
+pub use pods::{limits as pod_limits, requests as pod_requests};
+
 /// How much of what.
 pub type Usage = BTreeMap<String, Quantity>;
 

@@ -42,9 +42,17 @@ pub(super) fn measure(pod: &Pod, usage: &mut Usage) {
         return;
     }
     usage.insert("pods".to_owned(), one());
-    let requests = total(pod, Half::Requests);
-    let limits = total(pod, Half::Limits);
-    usage.extend(named(&requests, &limits));
+    usage.extend(named(&requests(pod), &limits(pod)));
+}
+
+/// What the pod as a whole requests.
+pub fn requests(pod: &Pod) -> Usage {
+    total(pod, Half::Requests)
+}
+
+/// What the pod as a whole may use.
+pub fn limits(pod: &Pod) -> Usage {
+    total(pod, Half::Limits)
 }
 
 /// Requests and limits by the names quotas have for them (`podComputeUsageHelper`).

@@ -12,16 +12,22 @@
 mod certificates;
 mod default_toleration_seconds;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod persistent_volume_claim_resize;
+mod pod_security;
+mod priority;
+mod resource_quota;
 mod service_account;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use api::{Kind, Object, Subresource};
+use api::{Kind, Object, Resource, Subresource};
 use store::Op;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Entry};
 use crate::status::{ApiError, Subject};
 use crate::user::User;
 
@@ -68,6 +74,29 @@ impl<'a> Attributes<'a> {
             && self.kind.info.plural == plural
     }
 
+    /// The objects of type `T` in the request's namespace.
+    fn in_namespace<T: Resource>(&self) -> Vec<Found<T>> {
+        let cache = self.cache.of(kind_of::<T>());
+        match self.namespace {
+            Some(namespace) if !cache.is_empty() => {
+                let prefix = format!("{}{namespace}/", T::INFO.registry_prefix());
+                decoded(cache.with_prefix(&prefix), |_| true)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// All objects of type `T` whose JSON is `interesting`.
+    fn all<T: Resource>(&self, interesting: impl Fn(&[u8]) -> bool) -> Vec<Found<T>> {
+        decoded(self.cache.of(kind_of::<T>()).with_prefix(&T::INFO.registry_prefix()), interesting)
+    }
+
+    /// The object of type `T` with this name.
+    fn named<T: Resource>(&self, namespace: Option<&str>, name: &str) -> Option<T> {
+        let entry = self.cache.of(kind_of::<T>()).get(&T::INFO.registry_key(namespace, name))?;
+        serde_json::from_slice(entry.json()).ok()
+    }
+
     /// The object as error messages name it.
     fn subject(&self) -> Subject {
         Subject::new(self.kind.info, self.name)
@@ -79,6 +108,23 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// Another object, as the cache has it.
+struct Found<T> {
+    entry: Arc<Entry>,
+    object: T,
+}
+
+fn kind_of<T: Resource>() -> &'static Kind {
+    let info = T::INFO;
+    api::kinds::by_resource(info.group, info.version, info.plural).expect("plugins read kinds of the table only")
+}
+
+fn decoded<T: Resource>(entries: Vec<Arc<Entry>>, interesting: impl Fn(&[u8]) -> bool) -> Vec<Found<T>> {
+    let interesting = entries.into_iter().filter(|entry| interesting(entry.json()));
+    // What the server stored it can decode.
+    interesting.filter_map(|entry| Some(Found { object: serde_json::from_slice(entry.json()).ok()?, entry })).collect()
+}
+
 /// What admission adds to a write.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
@@ -88,6 +134,8 @@ pub(crate) struct Effects {
     pub(crate) warnings: Vec<Cow<'static, str>>,
     /// Who manages what from now on (`metadata.managedFields`); `None` leaves it as it is.
     pub(crate) managed: Option<String>,
+    /// Whether others in the same namespace write the same keys, so that it is better to take turns.
+    pub(crate) in_turn: bool,
 }
 
 impl From<Vec<Op>> for Effects {
@@ -112,13 +160,26 @@ trait Plugin: Sync {
 /// The plugins in the order they are asked.
 static CHAIN: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &pod_security::PodSecurity,
+    &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &persistent_volume_claim_resize::PersistentVolumeClaimResize,
     &certificates::CertificateRequester,
     &certificates::CertificateSubjectRestriction,
     &escalation::Escalation,
+    &resource_quota::ResourceQuota,
 ];
+
+/// The kinds whose objects are rules for others: whoever is told that one is written can rely on it.
+const RULES: [&str; 3] = ["/registry/limitranges/", "/registry/priorityclasses/", "/registry/resourcequotas/"];
+
+/// Whether the object under `key` is a rule for others.
+pub(crate) fn is_rule(key: &str) -> bool {
+    RULES.iter().any(|prefix| key.starts_with(prefix))
+}
 
 /// Completes the object of a creation or update.
 pub(crate) fn admit(

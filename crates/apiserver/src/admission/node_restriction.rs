@@ -82,6 +82,10 @@ fn restrict_pod(a: &Attributes<'_>, node: &str, pod: Option<&Pod>) -> Result<(),
             Err(a.forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself")))
         }
         (Operation::Delete, None, ..) => Ok(()),
+        (Operation::Create, Some(Subresource::Eviction), _, Some(old)) => match api::pods::node_name(old) {
+            Some(name) if name == node => Ok(()),
+            _ => Err(a.forbidden(format!("node {node} can only evict pods with spec.nodeName set to itself"))),
+        },
         (operation, None, ..) => {
             let operation = format!("{operation:?}").to_uppercase();
             let message =

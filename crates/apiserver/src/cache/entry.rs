@@ -143,6 +143,20 @@ impl Entry {
         Entry { key, revision, create_revision, select, change, frame }
     }
 
+    /// The object as `kind`, which may be a view of the stored one, shows it.
+    pub(crate) fn shown_as(self: &Arc<Self>, kind: &Kind) -> Arc<Entry> {
+        let Some(json) = kind.show(self.json()) else { return self.clone() };
+        let frame = [self.change.prefix(), &json, FRAME_END].concat().into();
+        Arc::new(Entry {
+            key: self.key.clone(),
+            revision: self.revision,
+            create_revision: self.create_revision,
+            select: self.select.clone(),
+            change: self.change,
+            frame,
+        })
+    }
+
     /// This object's end: the last version, with the revision of the deletion.
     pub(crate) fn deleted(&self, kind: &'static Kind, revision: Revision) -> Entry {
         let prefix = kind.info.metadata_prefix();

@@ -96,6 +96,18 @@ impl KindCache {
         *self.next.borrow()
     }
 
+    /// Whether there is no object of the kind.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.read().items.is_empty()
+    }
+
+    /// The objects whose keys start with `prefix`, in their order.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> Vec<Arc<Entry>> {
+        let state = self.state.read();
+        let rest = state.items.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        rest.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry.clone()).collect()
+    }
+
     /// Every entry.
     pub(crate) fn entries(&self) -> BTreeMap<Arc<str>, Arc<Entry>> {
         self.state.read().items.clone()

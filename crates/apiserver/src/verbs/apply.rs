@@ -18,6 +18,10 @@ use crate::status::ApiError;
 use crate::storage::{Current, Written};
 use crate::tracking::{Tracking, writer};
 
+/// The patches of kinds that show another kind's objects in other words.
+const VIEW_PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
 /// How often an apply starts over because its object comes or goes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
@@ -31,6 +35,10 @@ struct Wanted<'a> {
 }
 
 pub(super) async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    if call.info.kind.view.is_some() {
+        // Managers are told by the fields of what is stored.
+        return Err(ApiError::UnsupportedMediaType(VIEW_PATCH_TYPES));
+    }
     let bytes = body::read(&call.headers, request_body).await?;
     let config = api::yaml::parse_one(&bytes).map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
     let wanted = Wanted {

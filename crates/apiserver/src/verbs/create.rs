@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use api::{Kind, Object, Scope};
+use api::{Kind, KindInfo, Object, Scope};
 use axum::body::Body;
 use bytes::Bytes;
 use http::StatusCode;
@@ -102,9 +102,8 @@ impl Shared {
         let subject = Subject::new(kind.info, object.metadata().name.as_deref().unwrap_or(""));
         object.set_defaults();
         let managed = author.tracking.created(&mut *object);
-        object.prepare_create();
         let asked = object.as_any().downcast_ref::<Service>().cloned();
-        let (mut taken, mut is_fresh) = (Taken::default(), false);
+        let (mut taken, mut is_fresh, mut turn) = (Taken::default(), false, None);
         let key = kind.info.registry_key(namespace, &subject.name);
         let attributes = Attributes::new(&self.cache, author.user, Operation::Create, kind, (namespace, &subject.name));
         for _ in 0..MAX_CREATE_ATTEMPTS {
@@ -118,15 +117,24 @@ impl Shared {
                 decision => decision?,
             };
             let value = with_managed(&*object, plain, &managed)?;
-            let Effects { mut ops, warnings, .. } = effects;
+            let Effects { mut ops, warnings, in_turn, .. } = effects;
             if dry_run {
-                return self.pretend(kind, &subject, &key, value, warnings).await;
+                return self.pretend(object.info(), &subject, &key, value, warnings).await;
+            }
+            if in_turn && turn.is_none() {
+                // Others may have been first: look again.
+                turn = Some(self.turns.of(namespace.unwrap_or("")).await);
+                continue;
             }
             let lease = self.lease_for(kind).await?;
             ops.push(Op { key: key.clone(), expect: Expect::Absent, action: Action::Put(value.clone(), lease) });
             match self.commit(ops, &key, Some((&value, &*object))).await {
                 Ok(revision) => {
-                    let json = encode_with_revision(kind.info, &value, revision);
+                    if turn.is_some() {
+                        // Whoever is next must see what was taken.
+                        self.seen(revision).await;
+                    }
+                    let json = encode_with_revision(object.info(), &value, revision);
                     return Ok(Written { json, removed: false, warnings });
                 }
                 Err(store::Error::Conflict { key: which, .. }) if which == key => {
@@ -160,11 +168,13 @@ impl Shared {
         }
         admission::admit(attributes, object, &mut effects)?;
         object.set_defaults();
+        object.prepare_create();
         if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {
             effects.ops.extend(allocators::plan(&self.ranges(), None, service, taken).map_err(invalid)?);
         }
         let mut errors = metadata::validate(attributes.kind.info, object.metadata());
         errors.extend(object.validate());
+        errors.extend(attributes.kind.view.map(|view| (view.validate)(object, None)).unwrap_or_default());
         if !errors.is_empty() {
             return Err(invalid(errors));
         }
@@ -175,7 +185,7 @@ impl Shared {
     /// A dry run fails where the write would.
     async fn pretend(
         &self,
-        kind: &Kind,
+        info: &KindInfo,
         subject: &Subject,
         key: &str,
         value: Bytes,
@@ -184,7 +194,7 @@ impl Shared {
         match self.store.get(key, None).await? {
             (Some(_), _) => Err(ApiError::AlreadyExists(subject.clone())),
             (None, revision) => {
-                Ok(Written { json: encode_with_revision(kind.info, &value, revision), removed: false, warnings })
+                Ok(Written { json: encode_with_revision(info, &value, revision), removed: false, warnings })
             }
         }
     }

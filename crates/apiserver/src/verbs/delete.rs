@@ -6,6 +6,7 @@
 use api::Object;
 use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use axum::body::Body;
+use bytes::Bytes;
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -37,12 +38,12 @@ enum Propagation {
 
 /// `DeleteOptions`, from body or query.
 #[derive(Clone, Debug, Default)]
-struct Options {
+pub(crate) struct Options {
     grace_period_seconds: Option<i64>,
     uid: Option<String>,
     resource_version: Option<String>,
     propagation: Option<Propagation>,
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
@@ -60,7 +61,8 @@ pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiRespons
     Ok(respond::succeeded(StatusCode::OK, details))
 }
 
-async fn delete_one(
+/// Deletes the object under `key` as `options` say; gives its UID too.
+pub(crate) async fn delete_one(
     call: &Call,
     key: &str,
     subject: &Subject,
@@ -87,7 +89,7 @@ fn attributes<'a>(call: &'a Call, current: &'a Current) -> Attributes<'a> {
     let metadata = current.object.metadata();
     let plain = call.attributes(Operation::Delete, Some(&*current.object));
     let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""));
-    Attributes { namespace, name, ..plain }
+    Attributes { subresource: None, namespace, name, ..plain }
 }
 
 fn check_preconditions(subject: &Subject, current: &Current, options: &Options) -> Result<(), ApiError> {
@@ -235,6 +237,11 @@ async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     if !value.is_null() && !value.is_object() {
         return Err(bad_options("an object is expected"));
     }
+    parse(call, &value)
+}
+
+/// Reads DeleteOptions.
+pub(crate) fn parse(call: &Call, value: &Value) -> Result<Options, ApiError> {
     // Where there is a body, the query does not count (upstream decodes one or the other).
     let query = |key: &str| call.query.get(key).filter(|_| value.is_null());
     let grace = match (&value["gracePeriodSeconds"], query("gracePeriodSeconds")) {
@@ -247,7 +254,7 @@ async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
         grace_period_seconds: grace,
         uid: value["preconditions"]["uid"].as_str().map(Into::into),
         resource_version: value["preconditions"]["resourceVersion"].as_str().map(Into::into),
-        propagation: propagation(&value, query("propagationPolicy"), query("orphanDependents"))?,
+        propagation: propagation(value, query("propagationPolicy"), query("orphanDependents"))?,
         dry_run: dry_run(body_dry_run)? || call.query.dry_run()?,
     })
 }
@@ -287,7 +294,7 @@ pub(super) async fn delete_collection(call: &Call, request_body: Body) -> Result
         async move {
             let subject = Subject::new(info, entry.name());
             match delete_one(call, &entry.key, &subject, options).await {
-                Ok((written, _)) => Ok(Some(written.json)),
+                Ok((written, _)) => Ok(Some(call.info.kind.show(&written.json).map_or(written.json, Bytes::from))),
                 // Someone else was faster: it is gone, which is what was asked for.
                 Err(ApiError::NotFound(_)) => Ok(None),
                 Err(error) => Err(error),

@@ -17,7 +17,7 @@ pub(super) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
     };
     call.shared.reach(freshness).await?;
     let entry = call.shared.cache.of(call.info.kind).get(&call.info.key());
-    let entry = entry.ok_or_else(|| ApiError::NotFound(call.info.subject()))?;
+    let entry = entry.ok_or_else(|| ApiError::NotFound(call.info.subject()))?.shown_as(call.info.kind);
     if call.output.shape == Shape::Table {
         let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?).of_one(entry.json());
         return Ok(respond::encoded(StatusCode::OK, table.into(), call.output.encoding));

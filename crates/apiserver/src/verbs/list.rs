@@ -93,7 +93,9 @@ async fn from_store(
             used += 1;
             request.after = Some(kv.key.to_string());
             let revisions = (kv.create_revision, kv.mod_revision);
-            let Ok(entry) = Entry::new(call.info.kind, kv.key, &kv.value, revisions, Change::Added) else { continue };
+            let Ok(entry) = Entry::new(call.info.kind.stored(), kv.key, &kv.value, revisions, Change::Added) else {
+                continue;
+            };
             if filter.matches(&entry.key, &entry.select) {
                 items.push(Arc::new(entry));
             }
@@ -139,8 +141,11 @@ fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
     metadata.to_string()
 }
 
-fn answer(call: &Call, metadata: &str, snapshot: Snapshot) -> Result<ApiResponse, ApiError> {
+fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResponse, ApiError> {
     let info = call.info.kind.info;
+    if call.info.kind.view.is_some() {
+        snapshot.items.iter_mut().for_each(|entry| *entry = entry.shown_as(call.info.kind));
+    }
     let objects = snapshot.items.iter().map(|e| e.json());
     let json = match call.output.shape {
         Shape::Object if call.output.is_plain() => {
@@ -159,7 +164,7 @@ fn answer(call: &Call, metadata: &str, snapshot: Snapshot) -> Result<ApiResponse
 }
 
 /// A whole list in one piece.
-pub(super) fn join<'a>(
+pub(crate) fn join<'a>(
     kind: &str,
     api_version: &str,
     metadata: &str,

@@ -2,9 +2,9 @@
 
 mod apply;
 pub(crate) mod create;
-mod delete;
+pub(crate) mod delete;
 mod get;
-mod list;
+pub(crate) mod list;
 mod list_body;
 pub(crate) mod patch;
 mod revision;
@@ -18,7 +18,7 @@ use axum::body::Body;
 use crate::call::Call;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
-use crate::subresources::{binding, log, scale, token};
+use crate::subresources::{binding, eviction, log, scale, token};
 use crate::virtual_kinds;
 
 /// Does what a request asks for.
@@ -31,6 +31,7 @@ pub(crate) async fn run(call: Call, body: Body) -> Result<ApiResponse, ApiError>
         (Verb::Get, Some(Subresource::Scale)) => scale::get(&call).await,
         (Verb::Update, Some(Subresource::Scale)) => scale::update(&call, body).await,
         (Verb::Patch, Some(Subresource::Scale)) => scale::patch(&call, body).await,
+        (Verb::Create, Some(Subresource::Eviction)) => eviction::create(&call, body).await,
         (Verb::Create, Some(Subresource::Binding)) => binding::create(&call, body).await,
         (Verb::Create, Some(Subresource::Token)) => token::create(&call, body).await,
         (Verb::Get, _) => get::get(&call).await,

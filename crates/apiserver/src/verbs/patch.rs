@@ -65,8 +65,9 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
     let written = call
         .shared
         .modify(call.info.kind, &subject, &key, dry_run, |current, taken| {
-            let tree: Value =
-                serde_json::from_slice(sent.subject(current)).map_err(|e| ApiError::Internal(e.to_string()))?;
+            let shown = call.info.kind.show(sent.subject(current));
+            let json = shown.as_deref().unwrap_or_else(|| sent.subject(current));
+            let tree: Value = serde_json::from_slice(json).map_err(|e| ApiError::Internal(e.to_string()))?;
             let patched = sent.patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
             let mut decoded = body::decode(call.info.kind, patched.to_string().as_bytes(), &call.query)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;

@@ -98,6 +98,7 @@ fn main(
     api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate());
     errors.extend(new.validate_update(old));
+    errors.extend(call.info.kind.view.map(|view| (view.validate)(&*new, Some(old))).unwrap_or_default());
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Kind;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::revision::{Freshness, parse};
 use crate::cache::{CacheEvent, Change, Cursor, Entry, FellBehind, Filter};
 use crate::call::Call;
+use crate::component_status::Presence;
 use crate::negotiate::{Encoding, Shape};
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
@@ -44,6 +46,8 @@ pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
 /// One watch.
 struct Watcher {
     shared: Arc<Shared>,
+    /// That a component of the control plane watches.
+    _presence: Option<Presence>,
     filter: Filter,
     view: View,
     cursor: Option<Cursor>,
@@ -70,6 +74,7 @@ impl Watcher {
         let streams_list = call.query.flag("sendInitialEvents");
         let mut watcher = Watcher {
             shared: call.shared.clone(),
+            _presence: call.shared.components.arrived(&call.user),
             view: View::of(call)?,
             filter,
             cursor: None,
@@ -248,6 +253,7 @@ impl Chunk {
 
 /// The shape in which a watcher sees objects.
 struct View {
+    kind: &'static Kind,
     shape: Shape,
     table: Table,
     /// Whether a Table with column definitions has been sent.
@@ -257,17 +263,18 @@ struct View {
 impl View {
     fn of(call: &Call) -> Result<View, ApiError> {
         let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?);
-        Ok(View { shape: call.output.shape, table, has_columns: false })
+        Ok(View { kind: call.info.kind, shape: call.output.shape, table, has_columns: false })
     }
 
     fn event(&mut self, change: Change, event: &CacheEvent) -> Bytes {
         match self.shape {
-            Shape::Object => event.frame(change),
+            Shape::Object if self.kind.view.is_none() => event.frame(change),
             _ => self.frame(change, &event.entry),
         }
     }
 
-    fn frame(&mut self, change: Change, entry: &Entry) -> Bytes {
+    fn frame(&mut self, change: Change, entry: &Arc<Entry>) -> Bytes {
+        let entry = entry.shown_as(self.kind);
         let object = match self.shape {
             Shape::Object => return entry.frame(change),
             Shape::Metadata => partial_metadata(entry.json()),

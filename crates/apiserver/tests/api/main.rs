@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod access;
+mod admission;
 mod apply;
 mod common;
 mod concurrency;
@@ -9,6 +10,7 @@ mod crud;
 mod kubectl;
 mod lifecycle;
 mod list_watch;
+mod quota;
 mod rbac;
 mod resync;
 mod reviews;

@@ -37,6 +37,7 @@ impl Resource for Pod {
         subresources: &[
             Subresource::Status,
             Subresource::Binding,
+            Subresource::Eviction,
             Subresource::Log,
             Subresource::Exec,
             Subresource::Attach,

@@ -1,0 +1,64 @@
+//! `pods/eviction`: a graceful deletion that says why. No PodDisruptionBudgets are served, so none stands in its way and
+//! it is never answered with 429.
+
+use axum::body::Body;
+use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::Eviction;
+use serde_json::{Value, json};
+
+use crate::admission::{self, Attributes, Effects, Operation};
+use crate::body;
+use crate::call::Call;
+use crate::metadata::{check_namespace, now};
+use crate::respond::{self, ApiResponse};
+use crate::status::ApiError;
+use crate::storage::{Current, Write};
+use crate::verbs::delete;
+
+/// Evicts a pod.
+pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let json = call.json_body(request_body).await?;
+    let decoded = body::decode(&api::eviction::KIND, &json, &call.query)?;
+    check_namespace(decoded.object.metadata(), call.info.namespace.as_deref())?;
+    check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
+    let eviction = decoded.object.as_any().downcast_ref::<Eviction>();
+    let options = match eviction.and_then(|e| e.delete_options.as_ref()) {
+        Some(options) => serde_json::to_value(options).map_err(|e| ApiError::Internal(e.to_string()))?,
+        None => Value::Null,
+    };
+    let options = delete::parse(call, &options)?;
+    let (subject, key) = (call.info.subject(), call.info.key());
+    call.shared.modify(call.info.kind, &subject, &key, options.dry_run, |current, _| mark(call, current)).await?;
+    delete::delete_one(call, &key, &subject, &options).await?;
+    let mut response = respond::json(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    );
+    respond::warn(&mut response, &decoded.warnings);
+    Ok(response)
+}
+
+fn check_name(call: &Call, given: &str) -> Result<(), ApiError> {
+    if given.is_empty() || given == call.name() {
+        return Ok(());
+    }
+    let name = call.name();
+    Err(ApiError::BadRequest(format!("name in URL does not match name in Eviction object: {name} != {given}")))
+}
+
+fn mark(call: &Call, current: &Current) -> Result<Write, ApiError> {
+    let mut effects = Effects::default();
+    let attributes: Attributes<'_> = call.attributes(Operation::Create, Some(&*current.object));
+    admission::validate(&attributes, Some(&*current.object), &mut effects)?;
+    let mut object = current.object.clone_object();
+    let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() else {
+        return Err(ApiError::Internal("only pods are evicted".into()));
+    };
+    if api::pods::is_terminal(pod) || api::pods::is_terminating(pod) {
+        return Ok(Write::Keep);
+    }
+    api::eviction::mark(pod, now());
+    object.metadata_mut().resource_version = None;
+    Ok(Write::Put(object, effects))
+}
