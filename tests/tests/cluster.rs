@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::Cluster;
-use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Pod, ReplicationController, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
@@ -283,6 +285,50 @@ async fn a_node_reads_only_the_secrets_of_its_own_pods() {
     assert_eq!(read("node-0", "mine").await, Ok(()));
     assert_eq!(read("node-0", "other").await, Err(403));
     assert_eq!(read("node-1", "mine").await, Err(403));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_bounds_a_controller_and_a_deletion_gives_its_place_back() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let quota = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: few}, spec: {hard: {pods: \"2\"}}}";
+    cluster.create(quota).await.unwrap();
+    let counted = |q: &Arc<ResourceQuota>| q.status.as_ref().is_some_and(|s| s.used.is_some());
+    cluster.until::<ResourceQuota>("the quota is counted", "", |all| all.iter().any(counted)).await.unwrap();
+    cluster.create(&web(3)).await.unwrap();
+    let before = web_pods(&cluster, 2).await;
+    let refused = |rc: &Arc<ReplicationController>| {
+        let conditions = rc.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let message = conditions.and_then(|c| c.iter().find(|c| c.type_ == "ReplicaFailure")?.message.clone());
+        message.is_some_and(|m| m.contains("exceeded quota: few, requested: pods=1, used: pods=2, limited: pods=2"))
+    };
+    cluster.until::<ReplicationController>("the controller says why", "", |all| all.iter().any(refused)).await.unwrap();
+    let gone = before[0].metadata.name.clone().unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    pods.delete(&gone, &DeleteParams::default().grace_period(0)).await.unwrap();
+    let replaced = |all: &[Arc<Pod>]| all_ready(all, 2) && !names(all).contains(&gone);
+    cluster.until::<Pod>("another takes its place", "app=web", replaced).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_gets_a_volume_that_is_large_enough() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let claim = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], \
+                 resources: {requests: {storage: 2Gi}}}}";
+    cluster.create(claim).await.unwrap();
+    for (name, size) in [("small", "1Gi"), ("fits", "3Gi"), ("large", "9Gi")] {
+        let volume = format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteOnce], \
+             capacity: {{storage: {size}}}, hostPath: {{path: /srv}}}}}}"
+        );
+        cluster.create(&volume).await.unwrap();
+    }
+    let bound = |c: &Arc<PersistentVolumeClaim>| c.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Bound"));
+    let is_bound = |all: &[Arc<PersistentVolumeClaim>]| all.iter().any(bound);
+    let claims = cluster.until::<PersistentVolumeClaim>("the claim is bound", "", is_bound).await.unwrap();
+    let volume = claims[0].spec.as_ref().unwrap().volume_name.clone().unwrap();
+    assert_ne!(volume, "small");
     cluster.stop().await;
 }
 

@@ -178,6 +178,8 @@ async fn a_namespace_says_how_much_its_pods_may_do() {
     let warning = warned.headers["warning"].to_str().unwrap();
     assert!(warning.starts_with(r#"299 - "would violate PodSecurity \"restricted:latest\": privileged"#), "{warning}");
 
+    // A read sees the pod, so the next request does.
+    server.get(&format!("{pods}/mighty")).await;
     let enforce = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
     let told = server.patch("/api/v1/namespaces/safe", &enforce).await;
     let told: Vec<_> = told.headers.get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();

@@ -7,6 +7,7 @@ mod apply;
 mod common;
 mod concurrency;
 mod crud;
+mod golden;
 mod kubectl;
 mod lifecycle;
 mod list_watch;

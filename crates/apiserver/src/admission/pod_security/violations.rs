@@ -22,12 +22,12 @@ pub(super) fn containers_named(names: &[&str]) -> String {
 }
 
 /// The names of the containers for which `is_bad` holds.
-pub(super) fn bad<'a>(spec: &'a PodSpec, is_bad: impl Fn(&Container) -> bool) -> Vec<&'a str> {
+pub(super) fn bad(spec: &PodSpec, is_bad: impl Fn(&Container) -> bool) -> Vec<&str> {
     api::pods::all_containers(spec).filter(|c| is_bad(c)).map(|c| c.name.as_str()).collect()
 }
 
 /// The same by the container's security context.
-pub(super) fn bad_context<'a>(spec: &'a PodSpec, is_bad: impl Fn(&SecurityContext) -> bool) -> Vec<&'a str> {
+pub(super) fn bad_context(spec: &PodSpec, is_bad: impl Fn(&SecurityContext) -> bool) -> Vec<&str> {
     bad(spec, |c| c.security_context.as_ref().is_some_and(&is_bad))
 }
 
