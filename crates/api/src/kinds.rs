@@ -37,8 +37,8 @@ use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::rbac::v1 as rbac_v1;
 use k8s_openapi::api::events::v1 as events;
+use k8s_openapi::api::rbac::v1 as rbac_v1;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 
 use crate::decode::{DecodeError, Decoded};
