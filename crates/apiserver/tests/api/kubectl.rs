@@ -78,8 +78,42 @@ async fn judge_tokens(kubectl: &Kubectl<'_>) {
     assert!(yaml.contains("kind: TokenRequest") && yaml.contains("- vault"), "{yaml}");
 }
 
+/// From the client's apply to the server's, with another manager who disagrees.
+async fn judge_server_side_apply(kubectl: &Kubectl<'_>) {
+    let file = |name: &str, value: &str| {
+        let path = kubectl.secure.path(name);
+        let config = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied", "namespace": "default"},
+            "data": {"a": value},
+        });
+        std::fs::write(&path, config.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (one, two, three) = (file("one.json", "1"), file("two.json", "2"), file("three.json", "3"));
+    assert_eq!(kubectl.run(&["apply", "-f", &one]).await, "configmap/applied created\n");
+    for config in [&one, &two, &two] {
+        let said = kubectl.run(&["apply", "--server-side", "-f", config]).await;
+        assert_eq!(said, "configmap/applied serverside-applied\n");
+    }
+    let other = ["apply", "--server-side", "--field-manager=other", "-f", &three];
+    let refused = kubectl.command(&other).output().await.unwrap();
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains(r#"Apply failed with 1 conflict: conflict with "kubectl": .data.a"#), "{message}");
+    let difference = kubectl.command(&["diff", "--server-side", "-f", &one]).output().await.unwrap();
+    assert_eq!(difference.status.code(), Some(1), "{}", String::from_utf8_lossy(&difference.stderr));
+    assert!(String::from_utf8_lossy(&difference.stdout).contains("+  a: \"1\""), "{difference:?}");
+    assert_eq!(kubectl.run(&["diff", "--server-side", "-f", &two]).await, "");
+    kubectl.run(&[&other[..], &["--force-conflicts"]].concat()).await;
+    let get = ["get", "configmap", "applied", "-o", "yaml"];
+    let (plain, whole) = (kubectl.run(&get).await, kubectl.run(&[&get[..], &["--show-managed-fields"]].concat()).await);
+    assert!(plain.contains("a: \"3\"") && !plain.contains("managedFields"), "{plain}");
+    assert!(whole.contains("manager: other") && whole.contains("operation: Apply"), "{whole}");
+    kubectl.run(&["delete", "configmap", "applied"]).await;
+}
+
 async fn judge(kubectl: &Kubectl<'_>) {
     judge_tokens(kubectl).await;
+    judge_server_side_apply(kubectl).await;
     let file = kubectl.secure.path("rc.json");
     std::fs::write(&file, rc("web").to_string()).unwrap();
     let file = file.to_str().unwrap();
