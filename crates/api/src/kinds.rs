@@ -33,6 +33,7 @@ mod verbs;
 mod view;
 
 use k8s_openapi::api::authentication::v1 as authentication;
+use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
@@ -201,6 +202,10 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<core::ServiceAccount>(),
     Kind::of::<authentication::SelfSubjectReview>(),
     Kind::of::<authentication::TokenReview>(),
+    Kind::of::<authorization::LocalSubjectAccessReview>(),
+    Kind::of::<authorization::SelfSubjectAccessReview>(),
+    Kind::of::<authorization::SelfSubjectRulesReview>(),
+    Kind::of::<authorization::SubjectAccessReview>(),
     Kind::of::<certificates::CertificateSigningRequest>(),
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use crate::audit::AuditConfig;
+
 /// The flags of kube-apiserver that matter here, under their upstream names and with their upstream defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +32,8 @@ pub struct Config {
     pub api_audiences: Vec<String>,
     /// Whether tokens of pods are good for a year while clients that never read a newer one are still about.
     pub service_account_extend_token_expiration: bool,
+    /// The audit log, if there is one.
+    pub audit: Option<AuditConfig>,
     /// The DNS suffix of services.
     pub cluster_domain: String,
     /// Reported by `/version`.
@@ -55,6 +59,7 @@ impl Config {
             service_cluster_ip_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
             service_node_port_range: 30_000..=32_767,
             token_auth_file: None,
+            audit: None,
             service_account_issuers: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
             api_audiences: Vec::new(),
             service_account_extend_token_expiration: true,

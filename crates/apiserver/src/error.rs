@@ -24,6 +24,14 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The audit policy cannot be used.
+    #[error("{}: {reason}", path.display())]
+    AuditPolicy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A certificate or key in the data directory is damaged, or none can be made.
     #[error("certificates: {0}")]
     Certificate(String),

@@ -11,6 +11,7 @@
 //! - `route`, `request`, `query`, `negotiate`: what a request asks for, and in which form.
 //! - `authn`, `authz`, `admission`: who may do it, and what every write must satisfy.
 //! - `rbac`: what roles and bindings give to whom, and the roles every cluster has.
+//! - `audit`: what requests leave in the log.
 //! - `verbs`: get, list, watch, create, update, patch, delete, written once over the table of kinds; `subresources`
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `connect`: what passes through to kubelets, pods and services: exec, attach, port-forward, proxies.
@@ -26,6 +27,7 @@
 
 mod admission;
 mod allocators;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -67,6 +69,7 @@ mod user;
 mod verbs;
 mod virtual_kinds;
 
+pub use audit::{AuditConfig, AuditLogLimits};
 pub use config::Config;
 pub use error::Error;
 pub use server::ApiServer;

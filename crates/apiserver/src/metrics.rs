@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::audit::Audit;
 use crate::request::RequestInfo;
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
@@ -82,7 +83,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Metrics {
+    pub(crate) fn new(audit: Option<&Audit>) -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
             requests: Family::default(),
@@ -95,6 +96,10 @@ impl Metrics {
             cpu: Gauge::default(),
         };
         metrics.register();
+        if let Some((taken, lost)) = audit.map(Audit::counters) {
+            metrics.registry.register("apiserver_audit_event", "Events given to the audit log", taken);
+            metrics.registry.register("apiserver_audit_error", "Events the audit log has lost", lost);
+        }
         metrics
     }
 

@@ -6,12 +6,14 @@ use axum::body::Body;
 use http::Request;
 use http::header::ACCEPT_ENCODING;
 
-use crate::authn::Caller;
+use crate::audit::Trail;
+use crate::authn::{Caller, impersonate};
 use crate::authz::Attributes;
 use crate::call::Call;
 use crate::metrics::Observed;
 use crate::negotiate;
 use crate::query::Query;
+use crate::request::RequestInfo;
 use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
@@ -23,18 +25,27 @@ pub(crate) async fn route(
     caller: &Caller,
     request: Request<Body>,
     observed: &mut Observed,
+    trail: &mut Trail,
 ) -> Result<ApiResponse, ApiError> {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path();
+    let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     let user = shared.authenticator.authenticate(caller, &parts.headers).await?;
-    let user: Arc<User> = user.unwrap_or_else(|| Arc::new(User::anonymous()));
-    if !request::is_resource(path) {
-        return not_a_resource(shared, &user, &parts, &query).await;
+    let mut user: Arc<User> = user.unwrap_or_else(|| Arc::new(User::anonymous()));
+    let path = parts.uri.path();
+    let info = request::is_resource(path).then(|| request::parse(&parts.method, path, &query));
+    let asked = info.as_ref().and_then(|info| info.as_ref().ok());
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    trail.identify(&attributes(&user, asked, (&verb, path), &query), asked);
+    if let Some(other) = impersonate(shared, &user, &mut parts.headers).await? {
+        trail.impersonated(&other);
+        user = Arc::new(other);
     }
-    let info = request::parse(&parts.method, path, &query)?;
+    let info = info.transpose()?;
+    let decision = authz::authorize(shared, &attributes(&user, info.as_ref(), (&verb, path), &query)).await;
+    trail.decided(&decision);
+    decision?;
+    let Some(info) = info else { return not_a_resource(shared, &parts, &query).await };
     observed.resource(&info);
-    authz::authorize(shared, &Attributes::of_request(&user, &info, &query)).await?;
     if info.connects() {
         return connect::run(shared, &user, info, query, parts, body).await;
     }
@@ -42,20 +53,32 @@ pub(crate) async fn route(
     options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let _permit = shared.in_flight.enter(&user, &info)?;
     let encodings = parts.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect::<Vec<_>>();
+    let body = trail.look_at_body(&parts.headers, body).await?;
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
-    Ok(compress::respond(&encodings, verbs::run(call, body).await?))
+    let response = trail.look_at_answer(verbs::run(call, body).await?).await;
+    Ok(compress::respond(&encodings, response))
+}
+
+/// What authorizers and audit are told of a request for a resource, or for a path that is none.
+fn attributes<'a>(
+    user: &'a User,
+    info: Option<&'a RequestInfo>,
+    (verb, path): (&'a str, &'a str),
+    query: &Query,
+) -> Attributes<'a> {
+    match info {
+        Some(info) => Attributes::of_request(user, info, query),
+        None => Attributes::of_path(user, verb, path),
+    }
 }
 
 /// Paths that are about the API rather than in it.
 async fn not_a_resource(
     shared: &Arc<Shared>,
-    user: &User,
     parts: &http::request::Parts,
     query: &Query,
 ) -> Result<ApiResponse, ApiError> {
     let path = parts.uri.path();
-    let verb = parts.method.as_str().to_ascii_lowercase();
-    authz::authorize(shared, &Attributes::of_path(user, &verb, path)).await?;
     if let Some(response) = health::respond(shared, path, query).await {
         return response;
     }

@@ -1,5 +1,6 @@
 //! HTTPS: an accept loop of its own, so that the client's certificate and every limit of a connection are at hand.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let stream = (stream, peer.ip());
                 let connection = connection(shared.clone(), acceptor.clone(), stream, graceful.watcher(), place);
                 tokio::spawn(connection);
             }
@@ -79,7 +81,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result
 async fn connection(
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    (stream, address): (TcpStream, IpAddr),
     watcher: Watcher,
     _place: OwnedSemaphorePermit,
 ) {
@@ -95,7 +97,7 @@ async fn connection(
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|c| c.first()).and_then(|c| user_of_certificate(c)).map(Arc::new);
-    let caller = Caller::Connection(user);
+    let caller = Caller::Connection(user, address);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (shared.clone(), caller.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.handle(caller, request.map(Body::new)).await) }

@@ -11,6 +11,7 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocators::Ranges;
+use crate::audit::{Audit, Ended, Trail};
 use crate::authn::{Authenticator, Caller, Issuer};
 use crate::cache::{self, Cache};
 use crate::component_status::Components;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) authenticator: Authenticator,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) metrics: Metrics,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) in_flight: InFlight,
     pub(crate) event_lease: SharedLease,
     pub(crate) turns: Turns,
@@ -56,11 +58,15 @@ impl Shared {
     pub(crate) async fn handle(self: &Arc<Self>, caller: Caller, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let mut observed = Observed::new(request.method());
-        let answer = AssertUnwindSafe(route::route(self, &caller, request, &mut observed)).catch_unwind().await;
-        let response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => respond::error(&error),
-            Err(_) => respond::error(&ApiError::Internal("the request could not be processed".into())),
+        let mut trail = Trail::begin(self.audit.as_ref(), &request, caller.address());
+        let routed = route::route(self, &caller, request, &mut observed, &mut trail);
+        let response = match AssertUnwindSafe(routed).catch_unwind().await {
+            Ok(Ok(response)) => trail.end(response, Ended::Answered),
+            Ok(Err(error)) => trail.end(respond::error(&error), Ended::Refused(&error)),
+            Err(_) => {
+                let error = ApiError::Internal("the request could not be processed".into());
+                trail.end(respond::error(&error), Ended::Panicked)
+            }
         };
         self.metrics.observe(&observed, response.status(), started.elapsed());
         response
@@ -77,6 +83,7 @@ impl ApiServer {
     /// Makes certificates, kubeconfig and join token where they are missing, fills the watch cache, and writes the objects
     /// every cluster has. Background work ends with `stop`.
     pub async fn start(config: Config, store: Arc<dyn Store>, stop: CancellationToken) -> Result<ApiServer, Error> {
+        let audit = config.audit.as_ref().map(Audit::new).transpose()?.map(Arc::new);
         let pki = Pki::load_or_create(&config)?;
         let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &config)?);
         let cache = Arc::new(Cache::new(store.clone()));
@@ -87,7 +94,8 @@ impl ApiServer {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
             kubelets: KubeletClient::new(&pki)?,
             tunnels: Tunnels::default(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(audit.as_deref()),
+            audit,
             event_lease: SharedLease::default(),
             turns: Turns::default(),
             components: Arc::default(),

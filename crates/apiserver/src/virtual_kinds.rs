@@ -15,12 +15,18 @@ use crate::{body, component_status, reviews};
 /// Answers a request for a virtual kind, whichever of its verbs it has.
 type Handler = for<'a> fn(&'a Call, Body) -> BoxFuture<'a, Result<ApiResponse, ApiError>>;
 
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
 /// Group and resource of every virtual kind, and what answers it.
 static HANDLERS: &[(&str, &str, Handler)] = &[
     ("", "bindings", |call, body| Box::pin(binding::create(call, body))),
     ("", "componentstatuses", |call, _| Box::pin(component_status::respond(call))),
     ("authentication.k8s.io", "selfsubjectreviews", |call, body| Box::pin(reviews::who_am_i(call, body))),
     ("authentication.k8s.io", "tokenreviews", |call, body| Box::pin(reviews::whose_is_it(call, body))),
+    (AUTHORIZATION, "localsubjectaccessreviews", |call, body| Box::pin(reviews::may_they_here(call, body))),
+    (AUTHORIZATION, "selfsubjectaccessreviews", |call, body| Box::pin(reviews::may_i(call, body))),
+    (AUTHORIZATION, "selfsubjectrulesreviews", |call, body| Box::pin(reviews::what_may_i(call, body))),
+    (AUTHORIZATION, "subjectaccessreviews", |call, body| Box::pin(reviews::may_they(call, body))),
 ];
 
 fn handler(info: &KindInfo) -> Option<Handler> {
@@ -51,6 +57,9 @@ impl Question {
         call.query.dry_run()?;
         let mut object = decoded.object;
         check_namespace(object.metadata(), call.info.namespace.as_deref())?;
+        if call.info.kind.info.scope == Scope::Namespaced {
+            object.metadata_mut().namespace.clone_from(&call.info.namespace);
+        }
         object.set_defaults();
         let errors = object.validate();
         if !errors.is_empty() {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
@@ -93,6 +94,8 @@ caches! {
     persistent_volume_claims: PersistentVolumeClaim,
     /// Certificate signing requests, by user.
     certificate_signing_requests: CertificateSigningRequest,
+    /// Cluster roles.
+    cluster_roles: ClusterRole,
 }
 
 impl Informers {
@@ -115,6 +118,7 @@ impl Informers {
             persistent_volumes: Informer::new(Api::all(client.clone()), all()),
             persistent_volume_claims: Informer::new(Api::all(client.clone()), all()),
             certificate_signing_requests: Informer::new(Api::all(client.clone()), all()),
+            cluster_roles: Informer::new(Api::all(client.clone()), all()),
         };
         informers.pods.transform(trim::pod);
         informers.add_indexes();

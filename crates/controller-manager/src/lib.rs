@@ -23,11 +23,13 @@
 //! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
 //! - `resource_quota`: what quotas have counted. `persistent_volume`: claims and their volumes.
+//! - `cluster_role_aggregation`: roles made of others.
 //! - `certificates`: approves and signs certificate requests of nodes.
 //!
 //! It does not choose nodes for pods (`scheduler`) and starts no containers (`kubelet`).
 
 mod certificates;
+mod cluster_role_aggregation;
 mod config;
 mod context;
 mod endpoint_slices;
@@ -77,6 +79,7 @@ const CONTROLLERS: &[Controller] = &[
     Controller { name: "resourcequota", register: resource_quota::register },
     Controller { name: "persistentvolume-binder", register: persistent_volume::register },
     Controller { name: "csrsigning", register: certificates::register },
+    Controller { name: "clusterrole-aggregation", register: cluster_role_aggregation::register },
 ];
 
 /// Starts every controller; they run until `tasks` stop.

@@ -77,6 +77,7 @@ impl Objects {
             follow_cache(&feed, &mut informers.persistent_volumes),
             follow_cache(&feed, &mut informers.persistent_volume_claims),
             follow_cache(&feed, &mut informers.certificate_signing_requests),
+            follow_cache(&feed, &mut informers.cluster_roles),
         ];
         cached.extend(IGNORED);
         let watched: Vec<_> =

@@ -105,6 +105,26 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
 
+    /// File to log requests to, one JSON line for each of their stages (-: standard output)
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// Which requests are logged and how much of them: an audit.k8s.io/v1 Policy [default: the metadata of all]
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// Megabytes after which a new audit log is begun (0: never)
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+
+    /// Old audit logs that are kept (0: all)
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+
+    /// Days old audit logs are kept (0: without end)
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u32,
+
     /// Seconds without a heartbeat after which a node counts as lost
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     pub node_monitor_grace_period: u64,
@@ -189,6 +209,7 @@ mod tests {
             (&["--cluster-cidr", "10.1.0.0"], "invalid value"),
             (&["--etcd-servers", "localhost:2379"], "an endpoint looks like"),
             (&["--token-auth-file", "/does/not/exist"], "no such file"),
+            (&["--audit-policy-file", "/does/not/exist"], "--audit-log-path"),
             (&["--advertise-address", "0.0.0.0"], "unspecified"),
             (&["--service-node-port-range", "5-1"], "a port range looks like"),
         ];

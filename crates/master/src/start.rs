@@ -53,6 +53,7 @@ impl Master {
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
+            audit: audit_config(options),
             service_account_issuers: options.service_account_issuer.clone(),
             api_audiences: options.api_audiences.clone(),
             service_account_extend_token_expiration: options.service_account_extend_token_expiration,
@@ -167,6 +168,18 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
         .await
         .with_context(|| format!("cannot reach etcd at {}", options.etcd_servers.join(", ")))?;
     Ok(Arc::new(store))
+}
+
+fn audit_config(options: &Options) -> Option<apiserver::AuditConfig> {
+    Some(apiserver::AuditConfig {
+        log_path: options.audit_log_path.clone()?,
+        policy_file: options.audit_policy_file.clone(),
+        limits: apiserver::AuditLogLimits {
+            max_size_megabytes: options.audit_log_maxsize,
+            max_backups: options.audit_log_maxbackup,
+            max_age_days: options.audit_log_maxage,
+        },
+    })
 }
 
 fn controller_manager_config(options: &Options) -> Result<controller_manager::Config> {

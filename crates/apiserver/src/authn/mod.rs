@@ -14,12 +14,14 @@
 mod bootstrap_token;
 mod certificate;
 pub(crate) mod claims;
+mod impersonation;
 mod issuer;
 mod jws;
 mod recent;
 mod service_account;
 mod token_file;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ use crate::status::ApiError;
 use crate::user::User;
 
 pub(crate) use certificate::user_of_certificate;
+pub(crate) use impersonation::impersonate;
 pub(crate) use issuer::Issuer;
 pub(crate) use jws::SigningKey;
 use service_account::ServiceAccountTokens;
@@ -43,8 +46,18 @@ use token_file::StaticTokens;
 pub(crate) enum Caller {
     /// From a component in this process, which says who it is.
     InProcess(Arc<User>),
-    /// Over TLS, with the identity of a verified client certificate.
-    Connection(Option<Arc<User>>),
+    /// Over TLS from an address, with the identity of a verified client certificate.
+    Connection(Option<Arc<User>>, IpAddr),
+}
+
+impl Caller {
+    /// Where the request came from, if not from here.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Caller::InProcess(_) => None,
+            Caller::Connection(_, address) => Some(*address),
+        }
+    }
 }
 
 /// Whose a token is, and for which of the audiences that were asked about.
@@ -95,8 +108,8 @@ impl Authenticator {
     ) -> Result<Option<Arc<User>>, ApiError> {
         match caller {
             Caller::InProcess(user) => return Ok(Some(user.clone())),
-            Caller::Connection(Some(user)) => return Ok(Some(user.clone())),
-            Caller::Connection(None) => {}
+            Caller::Connection(Some(user), _) => return Ok(Some(user.clone())),
+            Caller::Connection(None, _) => {}
         }
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
         let token = header.to_str().ok().and_then(bearer).ok_or(ApiError::Unauthorized)?;

@@ -29,6 +29,7 @@ pub(crate) enum Target<'a> {
 #[derive(Default)]
 pub(crate) struct Resource<'a> {
     pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
     pub(crate) resource: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
@@ -52,6 +53,7 @@ impl<'a> Attributes<'a> {
         let namespace = if is_namespace { info.name.as_deref() } else { info.namespace.as_deref() };
         let resource = Resource {
             group: kind.group,
+            version: kind.version,
             resource: kind.plural,
             subresource: info.subresource.map_or("", api::Subresource::as_str),
             namespace: namespace.unwrap_or(""),

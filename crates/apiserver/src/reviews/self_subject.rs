@@ -18,7 +18,7 @@ pub(crate) async fn who_am_i(call: &Call, body: Body) -> Result<ApiResponse, Api
 }
 
 /// An identity as reviews tell it.
-pub(super) fn user_info(user: &User) -> UserInfo {
+pub(crate) fn user_info(user: &User) -> UserInfo {
     UserInfo {
         username: Some(user.name.clone()),
         uid: user.uid.clone(),

@@ -111,9 +111,44 @@ async fn judge_server_side_apply(kubectl: &Kubectl<'_>) {
     kubectl.run(&["delete", "configmap", "applied"]).await;
 }
 
+/// `auth` says what happens.
+async fn judge_auth(kubectl: &Kubectl<'_>) {
+    // From 1.32 on kubectl asks with typed clients in protobuf, and takes no no for an answer.
+    if ["1.32", "1.33"].iter().any(|version| kubectl.program.ends_with(format!("kubectl.{version}"))) {
+        return;
+    }
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples/rbac.yaml");
+    kubectl.run(&["create", "namespace", "shop"]).await;
+    assert!(kubectl.run(&["auth", "reconcile", "-f", manifest]).await.contains("reconciled"));
+    assert!(kubectl.run(&["auth", "reconcile", "-f", manifest]).await.contains("reconciled"));
+    let roles = kubectl.run(&["get", "roles,rolebindings", "-n", "shop", "-o", "wide"]).await;
+    assert!(roles.contains("Role/operator") && roles.contains("CREATED AT") && roles.contains("shop/robot"), "{roles}");
+    let can = async |arguments: &[&str]| {
+        let output = kubectl.command(&[&["auth", "can-i"], arguments].concat()).output().await.unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(can(&["create", "pods"]).await, "yes");
+    let robot = "--as=system:serviceaccount:shop:robot";
+    assert_eq!(can(&["get", "pods", "-n", "shop", robot]).await, "yes");
+    assert!(can(&["delete", "pods", "-n", "shop", robot]).await.starts_with("no"));
+    assert!(can(&["get", "/metrics", robot]).await.starts_with("no"));
+    let list = can(&["--list", "-n", "shop", robot]).await;
+    assert!(list.contains("pods/log") && list.contains("selfsubjectaccessreviews"), "{list}");
+    assert!(kubectl.run(&["get", "pods", "-n", "shop", robot]).await.is_empty());
+    let refused = kubectl.command(&["get", "secrets", "-n", "shop", robot]).output().await.unwrap();
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains(r#"cannot list resource "secrets" in API group "" in the namespace "shop""#), "{message}");
+    if kubectl.program.ends_with("kubectl.1.27") {
+        // Its `whoami` asks for the alpha and beta of the review.
+        return;
+    }
+    assert!(kubectl.run(&["auth", "whoami"]).await.contains("system:masters"));
+}
+
 async fn judge(kubectl: &Kubectl<'_>) {
     judge_tokens(kubectl).await;
     judge_server_side_apply(kubectl).await;
+    judge_auth(kubectl).await;
     let file = kubectl.secure.path("rc.json");
     std::fs::write(&file, rc("web").to_string()).unwrap();
     let file = file.to_str().unwrap();

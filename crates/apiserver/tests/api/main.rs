@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod apply;
+mod audit;
 mod common;
 mod concurrency;
 mod crud;

@@ -1,5 +1,6 @@
 //! Reviews: questions to the API server that look like objects. They are created, answered in their status, and forgotten.
 
+mod access;
 mod self_subject;
 mod token;
 

@@ -1,0 +1,114 @@
+//! Requests leave lines in the audit log.
+
+use crate::common::*;
+use apiserver::{AuditConfig, AuditLogLimits, User};
+use serde_json::{Value, json};
+
+/// What `ask` leaves in a log under `policy`.
+async fn lines(policy: Option<&str>, ask: impl AsyncFnOnce(&Server)) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let (log_path, policy_path) = (folder.path().join("audit.log"), folder.path().join("policy.yaml"));
+    let policy_file = policy.map(|policy| {
+        std::fs::write(&policy_path, policy).unwrap();
+        policy_path
+    });
+    let limits = AuditLogLimits { max_size_megabytes: 0, max_backups: 0, max_age_days: 0 };
+    let config = AuditConfig { log_path: log_path.clone(), policy_file, limits };
+    let server = Server::start_with(|c| c.audit = Some(config)).await;
+    ask(&server).await;
+    server.stop.cancel();
+    // The last handle on the server writes what still waits.
+    drop(server);
+    let text = std::fs::read_to_string(log_path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_request_leaves_a_line_without_a_policy() {
+    let all = lines(None, async |server| {
+        let headers = [("user-agent", "test/1"), ("audit-id", "mine"), ("x-forwarded-for", "10.0.0.7, nonsense")];
+        let created = server.send("POST", CONFIG_MAPS, &headers, &config_map("a").to_string()).await;
+        assert_eq!(created.headers["audit-id"], "mine");
+        let alice = User::new("alice", ["dev"]);
+        let refused = server.send_as(alice, "GET", &format!("{PODS}/x/log?container=c"), &[], "").await;
+        assert!(refused.headers.contains_key("audit-id"));
+        server.send("GET", "/version", &[("impersonate-user", "bob")], "").await;
+    })
+    .await;
+    assert_eq!(all.len(), 3, "{all:?}");
+    let first = &all[0];
+    let part = |keys: &[&str]| -> Value {
+        keys.iter().map(|k| ((*k).to_owned(), first[*k].clone())).collect::<serde_json::Map<_, _>>().into()
+    };
+    assert_eq!(
+        part(&["kind", "apiVersion", "level", "auditID", "stage", "requestURI", "verb", "sourceIPs", "userAgent"]),
+        json!({
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": "mine",
+            "stage": "ResponseComplete", "requestURI": CONFIG_MAPS, "verb": "create",
+            "sourceIPs": ["10.0.0.7"], "userAgent": "test/1",
+        })
+    );
+    assert_eq!(
+        part(&["objectRef", "responseStatus", "annotations", "user", "requestObject"]),
+        json!({
+            "objectRef": {"resource": "configmaps", "namespace": "default", "name": "a", "apiVersion": "v1"},
+            "responseStatus": {"metadata": {}, "code": 201},
+            "annotations": {"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": ""},
+            "user": {"username": "admin", "groups": ["system:masters", "system:authenticated"]},
+            "requestObject": null,
+        })
+    );
+    let refused = &all[1];
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(
+        (&refused["responseStatus"]["code"], &refused["responseStatus"]["reason"]),
+        (&json!(403), &json!("Forbidden"))
+    );
+    assert_eq!(refused["objectRef"]["subresource"], "log");
+    assert_eq!(
+        (&all[2]["user"]["username"], &all[2]["impersonatedUser"]["username"]),
+        (&json!("admin"), &json!("bob"))
+    );
+}
+
+#[tokio::test]
+async fn the_policy_says_how_much_and_secrets_are_never_shown() {
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [
+        {level: None, nonResourceURLs: ['*']}, {level: None, verbs: [get]}, {level: RequestResponse}]}";
+    let all = lines(Some(policy), async |server| {
+        server.get("/version").await;
+        server.config_map("a").await;
+        server.get(&format!("{CONFIG_MAPS}/a")).await;
+        let secret = json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2"}});
+        server.create("/api/v1/namespaces/default/secrets", &secret).await;
+        let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Da")).await;
+        assert_eq!(watch.told().await, "ADDED a");
+    })
+    .await;
+    let told: Vec<String> = all
+        .iter()
+        .map(|e| {
+            let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+            format!(
+                "{} {} {} {}",
+                text(&e["stage"]),
+                text(&e["verb"]),
+                text(&e["objectRef"]["name"]),
+                text(&e["level"])
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "ResponseComplete create a RequestResponse",
+            "ResponseComplete create s Metadata",
+            "ResponseStarted watch a RequestResponse",
+            "ResponseComplete watch a RequestResponse",
+        ]
+    );
+    assert_eq!(all[0]["requestObject"]["data"], json!({"k": "v"}));
+    assert!(all[0]["responseObject"]["metadata"]["uid"].is_string());
+    let text = serde_json::to_string(&all).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "a password was written down");
+}
