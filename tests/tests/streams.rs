@@ -75,12 +75,21 @@ impl Kubectl {
     }
 
     /// A port-forward, and the port it got.
-    async fn forward(&self, target: &str, port: u16) -> (Child, u16) {
+    async fn forward(&self, target: &str, port: u16) -> Forward {
         let mut child = self.spawn(&["port-forward", target, &format!(":{port}")]);
-        let line = line(&mut BufReader::new(child.stdout.take().unwrap())).await;
+        let mut printed = BufReader::new(child.stdout.take().unwrap());
+        let line = line(&mut printed).await;
         let local = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next());
-        (child, local.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
+        let port = local.unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+        Forward { child, port, _printed: printed }
     }
+}
+
+/// A port-forward that stands. It dies when nobody can read what it prints.
+struct Forward {
+    child: Child,
+    port: u16,
+    _printed: BufReader<tokio::process::ChildStdout>,
 }
 
 async fn line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> String {
@@ -188,9 +197,15 @@ async fn copies(kubectl: &Kubectl) {
 
 /// On 80 and, for loopback only, on 8080 files; on 7 what it is sent.
 fn server() -> Value {
-    let script = "mkdir -p /www && echo home > /www/index.html && echo page > /www/page && \
-                  httpd -p 80 -h /www && httpd -p 127.0.0.1:8080 -h /www && exec nc -ll -p 7 -e cat";
+    let script = "mkdir -p /www && echo home > /www/index.html && echo page > /www/page; nc -ll -p 7 -e cat & \
+                  httpd -p 80 -h /www && httpd -p 127.0.0.1:8080 -h /www && wait";
     json!({"command": ["sh", "-c", script], "ports": [{"containerPort": 80}]})
+}
+
+/// Waits until the pod of [`server`] listens.
+async fn listening(kubectl: &Kubectl) {
+    let script = "until wget -q -O - http://127.0.0.1:8080/page; do sleep 0.1; done";
+    kubectl.ok(&["exec", "server", "--", "sh", "-c", script], b"").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,22 +214,36 @@ async fn kubectl_forwards_ports() {
     create_pod(&boxes, "server", server()).await;
     for kubectl in Kubectl::all(&boxes) {
         eprintln!("{}", kubectl.program.display());
-        let (mut child, port) = kubectl.forward("pod/server", 8080).await;
-        assert_eq!(output("curl", &["-s", &format!("http://127.0.0.1:{port}/page")]).unwrap(), "page");
-        child.kill().await.unwrap();
-        let (mut child, port) = kubectl.forward("pod/server", 7).await;
+        listening(&kubectl).await;
+        let mut forward = kubectl.forward("pod/server", 8080).await;
+        assert_eq!(output("curl", &["-s", &format!("http://127.0.0.1:{}/page", forward.port)]).unwrap(), "page");
+        forward.child.kill().await.unwrap();
+        let mut forward = kubectl.forward("pod/server", 7).await;
         let much = much();
-        let connections = (1..=20).map(|n| echoed(port, &much[..MUCH / 20 * if n == 1 { 20 } else { 1 }]));
+        let pieces = (1..=20).map(|n| &much[..MUCH / 20 * if n == 1 { 20 } else { 1 }]);
+        // The server's backlog is short: one after the other is accepted, then all send at once.
+        let mut connections = Vec::new();
+        for piece in pieces {
+            connections.push(echoed(accepted(forward.port).await, piece));
+        }
         futures::future::join_all(connections).await;
-        child.kill().await.unwrap();
+        forward.child.kill().await.unwrap();
         refused(&kubectl).await;
     }
     stop(boxes).await;
 }
 
+/// A connection whose first byte came back.
+async fn accepted(port: u16) -> TcpStream {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connection.write_all(b"x").await.unwrap();
+    assert_eq!(connection.read_u8().await.unwrap(), b'x');
+    connection
+}
+
 /// Everything comes back, also after the end of what was sent.
-async fn echoed(port: u16, sent: &[u8]) {
-    let (mut reader, mut writer) = TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_split();
+async fn echoed(connection: TcpStream, sent: &[u8]) {
+    let (mut reader, mut writer) = connection.into_split();
     let sent = sent.to_vec();
     let (expected, mut received) = (sent.clone(), Vec::new());
     let write = async move {
@@ -228,13 +257,13 @@ async fn echoed(port: u16, sent: &[u8]) {
 }
 
 async fn refused(kubectl: &Kubectl) {
-    let (mut child, port) = kubectl.forward("pod/server", 9).await;
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut forward = kubectl.forward("pod/server", 9).await;
+    let mut connection = TcpStream::connect(("127.0.0.1", forward.port)).await.unwrap();
     assert_eq!(connection.read(&mut [0; 8]).await.unwrap_or(0), 0, "closed");
-    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut told = BufReader::new(forward.child.stderr.take().unwrap());
     let told = line(&mut told).await;
     assert!(told.contains("error forwarding port 9 to pod") && told.contains("refused"), "{told}");
-    child.kill().await.unwrap();
+    forward.child.kill().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,6 +283,7 @@ async fn nodes_pods_and_services_are_reached_through_the_proxy() {
     };
     until(&boxes.client(), "the service has an endpoint", "", has_address).await.unwrap();
     let kubectl = Kubectl::all(&boxes).pop().unwrap();
+    listening(&kubectl).await;
     let raw = async |path: &str| {
         let output = kubectl.run(&["get", "--raw", path], b"").await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -280,7 +310,8 @@ async fn nodes_pods_and_services_are_reached_through_the_proxy() {
 
 async fn through_kubectl_proxy(kubectl: &Kubectl) {
     let mut child = kubectl.spawn(&["proxy", "--port=0"]);
-    let started = line(&mut BufReader::new(child.stdout.take().unwrap())).await;
+    let mut printed = BufReader::new(child.stdout.take().unwrap());
+    let started = line(&mut printed).await;
     let address = started.strip_prefix("Starting to serve on ").unwrap();
     let page = |path: &str| output("curl", &["-s", "-L", &format!("http://{address}/api/v1/namespaces/default{path}")]);
     assert_eq!(page("/services/web:http/proxy").unwrap(), "home", "by way of the path with a slash");
@@ -309,7 +340,7 @@ async fn clients_that_are_killed_leave_nothing_behind() {
     for kubectl in Kubectl::all(&boxes) {
         eprintln!("{}", kubectl.program.display());
         // Whatever is made once is made now.
-        kubectl.ok(&["exec", "server", "--", "true"], b"").await;
+        listening(&kubectl).await;
         let before = (held(), processes(&boxes).await);
         let mut children = Vec::new();
         for arguments in [
@@ -321,15 +352,14 @@ async fn clients_that_are_killed_leave_nothing_behind() {
             children.push(child);
         }
         children.push(kubectl.spawn(&["attach", "server"]));
-        let (child, port) = kubectl.forward("pod/server", 7).await;
-        children.push(child);
-        let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        connection.write_all(b"x").await.unwrap();
-        assert_eq!(connection.read_u8().await.unwrap(), b'x');
+        let forward = kubectl.forward("pod/server", 7).await;
+        let connection = accepted(forward.port).await;
         assert!(processes(&boxes).await > before.1 + 1);
-        for mut child in children {
+        let Forward { child, _printed: printed, .. } = forward;
+        for mut child in children.into_iter().chain([child]) {
             child.kill().await.unwrap();
         }
+        drop((printed, connection));
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
             let now = (held(), processes(&boxes).await);

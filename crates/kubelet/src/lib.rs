@@ -16,7 +16,7 @@
 //! - `pods`, `worker`: from sources and events to one worker per pod; `status_writer`: from workers to the API.
 //! - [`container_spec`], [`env`], [`images`], [`objects`], [`tokens`], [`volumes`]: what a container is made from.
 //! - [`node`]: the Node object, its status and its lease.
-//! - [`server`]: the node's HTTPS server.
+//! - [`server`]: the node's HTTPS server; `spdy`, `mux`: many streams over one of its connections.
 //! - [`bootstrap`]: how a machine becomes a node: credentials from a join token.
 //! - [`names`], [`clock`]: labels and names of containers; time as an argument.
 //!
