@@ -4,7 +4,7 @@
 //! - [`find`]: from names to pods and containers; [`logs`]: what containers wrote.
 //! - [`upgrade`]: from a request to a byte stream; [`websocket`] and [`crate::spdy`]: streams over it.
 //! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between.
-//! - [`tls`]: certificates.
+//! - [`mod@tls`] has the certificates.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -139,7 +139,7 @@ impl Reading {
                 Ok(())
             }
             // Even ids are those of our own pings, of which there are none.
-            Frame::Ping { id } if id % 2 == 1 => self.answer(Frame::Ping { id }),
+            Frame::Ping { id } if !id.is_multiple_of(2) => self.answer(Frame::Ping { id }),
             Frame::SynReply { .. }
             | Frame::Settings
             | Frame::Ping { .. }
@@ -155,7 +155,7 @@ impl Reading {
             // Streams the peer left half open and nobody reads any more.
             self.open.retain(|_, open| !open.queue.is_closed());
         }
-        if id % 2 == 0 || self.open.contains_key(&id) {
+        if id.is_multiple_of(2) || self.open.contains_key(&id) {
             return self.answer(Frame::Reset { id, status: status::PROTOCOL_ERROR });
         }
         let Some(outgoing) = self.outgoing.upgrade().filter(|_| self.open.len() < MAX_STREAMS) else {
