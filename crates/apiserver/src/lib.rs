@@ -62,6 +62,7 @@ mod server;
 mod status;
 mod storage;
 mod subresources;
+mod swagger_ui;
 mod table;
 mod tracking;
 mod turns;

@@ -18,7 +18,7 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, compress, connect, discovery, health, openapi, openid, options, request, verbs};
+use crate::{authz, compress, connect, discovery, health, openapi, openid, options, request, swagger_ui, verbs};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -87,6 +87,7 @@ async fn not_a_resource(
     let response = match segments.as_slice() {
         ["metrics"] => Some(shared.metrics.respond(shared)),
         [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => Some(openid::respond(shared, &segments)?),
+        ["swagger-ui", ..] => Some(swagger_ui::respond(path).await),
         ["openapi", ..] => openapi::respond(&parts.headers, &segments, query)?,
         _ => discovery::respond(shared, &parts.headers, &segments)?,
     };

@@ -19,5 +19,6 @@ mod reviews;
 mod streams;
 #[path = "../../../store/tests/support/mod.rs"]
 mod support;
+mod swagger_ui;
 mod tls;
 mod tokens;

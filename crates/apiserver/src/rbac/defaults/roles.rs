@@ -220,6 +220,8 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/openapi",
             "/openapi/*",
             "/readyz",
+            "/swagger-ui",
+            "/swagger-ui/*",
             "/version",
             "/version/",
         ])],
