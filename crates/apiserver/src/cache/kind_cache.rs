@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::Kind;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use store::Revision;
 use tokio::sync::watch;
 
@@ -16,6 +17,12 @@ use super::ring::{CacheEvent, Ring};
 /// The field whose watchers are woken only for their own value: every kubelet watches the pods of one node.
 const INDEXED_FIELD: &str = "spec.nodeName";
 
+/// More watchers than this are a crowd, which is told in rounds: waking each for every single event would leave no
+/// processor for anything else.
+const CROWD: usize = 100;
+/// Rounds are this far apart for each watcher in the crowd.
+const ROUND_PER_WATCHER: Duration = Duration::from_micros(8);
+
 /// The cache of one kind.
 pub(crate) struct KindCache {
     pub(crate) kind: &'static Kind,
@@ -24,6 +31,13 @@ pub(crate) struct KindCache {
     state: RwLock<State>,
     /// The number of the next event; changes wake watchers.
     next: watch::Sender<u64>,
+    round: Mutex<Round>,
+}
+
+/// When the crowd was told last, and whether somebody waits to tell it again.
+struct Round {
+    last: Instant,
+    is_due: bool,
 }
 
 #[derive(Default)]
@@ -84,6 +98,7 @@ impl KindCache {
             indexed: kind.info.selectable_fields.iter().position(|f| *f == INDEXED_FIELD),
             state: RwLock::default(),
             next: watch::Sender::new(0),
+            round: Mutex::new(Round { last: Instant::now(), is_due: false }),
         }
     }
 
@@ -93,7 +108,7 @@ impl KindCache {
 
     /// Changes whenever the state does.
     pub(crate) fn version(&self) -> u64 {
-        *self.next.borrow()
+        self.state.read().ring.next()
     }
 
     /// Whether there is no object of the kind.
@@ -196,7 +211,7 @@ impl KindCache {
     }
 
     /// Takes in changes in revision order. Afterwards everything of this kind up to `revision` is in.
-    pub(super) fn apply(&self, updates: Vec<Update>, revision: Revision) {
+    pub(super) fn apply(self: &Arc<Self>, updates: Vec<Update>, revision: Revision) {
         let mut touched: BTreeSet<Box<str>> = BTreeSet::new();
         let mut state = self.state.write();
         for update in updates {
@@ -206,13 +221,42 @@ impl KindCache {
             state.ring.push(event);
         }
         state.revision = revision;
-        let next = state.ring.next();
         for value in touched {
             if let Some(slot) = state.slots.get(&value) {
                 slot.next.send_replace(slot.ring.next());
             }
         }
         drop(state);
+        self.wake();
+    }
+
+    /// Wakes the watchers: at once, or a crowd with the next round.
+    fn wake(self: &Arc<Self>) {
+        let crowd = self.next.receiver_count();
+        if crowd > CROWD {
+            let mut round = self.round.lock();
+            let due = round.last + ROUND_PER_WATCHER * u32::try_from(crowd).unwrap_or(u32::MAX);
+            if round.is_due {
+                return;
+            }
+            if due > Instant::now() {
+                round.is_due = true;
+                tokio::spawn(self.clone().wake_at(due));
+                return;
+            }
+            round.last = Instant::now();
+        }
+        self.wake_now();
+    }
+
+    async fn wake_at(self: Arc<Self>, due: Instant) {
+        tokio::time::sleep_until(due.into()).await;
+        *self.round.lock() = Round { last: Instant::now(), is_due: false };
+        self.wake_now();
+    }
+
+    fn wake_now(&self) {
+        let next = self.version();
         self.next.send_if_modified(|n| std::mem::replace(n, next) != next);
     }
 

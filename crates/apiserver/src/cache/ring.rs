@@ -12,7 +12,7 @@ use super::filter::Filter;
 /// The most events one ring holds.
 pub(crate) const MAX_EVENTS: usize = 16_384;
 /// The most bytes of encoded objects one ring holds.
-pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// A change of one object.
 #[derive(Debug)]

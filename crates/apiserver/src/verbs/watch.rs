@@ -1,5 +1,6 @@
 //! WATCH: a cursor in the past of a kind, read as fast as the client takes it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use store::Revision;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::revision::{Freshness, parse};
 use crate::cache::{CacheEvent, Change, Cursor, Entry, FellBehind, Filter};
@@ -60,7 +62,10 @@ struct Watcher {
     /// Nothing up to here is told.
     after: Revision,
     bookmarks: bool,
-    next_bookmark: Instant,
+    /// The next bookmark, if the client asked for them, or the deadline. Kept over many events: setting a timer for each
+    /// would cost as much as telling it.
+    timer: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The newest revision told.
     told: Revision,
     deadline: Instant,
@@ -72,6 +77,7 @@ impl Watcher {
         let cache = call.shared.cache.of(call.info.kind);
         let revision = parse(call.query.get("resourceVersion"))?;
         let streams_list = call.query.flag("sendInitialEvents");
+        let (bookmarks, deadline) = (call.query.flag("allowWatchBookmarks"), deadline(call)?);
         let mut watcher = Watcher {
             shared: call.shared.clone(),
             _presence: call.shared.components.arrived(&call.user),
@@ -82,10 +88,11 @@ impl Watcher {
             past: Vec::new().into_iter(),
             announce: None,
             after: 0,
-            bookmarks: call.query.flag("allowWatchBookmarks"),
-            next_bookmark: Instant::now(),
+            bookmarks,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            stop: Box::pin(call.shared.stop.clone().cancelled_owned()),
             told: 0,
-            deadline: deadline(call)?,
+            deadline,
             failed: None,
         };
         watcher.plan_bookmark();
@@ -119,9 +126,12 @@ impl Watcher {
 
     /// The next bookmark comes in a while, and once more before the end (`nextBookmarkTime`).
     fn plan_bookmark(&mut self) {
-        let (now, last) = (Instant::now(), self.deadline - BOOKMARK_BEFORE_END);
-        let next = now + BOOKMARK_EVERY;
-        self.next_bookmark = if last > now { next.min(last) } else { next };
+        if self.bookmarks {
+            let (now, last) = (Instant::now(), self.deadline - BOOKMARK_BEFORE_END);
+            let next = now + BOOKMARK_EVERY;
+            let next = if last > now { next.min(last) } else { next };
+            self.timer.as_mut().reset(next.min(self.deadline));
+        }
     }
 
     /// The next chunk; `None` when the watch is over.
@@ -186,12 +196,11 @@ impl Watcher {
     /// Waits for news, the next bookmark or the end. `known` is a revision up to which everything has been told.
     async fn wait(&mut self, known: Revision) -> Option<Option<Bytes>> {
         let cursor = self.cursor.as_mut()?;
-        let wake = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
         tokio::select! {
             biased;
             () = cursor.changed() => return Some(None),
-            () = self.shared.stop.cancelled() => return None,
-            () = tokio::time::sleep_until(wake) => {}
+            () = &mut self.stop => return None,
+            () = &mut self.timer => {}
         }
         if Instant::now() >= self.deadline {
             return None;

@@ -353,3 +353,23 @@ async fn tables_have_a_cell_for_every_column() {
     let list = server.send("GET", PODS, &metadata, "").await.json();
     assert_eq!((&list["kind"], &list["items"][0]["spec"]), (&json!("PartialObjectMetadataList"), &Value::Null));
 }
+
+#[tokio::test]
+async fn a_crowd_of_watchers_is_told_everything_in_order() {
+    let server = Server::start().await;
+    let start = revision(&server.config_map("first").await);
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}");
+    let mut watches = Vec::new();
+    for _ in 0..150 {
+        watches.push(server.watch(&path).await);
+    }
+    let five = ["a", "b", "c", "d", "e"];
+    for name in five {
+        server.config_map(name).await;
+    }
+    for watch in &mut watches {
+        for name in five {
+            assert_eq!(watch.told().await, format!("ADDED {name}"));
+        }
+    }
+}
