@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::Cluster;
+use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::{
     Endpoints, Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -312,6 +314,49 @@ async fn a_quota_bounds_a_controller_and_a_deletion_gives_its_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_made_at_once_with_its_namespace_runs_as_its_account() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let pod = r#"{apiVersion: v1, kind: Pod, metadata: {name: eager, namespace: fresh, labels: {app: eager}}, spec: {containers: [{name: c, image: "i:1"}]}}"#;
+    let both = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: fresh}}}}\n---\n{pod}");
+    cluster.create(&both).await.unwrap();
+    let pods = cluster.until::<Pod>("the pod runs", "app=eager", |pods| all_ready(pods, 1)).await.unwrap();
+    let spec = pods[0].spec.as_ref().unwrap();
+    assert_eq!(spec.service_account_name.as_deref(), Some("default"));
+    let volume = &spec.volumes.as_ref().unwrap()[0].name;
+    assert!(volume.starts_with("kube-api-access-"), "{volume}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_secrets_are_filled_and_go_with_their_account() {
+    let cluster = Cluster::new().start().await.unwrap();
+    let secret = "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: old, labels: {app: t}, annotations: {kubernetes.io/service-account.name: robot}}}";
+    let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot}}";
+    cluster.create(&format!("{account}\n---\n{secret}")).await.unwrap();
+    let is_filled = |s: &Secret| s.data.as_ref().is_some_and(|d| d.contains_key("token"));
+    let filled = cluster.until::<Secret>("a token", "app=t", |s| s.len() == 1 && is_filled(&s[0])).await.unwrap();
+    let data = filled[0].data.as_ref().unwrap();
+    assert_eq!((data["namespace"].0.as_slice(), data["ca.crt"].0.starts_with(b"-----BEGIN")), (&b"default"[..], true));
+    let token = String::from_utf8(data["token"].0.clone()).unwrap();
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let review = async || {
+        let reviews: Api<TokenReview> = Api::all(cluster.client());
+        let review = serde_json::from_value(review.clone()).unwrap();
+        reviews.create(&Default::default(), &review).await.unwrap().status.unwrap()
+    };
+    let user = review().await.user.unwrap();
+    assert_eq!(user.username.as_deref(), Some("system:serviceaccount:default:robot"));
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(cluster.client());
+    accounts.delete("robot", &DeleteParams::default()).await.unwrap();
+    cluster.until::<Secret>("no token", "app=t", <[_]>::is_empty).await.unwrap();
+    assert_ne!(review().await.authenticated, Some(true));
+    // One that names nobody goes, too.
+    cluster.create(secret).await.unwrap();
+    cluster.until::<Secret>("no token", "app=t", <[_]>::is_empty).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_gets_a_volume_that_is_large_enough() {
     let cluster = Cluster::new().nodes(1).start().await.unwrap();
     let claim = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], \
@@ -329,6 +374,21 @@ async fn a_claim_gets_a_volume_that_is_large_enough() {
     let claims = cluster.until::<PersistentVolumeClaim>("the claim is bound", "", is_bound).await.unwrap();
     let volume = claims[0].spec.as_ref().unwrap().volume_name.clone().unwrap();
     assert_ne!(volume, "small");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bootstrap_tokens_go_when_they_expire() {
+    let cluster = Cluster::new().start().await.unwrap();
+    let end = k8s_openapi::jiff::Timestamp::now() + Duration::from_secs(2);
+    let secret = format!(
+        r#"{{apiVersion: v1, kind: Secret, type: bootstrap.kubernetes.io/token,
+        metadata: {{name: bootstrap-token-aaaaaa, namespace: kube-system, labels: {{app: b}}}},
+        stringData: {{token-id: aaaaaa, token-secret: "0123456789abcdef", expiration: "{end}"}}}}"#
+    );
+    cluster.create(&secret).await.unwrap();
+    cluster.until::<Secret>("the token", "app=b", |s| s.len() == 1).await.unwrap();
+    cluster.until::<Secret>("no token", "app=b", <[_]>::is_empty).await.unwrap();
     cluster.stop().await;
 }
 

@@ -80,6 +80,12 @@ pub(crate) enum ApiError {
         subject.qualified(), quoted(&subject.name)
     )]
     NamespaceTerminating { subject: Subject, namespace: String },
+    /// A pod's service account is not there (yet).
+    #[error(
+        "{}{} is forbidden: error looking up service account {namespace}/{account}: serviceaccount {account:?} not found",
+        subject.qualified(), quoted(&subject.name)
+    )]
+    NoServiceAccount { subject: Subject, namespace: String, account: String },
     /// A path that is no resource, to someone who may not see it.
     #[error("forbidden: User {user:?} cannot {verb} path {path}")]
     /// `path` is quoted, and may be followed by a reason.
@@ -153,9 +159,10 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::AlreadyExists(_) => ("AlreadyExists", StatusCode::CONFLICT),
         ApiError::Conflict(..) | ApiError::ApplyConflict(_) => ("Conflict", StatusCode::CONFLICT),
         ApiError::Invalid(..) | ApiError::NotApplicable(_) => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
-        ApiError::Forbidden(..) | ApiError::NamespaceTerminating { .. } | ApiError::ForbiddenPath { .. } => {
-            ("Forbidden", StatusCode::FORBIDDEN)
-        }
+        ApiError::Forbidden(..)
+        | ApiError::NamespaceTerminating { .. }
+        | ApiError::NoServiceAccount { .. }
+        | ApiError::ForbiddenPath { .. } => ("Forbidden", StatusCode::FORBIDDEN),
         ApiError::BadRequest(_) => ("BadRequest", StatusCode::BAD_REQUEST),
         ApiError::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
         ApiError::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
@@ -181,7 +188,8 @@ fn details(error: &ApiError) -> Map<String, Value> {
         | ApiError::Conflict(s, _)
         | ApiError::Invalid(s, _)
         | ApiError::Forbidden(s, _)
-        | ApiError::NamespaceTerminating { subject: s, .. } => Some(s),
+        | ApiError::NamespaceTerminating { subject: s, .. }
+        | ApiError::NoServiceAccount { subject: s, .. } => Some(s),
         _ => None,
     };
     if let Some(subject) = subject {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use api::well_known::{NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN, SECRET_SERVICE_ACCOUNT_TOKEN};
 use client::{Informer, Lister, Tasks};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
-    ResourceQuota, Service, ServiceAccount,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -17,7 +18,7 @@ use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 
-use crate::{root_ca, service_account, trim};
+use crate::{account_tokens, root_ca, trim};
 
 /// Index of pods by the UID of their controller.
 pub(crate) const BY_OWNER: &str = "owner";
@@ -35,6 +36,8 @@ pub(crate) const BY_SELECTOR: &str = "selector";
 pub(crate) const BY_SERVICE: &str = "service";
 /// Index of resource quotas by namespace.
 pub(crate) const BY_NAMESPACE: &str = "namespace";
+/// Index of token Secrets by the account they belong to, `namespace/name`.
+pub(crate) const BY_ACCOUNT: &str = "account";
 /// Index of certificate signing requests by user.
 pub(crate) const BY_USER: &str = "user";
 
@@ -82,8 +85,12 @@ caches! {
     leases: Lease,
     /// Namespaces.
     namespaces: Namespace,
-    /// Service accounts called `default`.
+    /// Service accounts.
     service_accounts: ServiceAccountMeta,
+    /// Secrets that hold a service account's token, by account.
+    account_tokens: Secret,
+    /// Secrets that hold a bootstrap token.
+    bootstrap_tokens: Secret,
     /// Config maps called `kube-root-ca.crt`.
     root_cas: ConfigMap,
     /// Resource quotas, by namespace.
@@ -103,6 +110,7 @@ impl Informers {
     pub(crate) fn new(client: &Client) -> Informers {
         let all = watcher::Config::default;
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let of_type = |type_: &str| watcher::Config::default().fields(&format!("type={type_}"));
         let mut informers = Informers {
             pods: Informer::new(Api::all(client.clone()), all()),
             replication_controllers: Informer::new(Api::all(client.clone()), all()),
@@ -112,7 +120,12 @@ impl Informers {
             nodes: Informer::new(Api::all(client.clone()), all()),
             leases: Informer::new(Api::namespaced(client.clone(), api::well_known::NAMESPACE_NODE_LEASE), all()),
             namespaces: Informer::new(Api::all(client.clone()), all()),
-            service_accounts: Informer::new(Api::all(client.clone()), named(service_account::NAME)),
+            service_accounts: Informer::new(Api::all(client.clone()), all()),
+            account_tokens: Informer::new(Api::all(client.clone()), of_type(SECRET_SERVICE_ACCOUNT_TOKEN)),
+            bootstrap_tokens: Informer::new(
+                Api::namespaced(client.clone(), NAMESPACE_SYSTEM),
+                of_type(SECRET_BOOTSTRAP_TOKEN),
+            ),
             root_cas: Informer::new(Api::all(client.clone()), named(root_ca::NAME)),
             resource_quotas: Informer::new(Api::all(client.clone()), all()),
             persistent_volumes: Informer::new(Api::all(client.clone()), all()),
@@ -149,6 +162,9 @@ impl Informers {
             crate::endpoint_slices::service_of(slice).map(|key| service_key(&key)).into_iter().collect()
         });
         self.resource_quotas.index(BY_NAMESPACE, |quota| quota.metadata.namespace.clone().into_iter().collect());
+        self.account_tokens.index(BY_ACCOUNT, |secret| {
+            account_tokens::account_of(secret).map(|key| account_key(&key)).into_iter().collect()
+        });
         self.certificate_signing_requests.index(BY_USER, |csr| csr.spec.username.clone().into_iter().collect());
     }
 }
@@ -174,6 +190,11 @@ pub(crate) fn selector_key(metadata: &ObjectMeta, selector: Option<&BTreeMap<Str
 /// The value of [`BY_SERVICE`] for a service.
 pub(crate) fn service_key(service: &crate::context::Key) -> String {
     format!("{}/{}", service.namespace, service.name)
+}
+
+/// The value of [`BY_ACCOUNT`] for a service account.
+pub(crate) fn account_key(account: &crate::context::Key) -> String {
+    format!("{}/{}", account.namespace, account.name)
 }
 
 /// Whether labels have every pair of `selector`, and it has one.

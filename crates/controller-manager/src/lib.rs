@@ -24,10 +24,13 @@
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
 //! - `resource_quota`: what quotas have counted. `persistent_volume`: claims and their volumes.
 //! - `cluster_role_aggregation`: roles made of others.
+//! - `account_tokens`: Secrets that hold a service account's token. `bootstrap_tokens`: those that ended go.
 //! - `certificates`: approves and signs certificate requests of nodes.
 //!
 //! It does not choose nodes for pods (`scheduler`) and starts no containers (`kubelet`).
 
+mod account_tokens;
+mod bootstrap_tokens;
 mod certificates;
 mod cluster_role_aggregation;
 mod config;
@@ -72,6 +75,8 @@ const CONTROLLERS: &[Controller] = &[
     Controller { name: "nodelifecycle", register: node_lifecycle::register },
     Controller { name: "nodeipam", register: node_ipam::register },
     Controller { name: "serviceaccount", register: service_account::register },
+    Controller { name: "serviceaccount-token", register: account_tokens::register },
+    Controller { name: "tokencleaner", register: bootstrap_tokens::register },
     Controller { name: "root-ca-cert-publisher", register: root_ca::register },
     Controller { name: "namespace", register: namespace::register },
     Controller { name: "garbagecollector", register: garbage_collector::register },

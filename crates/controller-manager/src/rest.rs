@@ -119,6 +119,12 @@ impl Rest {
         self.0.request(request).await
     }
 
+    /// Posts `body` and decodes the answer as what the caller needs of it.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Error> {
+        let request = Request::new(path).create(&PostParams::default(), body).map_err(Error::BuildRequest)?;
+        self.0.request(request).await
+    }
+
     /// Replaces the object (its `subresource` where given) by what `body` encodes.
     pub(crate) async fn replace(
         &self,

@@ -88,6 +88,16 @@ pub(crate) fn pod(name: &str, scheduler: &str) -> Bytes {
     Bytes::from(pod.to_string())
 }
 
+/// Makes the account pods run as, where no controller did so before.
+pub(crate) async fn ensure_account(target: &Target) -> Result<()> {
+    let mut connection = target.connect().await?;
+    let account = Bytes::from_static(br#"{"metadata": {"name": "default"}}"#);
+    match connection.call(Method::POST, "/api/v1/namespaces/default/serviceaccounts", account).await {
+        Err(error) if !error.to_string().starts_with("409") => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Creates pods `prefix-0` to `prefix-(count-1)` in namespace `default`.
 pub(crate) async fn create_pods(
     target: &Target,

@@ -34,7 +34,9 @@ impl Bench {
     pub(crate) async fn master(&mut self, extra: &[&str]) -> Result<MasterProcess> {
         self.port += 1;
         let data_dir = self.folder.join(format!("master-{}", self.port));
-        start_master(&self.binaries, &data_dir, self.port, extra).await
+        let master = start_master(&self.binaries, &data_dir, self.port, extra).await?;
+        load::ensure_account(&master.target).await?;
+        Ok(master)
     }
 }
 

@@ -31,6 +31,8 @@ use crate::cache::{Cache, Entry};
 use crate::status::{ApiError, Subject};
 use crate::user::User;
 
+pub(crate) use service_account::appears;
+
 /// What a request does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {

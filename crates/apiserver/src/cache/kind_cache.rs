@@ -106,6 +106,16 @@ impl KindCache {
         self.state.read().items.get(key).cloned()
     }
 
+    /// Waits until there is an object under `key`, at most so long; whether there is one.
+    pub(crate) async fn appears(&self, key: &str, wait: Duration) -> bool {
+        let mut next = self.next.subscribe();
+        let there = async {
+            // The sender lives as long as the cache.
+            while self.get(key).is_none() && next.changed().await.is_ok() {}
+        };
+        tokio::time::timeout(wait, there).await.is_ok()
+    }
+
     /// Changes whenever the state does.
     pub(crate) fn version(&self) -> u64 {
         self.state.read().ring.next()

@@ -103,7 +103,7 @@ impl Shared {
         object.set_defaults();
         let managed = author.tracking.created(&mut *object);
         let asked = object.as_any().downcast_ref::<Service>().cloned();
-        let (mut taken, mut is_fresh, mut turn) = (Taken::default(), false, None);
+        let (mut taken, mut is_fresh, mut has_waited, mut turn) = (Taken::default(), false, false, None);
         let key = kind.info.registry_key(namespace, &subject.name);
         let attributes = Attributes::new(&self.cache, author.user, Operation::Create, kind, (namespace, &subject.name));
         for _ in 0..MAX_CREATE_ATTEMPTS {
@@ -112,6 +112,11 @@ impl Shared {
                     // Refused, but perhaps only because the cache is behind.
                     self.cache.catch_up().await?;
                     is_fresh = true;
+                    continue;
+                }
+                // A namespace just made gets its `default` account at once: a pod waits for it rather than fail.
+                Err(refusal) if !has_waited && admission::appears(&self.cache, &refusal).await => {
+                    has_waited = true;
                     continue;
                 }
                 decision => decision?,

@@ -171,6 +171,7 @@ async fn a_namespace_says_how_much_its_pods_may_do() {
     let labels = json!({"pod-security.kubernetes.io/warn": "restricted"});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "safe", "labels": labels}});
     server.create("/api/v1/namespaces", &namespace).await;
+    server.create("/api/v1/namespaces/safe/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
     let mut privileged = pod("mighty", "");
     privileged["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
     let warned = server.post(pods, &privileged).await;

@@ -60,7 +60,16 @@ impl Server {
         let mut config = Config::new(directory.path());
         change(&mut config);
         let api = ApiServer::start(config, store.clone(), stop.clone()).await.unwrap();
-        Server { api, store, stop, directory }
+        let server = Server { api, store, stop, directory };
+        server.default_account().await;
+        server
+    }
+
+    /// No controller runs beside the server: pods need the account it would make.
+    async fn default_account(&self) {
+        let account = json!({"metadata": {"name": "default"}});
+        let answer = self.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+        assert!(matches!(answer.code, 201 | 409), "{}", answer.text);
     }
 
     pub(crate) async fn send_as(

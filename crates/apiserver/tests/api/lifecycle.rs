@@ -162,6 +162,32 @@ async fn concurrent_services_never_share_an_address() {
 }
 
 #[tokio::test]
+async fn a_pod_runs_as_an_account_that_is_there() {
+    let server = Server::start().await;
+    let mut other = pod("a", "");
+    other["spec"]["serviceAccountName"] = json!("other");
+    let refused = server.post(PODS, &other).await;
+    assert_eq!(refused.code, 403);
+    let message =
+        r#"pods "a" is forbidden: error looking up service account default/other: serviceaccount "other" not found"#;
+    assert_eq!(refused.message(), message);
+
+    // The account called `default` is waited for: a controller makes it right after the namespace.
+    server.create("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}})).await;
+    let shop = "/api/v1/namespaces/shop";
+    let (pods, accounts) = (format!("{shop}/pods"), format!("{shop}/serviceaccounts"));
+    let (web, account) = (pod("web", ""), json!({"metadata": {"name": "default"}}));
+    let (created, _) = tokio::join!(server.post(&pods, &web), server.create(&accounts, &account));
+    assert_eq!(created.code, 201, "{}", created.text);
+    let volume = created.json()["spec"]["volumes"][0]["name"].as_str().unwrap().to_owned();
+    assert!(volume.starts_with("kube-api-access-"), "{volume}");
+    server.delete(&format!("{accounts}/default")).await;
+    // Admission looks at the watch cache as it is; a list brings it up to date.
+    server.get(&accounts).await;
+    assert_eq!(server.post(&pods, &pod("late", "")).await.code, 403, "but not for ever");
+}
+
+#[tokio::test]
 async fn a_pod_is_bound_once() {
     let server = Server::start().await;
     let pod = server.pod("a", "").await;
