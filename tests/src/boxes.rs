@@ -46,6 +46,11 @@ impl Boxes {
         kube::Client::new(server.service_as(apiserver::User::master("admin")), "default")
     }
 
+    /// Where the API is served.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.master.address())
+    }
+
     /// The file an admin uses the cluster with.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("master/admin.kubeconfig")

@@ -8,6 +8,7 @@ use std::time::Duration;
 use harness::boxes::{Boxes, IMAGE};
 use harness::docker::{self, output};
 use harness::wait::until;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, DeleteParams, LogParams, PostParams};
 use serde_json::json;
@@ -89,6 +90,29 @@ async fn a_replication_controller_heals_on_docker_behind_a_service() {
     boxes.stop().await.unwrap();
 }
 
+/// Asks the API who a client is that has no more than what a container finds below `/var/run/secrets`.
+async fn who_the_api_sees(boxes: &Boxes, container: &str) -> String {
+    let file = |name: &str| format!("/var/run/secrets/kubernetes.io/serviceaccount/{name}");
+    let read = |name: &str| output("docker", &["exec", container, "cat", &file(name)]).unwrap();
+    let (token, namespace) = (read("token"), read("namespace"));
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.crt");
+    std::fs::write(&authority, read("ca.crt")).unwrap();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "pod",
+        "clusters": [{ "name": "pod", "cluster": {
+            "server": boxes.url(), "certificate-authority": authority } }],
+        "users": [{ "name": "pod", "user": { "token": token } }],
+        "contexts": [{ "name": "pod", "context": { "cluster": "pod", "user": "pod", "namespace": namespace } }],
+    });
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, kubeconfig.to_string()).unwrap();
+    let client = client::connect::from_kubeconfig(Some(&path), None).await.unwrap();
+    let reviews = Api::<SelfSubjectReview>::all(client);
+    let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await.unwrap();
+    review.status.unwrap().user_info.unwrap().username.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
     if !docker::available() {
@@ -141,6 +165,7 @@ async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
     assert_eq!(limits, "67108864 25000");
     let environment = output("docker", &["inspect", "-f", "{{.Config.Env}}", &id]).unwrap();
     assert!(!environment.contains("sesame"));
+    assert_eq!(who_the_api_sees(&boxes, &id).await, "system:serviceaccount:default:default");
     let begun = std::time::Instant::now();
     Api::<Pod>::default_namespaced(client.clone()).delete("reader", &DeleteParams::default()).await.unwrap();
     until::<Pod>(&client, "the pod is gone", "app=reader", <[_]>::is_empty).await.unwrap();

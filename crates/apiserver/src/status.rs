@@ -80,12 +80,12 @@ pub(crate) enum ApiError {
         subject.qualified(), quoted(&subject.name)
     )]
     NamespaceTerminating { subject: Subject, namespace: String },
-    /// A pod's service account is not there (yet).
+    /// A pod's service account, `namespace/name`, is not there (yet).
     #[error(
-        "{}{} is forbidden: error looking up service account {namespace}/{account}: serviceaccount {account:?} not found",
-        subject.qualified(), quoted(&subject.name)
+        "{}{} is forbidden: error looking up service account {account}: serviceaccount {:?} not found",
+        subject.qualified(), quoted(&subject.name), name_of(account)
     )]
-    NoServiceAccount { subject: Subject, namespace: String, account: String },
+    NoServiceAccount { subject: Subject, account: String },
     /// A path that is no resource, to someone who may not see it.
     #[error("forbidden: User {user:?} cannot {verb} path {path}")]
     /// `path` is quoted, and may be followed by a reason.
@@ -124,6 +124,10 @@ fn join(errors: &ErrorList) -> String {
         [one] => one.to_string(),
         many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
+}
+
+fn name_of(account: &str) -> &str {
+    account.rsplit('/').next().unwrap_or(account)
 }
 
 fn quoted(name: &str) -> String {

@@ -58,12 +58,10 @@ impl Plugin for ServiceAccount {
 /// Waits for an account whose lack was the reason of a refusal, if a controller is about to make it; whether it was worth
 /// waiting.
 pub(crate) async fn appears(cache: &Cache, refusal: &ApiError) -> bool {
-    let ApiError::NoServiceAccount { namespace, account, .. } = refusal else { return false };
-    if account != DEFAULT_ACCOUNT {
-        return false;
-    }
+    let ApiError::NoServiceAccount { account, .. } = refusal else { return false };
+    let Some((namespace, DEFAULT_ACCOUNT)) = account.split_once('/') else { return false };
     let kind = accounts();
-    cache.of(kind).appears(&kind.info.registry_key(Some(namespace), account), DEFAULT_ACCOUNT_WAIT).await
+    cache.of(kind).appears(&kind.info.registry_key(Some(namespace), DEFAULT_ACCOUNT), DEFAULT_ACCOUNT_WAIT).await
 }
 
 fn accounts() -> &'static Kind {
@@ -83,8 +81,7 @@ fn account(a: &Attributes<'_>, spec: &PodSpec) -> Result<Account, ApiError> {
     let (namespace, name) = (a.namespace.unwrap_or(""), spec.service_account_name.as_deref().unwrap_or(""));
     let key = accounts().info.registry_key(Some(namespace), name);
     let Some(entry) = a.cache.of(accounts()).get(&key) else {
-        let (namespace, account) = (namespace.to_owned(), name.to_owned());
-        return Err(ApiError::NoServiceAccount { subject: a.subject(), namespace, account });
+        return Err(ApiError::NoServiceAccount { subject: a.subject(), account: format!("{namespace}/{name}") });
     };
     serde_json::from_slice(entry.json()).map_err(|e| ApiError::Internal(format!("service account {name}: {e}")))
 }
