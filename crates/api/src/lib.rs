@@ -21,6 +21,7 @@
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`merge_keys`]: how lists of the built-in types merge.
 //! - [`yaml`]: YAML as Kubernetes reads it.
+//! - [`protobuf`]: protobuf bodies as JSON.
 //! - [`printing`]: values for Table cells.
 //! - [`rbac`]: what a rule of a role allows, and which rules cover which.
 //! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
@@ -42,6 +43,7 @@ pub mod owners;
 pub mod patch;
 pub mod pods;
 pub mod printing;
+pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod rbac;

@@ -2,13 +2,14 @@
 
 use api::Kind;
 use api::Object;
+use api::protobuf::ProtobufError;
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use crate::negotiate::{Encoding, body_encoding};
+use crate::negotiate::{BodyEncoding, body_encoding};
 use crate::query::{FieldValidation, Query};
 use crate::status::ApiError;
 
@@ -35,8 +36,20 @@ fn too_large() -> ApiError {
 /// A body as JSON, whatever it was written in.
 pub(crate) fn to_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     match body_encoding(headers)? {
-        Encoding::Json => Ok(body),
-        Encoding::Yaml => yaml_to_json(&body),
+        BodyEncoding::Json => Ok(body),
+        BodyEncoding::Yaml => yaml_to_json(&body),
+        // A DELETE has nothing to say without options.
+        BodyEncoding::Protobuf if body.is_empty() => Ok(body),
+        BodyEncoding::Protobuf => protobuf_to_json(&body),
+    }
+}
+
+/// What comes as protobuf may be as large as what comes as JSON, once it is JSON.
+fn protobuf_to_json(body: &[u8]) -> Result<Bytes, ApiError> {
+    match api::protobuf::to_json(body, MAX_BODY_BYTES) {
+        Ok(json) => Ok(json.into()),
+        Err(ProtobufError::TooLarge(_)) => Err(too_large()),
+        Err(error) => Err(ApiError::BadRequest(error.to_string())),
     }
 }
 

@@ -5,9 +5,21 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 
 use crate::status::ApiError;
 
-const JSON: &str = "application/json, application/yaml";
+/// What is read.
+const BODIES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// What is written.
+const ANSWERS: &str = "application/json, application/yaml";
 
-/// How a body is encoded.
+/// How a request's body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyEncoding {
+    Json,
+    Yaml,
+    /// Go's typed clients take no other way from 1.32 on.
+    Protobuf,
+}
+
+/// How an answer is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
@@ -54,11 +66,12 @@ pub(crate) fn content_type(headers: &HeaderMap) -> String {
 }
 
 /// How the body of a create, update or delete is encoded; 415 for what is not read here.
-pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, ApiError> {
     match content_type(headers).as_str() {
-        "" | "application/json" | "text/json" | "*/*" => Ok(Encoding::Json),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Encoding::Yaml),
-        _ => Err(ApiError::UnsupportedMediaType(JSON)),
+        "" | "application/json" | "text/json" | "*/*" => Ok(BodyEncoding::Json),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyEncoding::Yaml),
+        api::protobuf::MEDIA_TYPE => Ok(BodyEncoding::Protobuf),
+        _ => Err(ApiError::UnsupportedMediaType(BODIES)),
     }
 }
 
@@ -70,7 +83,7 @@ pub(crate) fn accept(headers: &HeaderMap) -> Result<Output, ApiError> {
         return Ok(Output::JSON);
     }
     clauses.sort_by(|a, b| quality(b).total_cmp(&quality(a)));
-    clauses.into_iter().find_map(clause_output).ok_or(ApiError::NotAcceptable(JSON))
+    clauses.into_iter().find_map(clause_output).ok_or(ApiError::NotAcceptable(ANSWERS))
 }
 
 /// How much the client likes a form, from 0 to 1 (RFC 9110, 12.4.2).
@@ -139,11 +152,18 @@ mod tests {
     }
 
     #[test]
-    fn protobuf_bodies_are_refused() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json; charset=utf-8"));
-        assert_eq!(body_encoding(&headers).unwrap(), Encoding::Json);
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
-        assert!(matches!(body_encoding(&headers), Err(ApiError::UnsupportedMediaType(_))));
+    fn bodies_are_json_yaml_or_protobuf() {
+        let cases = [
+            ("application/json; charset=utf-8", Some(BodyEncoding::Json)),
+            ("application/yaml", Some(BodyEncoding::Yaml)),
+            ("application/vnd.kubernetes.protobuf", Some(BodyEncoding::Protobuf)),
+            ("application/vnd.kubernetes.protobuf;type=x", Some(BodyEncoding::Protobuf)),
+            ("application/cbor", None),
+        ];
+        for (media_type, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+            assert_eq!(body_encoding(&headers).ok(), expected, "{media_type}");
+        }
     }
 }

@@ -1,0 +1,164 @@
+//! The messages: which number is which field.
+//!
+//! The table, `wire_fields.txt`, is made by `examples/wire_fields.rs`. A line that is not indented names a message; an
+//! indented one is a field: its number, its name in JSON (`-`: the message is embedded, its fields stand in its parent), its
+//! type (after `[]` a list of it, after `map:` a map from strings to it), and `zero` if 0, `false` or an empty string is
+//! something else there than nothing.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+static TABLE: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| parse(include_str!("wire_fields.txt")));
+
+/// A message in the table.
+pub(super) fn message(name: &str) -> Option<&'static Message> {
+    TABLE.get(name)
+}
+
+/// The fields of a message.
+#[derive(Debug)]
+pub(super) struct Message {
+    name: &'static str,
+    fields: HashMap<u32, Field>,
+}
+
+/// What a number stands for.
+#[derive(Debug)]
+pub(super) struct Field {
+    /// The name in JSON.
+    pub(super) name: &'static str,
+    pub(super) many: Many,
+    pub(super) of: Type,
+    /// Whether a zero is kept.
+    pub(super) keeps_zero: bool,
+}
+
+/// How many values a field has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Many {
+    One,
+    List,
+    Map,
+}
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    String,
+    Bytes,
+    Bool,
+    Int,
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    /// A message around a list of strings.
+    Strings,
+    /// A message around JSON.
+    Json,
+    Message(&'static str),
+}
+
+impl Message {
+    pub(super) fn field(&self, number: u32) -> Option<&Field> {
+        self.fields.get(&number)
+    }
+
+    /// `core.v1.Volume.name`.
+    pub(super) fn path(&self, field: &Field) -> String {
+        format!("{}.{}", self.name, field.name)
+    }
+}
+
+impl Field {
+    /// Whether the fields of this message stand in its parent.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.name == "-"
+    }
+}
+
+fn parse(text: &'static str) -> HashMap<&'static str, Message> {
+    let mut table: HashMap<&'static str, Message> = HashMap::new();
+    let mut current = "";
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        if line.starts_with(' ') {
+            let message = table.get_mut(current);
+            message.into_iter().for_each(|message| message.fields.extend(parse_field(line)));
+        } else {
+            current = line;
+            table.insert(line, Message { name: line, fields: HashMap::new() });
+        }
+    }
+    table
+}
+
+/// The tests below prove that every line of the committed table is one.
+fn parse_field(line: &'static str) -> Option<(u32, Field)> {
+    let mut words = line.split_whitespace();
+    let (number, name, of) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+    let (many, of) = match (of.strip_prefix("[]"), of.strip_prefix("map:")) {
+        (Some(of), _) => (Many::List, of),
+        (_, Some(of)) => (Many::Map, of),
+        _ => (Many::One, of),
+    };
+    Some((number, Field { name, many, of: parse_type(of), keeps_zero: words.next() == Some("zero") }))
+}
+
+fn parse_type(word: &'static str) -> Type {
+    match word {
+        "string" => Type::String,
+        "bytes" => Type::Bytes,
+        "bool" => Type::Bool,
+        "int" => Type::Int,
+        "quantity" => Type::Quantity,
+        "int-or-string" => Type::IntOrString,
+        "time" => Type::Time,
+        "micro-time" => Type::MicroTime,
+        "strings" => Type::Strings,
+        "json" => Type::Json,
+        message => Type::Message(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_a_field_of_a_known_type() {
+        let text = include_str!("wire_fields.txt");
+        for line in text.lines().filter(|l| l.starts_with(' ')) {
+            let (_, field) = parse_field(line).unwrap();
+            if let Type::Message(of) = field.of {
+                assert!(message(of).is_some(), "{line}");
+            }
+        }
+        let fields: usize = TABLE.values().map(|message| message.fields.len()).sum();
+        assert_eq!(fields, text.lines().filter(|l| l.starts_with(' ')).count(), "a number stands for one field");
+    }
+
+    #[test]
+    fn every_kind_that_is_served_has_a_message() {
+        let subresources = [&crate::eviction::KIND, &crate::scale::KIND, &crate::token_request::KIND];
+        for kind in crate::KINDS.iter().chain(subresources) {
+            let name = crate::protobuf::message_name(&kind.info.api_version(), kind.info.kind);
+            assert!(message(&name).is_some(), "{name}");
+        }
+        assert!(message(&crate::protobuf::message_name("apps/v1", "DeleteOptions")).is_some());
+    }
+
+    #[test]
+    fn no_message_contains_itself() {
+        fn descend(name: &'static str, above: &mut Vec<&'static str>) {
+            assert!(!above.contains(&name), "{above:?} contain {name}");
+            above.push(name);
+            for field in message(name).unwrap().fields.values() {
+                if let Type::Message(of) = field.of {
+                    descend(of, above);
+                }
+            }
+            above.pop();
+        }
+        TABLE.keys().for_each(|name| descend(name, &mut Vec::new()));
+    }
+}
