@@ -99,5 +99,5 @@ async fn start_minion(master: &Master, folder: &Path) -> Result<Minion> {
         "--kubelet-port",
         "0",
     ];
-    Ok(Minion::start(minion::Options::try_parse_from(flags)?).await?)
+    Minion::start(minion::Options::try_parse_from(flags)?).await
 }
