@@ -7,7 +7,6 @@ use crate::replication::DELETION_COST;
 
 /// Keeps of a pod who it is, who owns it, where it is and how it fares; of its containers ports and resources.
 pub(crate) fn pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.retain(|name, _| name == DELETION_COST);
     }
@@ -24,7 +23,7 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
 }
 
-/// Those that say something about ports, resources or their place among the others.
+/// What containers say about ports, resources and their place among the others.
 fn containers(containers: &mut Vec<Container>) {
     for container in containers.iter_mut() {
         *container = Container {
@@ -38,6 +37,7 @@ fn containers(containers: &mut Vec<Container>) {
     containers.shrink_to_fit();
 }
 
+/// How containers fare.
 fn statuses(statuses: &mut Vec<ContainerStatus>) {
     for status in statuses.iter_mut() {
         *status = ContainerStatus {

@@ -169,7 +169,7 @@ pub async fn start(
     let port = listener.as_ref().map(server::Listener::port);
     let recorder = Recorder::new(client.clone(), "kubelet", Some(&config.node_name), tasks);
     let (network_sender, network) = watch::channel(false);
-    let mut services = Informer::new(Api::<Service>::all(client.clone()), watcher::Config::default());
+    let services = Informer::new(Api::<Service>::all(client.clone()), watcher::Config::default());
     let kubelet = Arc::new(Kubelet {
         resources: node_resources(config.node_ip, &machine),
         runtime,
@@ -181,7 +181,6 @@ pub async fn start(
         client: client.clone(),
         config,
     });
-    services.transform(|service| service.metadata.managed_fields = None);
     services.run(tasks);
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
     node::run(kubelet.clone(), client.clone(), machine, port, network_sender, tasks);
@@ -196,7 +195,6 @@ pub async fn start(
 fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks: &Tasks) {
     let selector = format!("spec.nodeName={}", kubelet.config.node_name);
     let mut informer = Informer::new(Api::<Pod>::all(client), watcher::Config::default().fields(&selector));
-    informer.transform(|pod| pod.metadata.managed_fields = None);
     let handler = pods.clone();
     informer.on_change(move |change| match change {
         client::Change::Added(pod) | client::Change::Updated { new: pod, .. } => handler.set(pod.clone()),

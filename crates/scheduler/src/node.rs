@@ -84,7 +84,6 @@ impl NodeSpec {
 
 /// Drops the bulk of a node that no decision looks at.
 pub fn trim(node: &mut Node) {
-    node.metadata.managed_fields = None;
     node.metadata.annotations = None;
     if let Some(status) = &mut node.status {
         status.images = None;

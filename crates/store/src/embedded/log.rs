@@ -8,8 +8,9 @@
 //!
 //! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable, and then one redb
 //! transaction that stays in memory ([`Durability::None`]): redb alone would write some eight scattered pages for each
-//! commit. A commit the journal has no room for, and closing, make everything durable in redb and begin the journal anew. Opening replays what the journal has; doing so again changes nothing, as a row is only ever written with
-//! the same content and frames are replayed up to the last. The last row of the log is the store's newest revision:
+//! commit. A commit the journal has no room for, and closing, make everything durable in redb and begin the journal
+//! anew. Opening replays what the journal has; doing so again changes nothing, as a row is only ever written with the
+//! same content and frames are replayed up to the last. The last row of the log is the store's newest revision:
 //! compaction never removes it.
 
 use std::fs::{self, OpenOptions};
