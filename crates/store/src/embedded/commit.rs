@@ -1,16 +1,22 @@
-//! The commit thread: the only writer of the log, the index, the ring and the leases.
+//! The committer: the only writer of the log, the index, the ring and the leases.
 //!
 //! ```text
-//!  queue ──▶ evaluate in order (index + overlay) ──▶ one redb transaction, one fsync ──▶ publish ──▶ answer all
+//!  queue ──▶ evaluate in order (index + overlay) ──▶ one frame of the journal, one fsync ──▶ publish ──▶ answer all
 //! ```
 //!
 //! Transactions that came in while the last fsync ran share the next one. Memory changes only after the disk has:
-//! where the write fails, everybody in the batch hears [`Error::Unavailable`] and the store is as before. The thread
-//! sleeps until somebody asks or a known deadline comes (a lease, a compaction).
+//! where the write fails, everybody in the batch hears [`Error::Unavailable`] and the store is as before.
+//!
+//! A thread of its own does this: it sleeps until somebody asks or a known deadline comes (a lease, a compaction, redb
+//! having to follow the journal). Where writers come one at a time, each commits himself instead ([`commit_alone`]):
+//! waking one thread after another would take longer than the fsync.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::compact::Compaction;
 use super::index::{Index, Version};
@@ -27,7 +33,56 @@ pub(super) const REMOVED_PER_WRITE: usize = 256;
 /// The longest the thread waits for writers to share an fsync; a quarter of what the last commit took, if that is less.
 const GATHER_MAX: Duration = Duration::from_micros(500);
 
-/// The thread's own state.
+/// Work of the commit thread, until the queue is closed and empty.
+pub(super) fn run(shared: &Shared, committer: &Mutex<Committer>) {
+    loop {
+        let wait = {
+            let committer = committer.lock();
+            let wait = committer.wait();
+            shared.queue.will_wait(wait);
+            wait
+        };
+        let taken = shared.queue.take(wait);
+        let idle = matches!(taken, Taken::Nothing);
+        match taken {
+            Taken::Closed => break,
+            Taken::Work(work) => process_and_gather(shared, committer, work),
+            Taken::Nothing => {}
+        }
+        committer.lock().tidy(idle);
+    }
+    shared.watchers.close();
+    shared.log.close();
+}
+
+/// Writers that come one at a time are never delayed: a lone one is not waited for.
+fn process_and_gather(shared: &Shared, committer: &Mutex<Committer>, work: Vec<Work>) {
+    let (answered, started) = (work.len(), Instant::now());
+    committer.lock().process(work);
+    let crowded = answered + shared.queue.len() > 1;
+    shared.queue.set_crowded(crowded);
+    if crowded {
+        let finished = Instant::now();
+        shared.queue.gather(answered, finished + GATHER_MAX.min((finished - started) / 4));
+    }
+}
+
+/// Commits on the caller's own thread, if nobody else wants to commit now and this thread may block; else gives the
+/// operations back.
+pub(super) fn commit_alone(shared: &Shared, committer: &Mutex<Committer>, ops: Vec<Op>) -> Result<Outcome, Vec<Op>> {
+    let may_block = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if !shared.queue.is_quiet() || !may_block() {
+        return Err(ops);
+    }
+    let Some(mut committer) = committer.try_lock() else { return Err(ops) };
+    let outcome = tokio::task::block_in_place(|| committer.commit_one(ops));
+    if let Some(deadline) = committer.deadline() {
+        shared.queue.wake_by(deadline);
+    }
+    Ok(outcome)
+}
+
+/// What it takes to commit, beside what all share.
 pub(super) struct Committer {
     shared: Arc<Shared>,
     leases: Leases,
@@ -40,41 +95,31 @@ impl Committer {
         Committer { shared, leases, compaction }
     }
 
-    /// Works until the queue is closed and empty.
-    pub(super) fn run(mut self) {
-        loop {
-            let taken = self.shared.queue.take(self.wait());
-            let idle = matches!(taken, Taken::Nothing);
-            match taken {
-                Taken::Closed => break,
-                Taken::Work(work) => self.process_and_gather(work),
-                Taken::Nothing => {}
-            }
-            self.end_due_leases();
-            self.compact(idle);
-        }
-        self.shared.watchers.close();
-        self.shared.log.close();
-    }
-
+    /// When there is something to do without being asked; now, where something is under way.
     fn wait(&self) -> Wait {
         if self.compaction.is_running() {
             return Wait::No;
         }
-        let lease = self.leases.next_deadline().map(|(deadline, _)| deadline);
-        match lease.into_iter().chain(self.compaction.deadline()).min() {
+        match self.deadline() {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::ForWork,
         }
     }
 
-    /// Writers that come one at a time are never delayed: a lone one is not waited for.
-    fn process_and_gather(&mut self, work: Vec<Work>) {
-        let (answered, started) = (work.len(), Instant::now());
-        self.process(work);
-        if answered + self.shared.queue.len() > 1 {
-            let finished = Instant::now();
-            self.shared.queue.gather(answered, finished + GATHER_MAX.min((finished - started) / 4));
+    fn deadline(&self) -> Option<Instant> {
+        let lease = self.leases.next_deadline().map(|(deadline, _)| deadline);
+        let deadlines = [lease, self.compaction.deadline(), self.shared.log.flush_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What has to be done whether somebody asks or not.
+    fn tidy(&mut self, idle: bool) {
+        self.end_due_leases();
+        self.compact(idle);
+        if self.shared.log.flush_deadline().is_some_and(|deadline| deadline <= Instant::now())
+            && let Err(error) = self.shared.log.flush()
+        {
+            tracing::error!(%error, "the store's file cannot follow its journal");
         }
     }
 
@@ -112,17 +157,20 @@ impl Committer {
         let (entries, answers) = self.evaluate(transactions);
         let written = self.write_and_publish(entries, None);
         for (reply, outcome) in answers {
-            let outcome = match &written {
-                Ok(()) => outcome,
-                Err(error) => Outcome::Failed(error.clone()),
-            };
             // Who no longer waits has given up on the answer.
-            drop(reply.send(outcome));
+            drop(reply.send(settled(&written, outcome)));
         }
     }
 
+    fn commit_one(&mut self, ops: Vec<Op>) -> Outcome {
+        let (entries, outcomes) = self.evaluate(vec![(ops, ())]);
+        let written = self.write_and_publish(entries, None);
+        let outcome = outcomes.into_iter().next().map(|((), outcome)| outcome);
+        settled(&written, outcome.expect("there is an outcome for each transaction"))
+    }
+
     /// Decides every transaction in order, each seeing what the ones before it will have written.
-    fn evaluate(&self, transactions: Vec<(Vec<Op>, Reply<Outcome>)>) -> (Vec<Entry>, Vec<(Reply<Outcome>, Outcome)>) {
+    fn evaluate<R>(&self, transactions: Vec<(Vec<Op>, R)>) -> (Vec<Entry>, Vec<(R, Outcome)>) {
         let state = self.shared.state.read();
         let mut batch = Batch {
             index: &state.index,
@@ -226,6 +274,14 @@ impl Committer {
             tracing::warn!(%error, revision, "cannot compact the store");
         }
         self.compaction.step(&self.shared, idle);
+    }
+}
+
+/// What was decided counts only if it was also written.
+fn settled(written: &Result<(), Error>, outcome: Outcome) -> Outcome {
+    match written {
+        Ok(()) => outcome,
+        Err(error) => Outcome::Failed(error.clone()),
     }
 }
 

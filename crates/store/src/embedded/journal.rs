@@ -1,4 +1,4 @@
-//! The journal: commits that the log has in memory but not yet on disk.
+//! The journal: commits that redb has in memory, or not at all yet.
 //!
 //! ```text
 //!  file of a fixed size, written full once:   frame 0 · frame 1 · … · frame n · (older bytes)
@@ -126,7 +126,12 @@ impl Journal {
         self.medium.write_durably(&self.buffer, self.end as u64)
     }
 
-    /// The frame that was appended counts: it is also in the log.
+    /// What the frame that was prepared holds.
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.buffer[HEADER_BYTES..]
+    }
+
+    /// The frame that was appended counts: it is acknowledged.
     pub(super) fn advance(&mut self) {
         self.end += self.buffer.len();
         self.next += 1;

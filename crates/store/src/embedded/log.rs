@@ -6,17 +6,23 @@
 //! leases  id → deadline as milliseconds since 1970
 //! ```
 //!
-//! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable, and then one redb
-//! transaction that stays in memory ([`Durability::None`]): redb alone would write some eight scattered pages for each
-//! commit. A commit the journal has no room for, and closing, make everything durable in redb and begin the journal
-//! anew. Opening replays what the journal has; doing so again changes nothing, as a row is only ever written with the
-//! same content and frames are replayed up to the last. The last row of the log is the store's newest revision:
-//! compaction never removes it.
+//! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable. redb follows behind, with many
+//! frames in one transaction that stays in memory ([`Durability::None`]): when enough of them are pending, when nothing
+//! happened for a while, or when somebody reads ([`Log::snapshot`] always shows everything). For each commit redb alone
+//! would write some eight scattered pages, and a transaction of its own costs as much as the journal's fsync.
+//!
+//! A commit the journal has no room for, and closing, make everything durable in redb and begin the journal anew. Opening
+//! replays what the journal has; doing so again changes nothing, as a row is only ever written with the same content and
+//! frames are replayed up to the last. The last row of the log is the store's newest revision: compaction never removes it.
+//!
+//! Locks are taken in the order writer, pending, database; only the writer's is held over an fsync of the journal.
 
+use std::borrow::Borrow;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +39,10 @@ const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
 const COMPACTED: &str = "compacted";
 const LAST_LEASE: &str = "leases";
 const JOURNAL: &str = "journal";
+
+/// How much may be in the journal but not in redb, and for how long after the first of it.
+const PENDING_BYTES: usize = 256 << 10;
+const PENDING_MAX: Duration = Duration::from_millis(50);
 
 /// The file inside the store's folder.
 const FILE_NAME: &str = "store.redb";
@@ -55,19 +65,52 @@ struct Location {
 /// The open log; no database once closed, so that the file is free even while streams still hold the store.
 pub(super) struct Log {
     database: RwLock<Option<Database>>,
+    pending: Mutex<Pending>,
     writer: Mutex<Writer>,
 }
 
-/// What only the commit thread needs.
+/// What only who commits needs.
 struct Writer {
     /// `None` for a log in memory.
     journal: Option<Journal>,
     /// `None` for a log in memory.
     location: Option<Location>,
-    /// redb failed: it has to be opened again before the next write.
-    failed: bool,
     /// The newest revision whose write did not fail.
     newest: Revision,
+}
+
+/// Frames of the journal that are not in redb yet.
+#[derive(Default)]
+struct Pending {
+    frames: Vec<Box<[u8]>>,
+    bytes: usize,
+    /// When the first of them has to be in redb at the latest.
+    deadline: Option<Instant>,
+    /// redb failed: it has to be opened again before anything else is done with it.
+    failed: bool,
+}
+
+impl Pending {
+    fn push(&mut self, frame: &[u8]) {
+        self.bytes += frame.len();
+        self.frames.push(frame.into());
+        self.deadline.get_or_insert_with(|| Instant::now() + PENDING_MAX);
+    }
+
+    /// Brings redb up to the journal's last frame.
+    fn flush(&mut self, database: &Database) -> Result<(), Error> {
+        if self.failed {
+            return Err(Error::Unavailable("the store's file could not be written".to_owned()));
+        }
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let applied = apply(database, self.frames.iter().map(|frame| frame_writes(frame)), Durability::None, None);
+        self.failed = applied.is_err();
+        applied?;
+        *self = Pending::default();
+        Ok(())
+    }
 }
 
 impl Location {
@@ -113,9 +156,9 @@ impl Log {
     }
 
     fn with_tables(database: Database, journal: Option<Journal>, location: Option<Location>) -> Result<Log, Error> {
-        let mut writer = Writer { journal, location, failed: false, newest: 0 };
+        let mut writer = Writer { journal, location, newest: 0 };
         writer.replay(&database)?;
-        Ok(Log { database: RwLock::new(Some(database)), writer: Mutex::new(writer) })
+        Ok(Log { database: RwLock::new(Some(database)), pending: Mutex::default(), writer: Mutex::new(writer) })
     }
 
     /// Reads the whole log once, in revision order.
@@ -146,72 +189,90 @@ impl Log {
     /// can still bring it about.
     pub(super) fn write(&self, writes: &Writes<'_>) -> Result<(), Error> {
         let mut writer = self.writer.lock();
-        if writer.failed {
+        if self.pending.lock().failed {
             self.reopen(&mut writer)?;
         }
-        writer.write(self.database.read().as_ref().ok_or_else(not_open)?, writes)?;
+        if let Some(journal) = &mut writer.journal
+            && journal.prepare(writes)
+        {
+            journal.append().map_err(unavailable)?;
+            self.pending.lock().push(journal.payload());
+            journal.advance();
+        } else {
+            self.checkpoint(&mut writer, writes)?;
+        }
         writer.newest = writes.rows.last().map_or(writer.newest, |(position, _)| position.revision);
         Ok(())
+    }
+
+    /// Until when [`Log::flush`] should be called; now, where much is pending.
+    pub(super) fn flush_deadline(&self) -> Option<Instant> {
+        let pending = self.pending.lock();
+        pending.deadline.map(|deadline| if pending.bytes >= PENDING_BYTES { Instant::now() } else { deadline })
+    }
+
+    /// Brings redb up to the journal's last frame.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        let mut pending = self.pending.lock();
+        pending.flush(self.database.read().as_ref().ok_or_else(not_open)?)
+    }
+
+    /// Makes redb durable, with one more commit, and begins a new life of the journal.
+    fn checkpoint(&self, writer: &mut Writer, writes: &Writes<'_>) -> Result<(), Error> {
+        // First what others may be waiting to read, then, without holding them up, the disk.
+        self.flush()?;
+        let done = writer.checkpoint(self.database.read().as_ref().ok_or_else(not_open)?, writes);
+        self.pending.lock().failed = done.is_err();
+        done
     }
 
     /// Opens redb's file again after it failed, and replays what the journal has. The failed handle goes first: it holds
     /// the lock on the file, as does every snapshot that is still being read.
     fn reopen(&self, writer: &mut Writer) -> Result<(), Error> {
         let location = writer.location.clone().ok_or_else(not_open)?;
+        let mut pending = self.pending.lock();
         let mut database = self.database.write();
         database.take();
         let opened = location.open()?;
         writer.replay(&opened)?;
         forget_after(&opened, writer.newest)?;
-        writer.failed = false;
+        *pending = Pending::default();
         *database = Some(opened);
         Ok(())
     }
 
     /// The log as it is now; later writes and removals do not show in it.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut pending = self.pending.lock();
         let database = self.database.read();
-        let transaction = database.as_ref().ok_or_else(not_open)?.begin_read().map_err(unavailable)?;
+        let database = database.as_ref().ok_or_else(not_open)?;
+        pending.flush(database)?;
+        let transaction = database.begin_read().map_err(unavailable)?;
         Ok(Snapshot { table: transaction.open_table(LOG).map_err(unavailable)? })
     }
 
     /// Makes everything durable in redb's file and lets go of it.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
-        if let Some(database) = self.database.write().take()
-            && let Err(error) = writer.checkpoint(&database, &Writes::default())
-        {
+        if self.database.read().is_none() {
+            return;
+        }
+        if let Err(error) = self.checkpoint(&mut writer, &Writes::default()) {
             // The journal has it; the next open replays that.
             tracing::warn!(%error, "cannot write the store's journal to its file");
         }
+        self.database.write().take();
         (writer.location, writer.journal) = (None, None);
     }
 }
 
 impl Writer {
-    fn write(&mut self, database: &Database, writes: &Writes<'_>) -> Result<(), Error> {
-        let Some(journal) = &mut self.journal else {
-            return apply(database, writes, Durability::Immediate, None);
-        };
-        if !journal.prepare(writes) {
-            return self.checkpoint(database, writes);
-        }
-        journal.append().map_err(unavailable)?;
-        let applied = apply(database, writes, Durability::None, None);
-        self.failed = applied.is_err();
-        applied?;
-        journal.advance();
-        Ok(())
-    }
-
-    /// Makes redb durable, with one more commit, and begins a new life of the journal.
     fn checkpoint(&mut self, database: &Database, writes: &Writes<'_>) -> Result<(), Error> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        let life = journal.new_life();
-        let applied = apply(database, writes, Durability::Immediate, Some(life));
-        self.failed = applied.is_err();
-        applied?;
-        journal.begin(life);
+        let life = self.journal.as_ref().map(Journal::new_life);
+        apply(database, [Ok(writes)], Durability::Immediate, life)?;
+        if let (Some(journal), Some(life)) = (&mut self.journal, life) {
+            journal.begin(life);
+        }
         Ok(())
     }
 
@@ -221,19 +282,16 @@ impl Writer {
         if let Some(journal) = &self.journal
             && let Some(life) = life(database)?
         {
-            let mut result = Ok(());
-            let replayed = journal.replay(life, |payload| {
-                if result.is_ok() {
-                    let writes = Writes::decode(payload)
-                        .ok_or_else(|| unavailable("the journal holds a frame that cannot be read"));
-                    result = writes.and_then(|writes| apply(database, &writes, Durability::None, None));
-                }
-            });
-            replayed.map_err(unavailable)?;
-            result?;
+            let mut frames: Vec<Box<[u8]>> = Vec::new();
+            journal.replay(life, |payload| frames.push(payload.into())).map_err(unavailable)?;
+            apply(database, frames.iter().map(|frame| frame_writes(frame)), Durability::None, None)?;
         }
         self.checkpoint(database, &Writes::default())
     }
+}
+
+fn frame_writes(frame: &[u8]) -> Result<Writes<'_>, Error> {
+    Writes::decode(frame).ok_or_else(|| unavailable("the journal holds a frame that cannot be read"))
 }
 
 fn memory(cache_bytes: usize) -> Result<Database, Error> {
@@ -267,30 +325,47 @@ fn forget_after(database: &Database, newest: Revision) -> Result<(), Error> {
     transaction.commit().map_err(unavailable)
 }
 
-/// One redb transaction.
-fn apply(database: &Database, writes: &Writes<'_>, durability: Durability, life: Option<u64>) -> Result<(), Error> {
+/// One redb transaction, with writes in their order.
+fn apply<'a, W: Borrow<Writes<'a>>>(
+    database: &Database,
+    writes: impl IntoIterator<Item = Result<W, Error>>,
+    durability: Durability,
+    life: Option<u64>,
+) -> Result<(), Error> {
     let mut transaction = database.begin_write().map_err(unavailable)?;
     transaction.set_durability(durability).map_err(unavailable)?;
     // So that opening after a crash does not walk the whole file.
     transaction.set_quick_repair(life.is_some());
-    if !writes.rows.is_empty() || !writes.removed.is_empty() {
+    let (mut compacted, mut leases) = (None, Vec::new());
+    {
         let mut log = transaction.open_table(LOG).map_err(unavailable)?;
-        for (position, row) in &writes.rows {
-            let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
-            row.encode(slot.as_mut());
-        }
-        for position in writes.removed.iter() {
-            log.remove((position.revision, position.op)).map_err(unavailable)?;
+        for writes in writes {
+            let writes = writes?;
+            let writes = writes.borrow();
+            change_rows(&mut log, writes)?;
+            compacted = writes.compacted.or(compacted);
+            leases.extend(writes.lease);
         }
     }
-    let numbers = [(COMPACTED, writes.compacted), (JOURNAL, life.map(u64::cast_signed))];
+    let numbers = [(COMPACTED, compacted), (JOURNAL, life.map(u64::cast_signed))];
     for (name, number) in numbers.into_iter().filter_map(|(name, number)| Some((name, number?))) {
         transaction.open_table(META).map_err(unavailable)?.insert(name, number).map_err(unavailable)?;
     }
-    if let Some(lease) = writes.lease {
+    for lease in leases {
         write_lease(&transaction, lease)?;
     }
     transaction.commit().map_err(unavailable)
+}
+
+fn change_rows(log: &mut redb::Table<'_, (i64, u32), &'static [u8]>, writes: &Writes<'_>) -> Result<(), Error> {
+    for (position, row) in &writes.rows {
+        let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
+        row.encode(slot.as_mut());
+    }
+    for position in writes.removed.iter() {
+        log.remove((position.revision, position.op)).map_err(unavailable)?;
+    }
+    Ok(())
 }
 
 fn write_lease(transaction: &redb::WriteTransaction, change: LeaseChange) -> Result<(), Error> {

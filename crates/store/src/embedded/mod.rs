@@ -1,7 +1,7 @@
 //! The embedded backend: a multi-version store in one folder, for one process.
 //!
 //! ```text
-//!  commit ──▶ queue ──▶ commit thread ──▶ log (journal with one fsync per batch, redb behind it)
+//!  commit ──▶ queue ──▶ committer ──▶ log (journal with one fsync per batch, redb behind it)
 //!                            │ publish, under one short lock
 //!                            ▼
 //!            State { index, ring of newest changes, revision, compacted }
@@ -17,7 +17,7 @@
 //! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
 //!   transactions.
 //! - A log snapshot taken while the state is locked holds every row the index names at that moment.
-//! - Locks are taken in the order state, watchers, signal; none is held over an fsync.
+//! - Locks are taken in the order committer, state, watchers, signal; but for the committer's none is held over an fsync.
 
 mod commit;
 mod compact;
@@ -82,7 +82,8 @@ impl Default for Options {
 /// The embedded store. Dropping it closes it.
 pub struct Embedded {
     shared: Arc<Shared>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    committer: Arc<Mutex<Committer>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the commit thread, readers and watches share.
@@ -132,18 +133,19 @@ impl Embedded {
         let (state, leases) = recover(&log, options)?;
         let state = RwLock::new(state);
         let shared = Arc::new(Shared { state, log, queue: Queue::new(), watchers: Watchers::default() });
-        let committer = Committer::new(shared.clone(), leases, options);
+        let committer = Arc::new(Mutex::new(Committer::new(shared.clone(), leases, options)));
+        let (work, of) = (shared.clone(), committer.clone());
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(move || committer.run())
+            .spawn(move || commit::run(&work, &of))
             .map_err(|error| Error::Unavailable(format!("cannot start the commit thread: {error}")))?;
-        Ok(Embedded { shared, committer: Mutex::new(Some(thread)) })
+        Ok(Embedded { shared, committer, thread: Mutex::new(Some(thread)) })
     }
 
     /// Does what was asked for before, ends all watches and lets go of the file. Whatever comes later is refused.
     pub fn close(&self) {
         self.shared.queue.close();
-        if let Some(thread) = self.committer.lock().take()
+        if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
             tracing::error!("the commit thread panicked");
@@ -191,7 +193,11 @@ impl Store for Embedded {
 
     async fn commit(&self, ops: Vec<Op>) -> Result<Revision, Error> {
         limits::check(&ops)?;
-        match self.shared.queue.ask(|reply| Work::Commit(ops, reply)).await? {
+        let outcome = match commit::commit_alone(&self.shared, &self.committer, ops) {
+            Ok(outcome) => outcome,
+            Err(ops) => self.shared.queue.ask(|reply| Work::Commit(ops, reply)).await?,
+        };
+        match outcome {
             Outcome::Committed(revision) => Ok(revision),
             Outcome::Failed(error) => Err(error),
             Outcome::Conflict { key, current } => {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -54,6 +55,8 @@ pub(super) struct Queue {
     places: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// Whether writers have lately come more than one at a time.
+    crowded: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +64,10 @@ struct Waiting {
     work: VecDeque<(Work, OwnedSemaphorePermit)>,
     /// The commit thread sleeps until this many wait.
     wanted: usize,
+    /// It is to look again at what it waits for.
+    poked: bool,
+    /// It waits until then at the latest.
+    until: Option<Instant>,
     closed: bool,
 }
 
@@ -87,6 +94,7 @@ impl Queue {
             places: Arc::new(Semaphore::new(QUEUE_BYTES / SLOT_BYTES)),
             waiting: Mutex::new(Waiting::default()),
             wake: Condvar::new(),
+            crowded: AtomicBool::new(false),
         }
     }
 
@@ -109,12 +117,43 @@ impl Queue {
         answer.await.map_err(|_| closed())
     }
 
+    /// Says how long the next [`Queue::take`] is going to wait, for [`Queue::wake_by`].
+    pub(super) fn will_wait(&self, wait: Wait) {
+        self.waiting.lock().until = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
+    }
+
+    /// Lets the commit thread look again where it would otherwise sleep beyond this deadline.
+    pub(super) fn wake_by(&self, deadline: Instant) {
+        let mut waiting = self.waiting.lock();
+        if waiting.until.is_none_or(|until| deadline < until) {
+            (waiting.until, waiting.poked) = (Some(deadline), true);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether somebody who comes now is alone, as those before him were.
+    pub(super) fn is_quiet(&self) -> bool {
+        if self.crowded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let waiting = self.waiting.lock();
+        waiting.work.is_empty() && !waiting.closed
+    }
+
+    /// Says whether writers come together.
+    pub(super) fn set_crowded(&self, crowded: bool) {
+        self.crowded.store(crowded, Ordering::Relaxed);
+    }
+
     /// Takes what waits, at most [`BATCH_BYTES`] (but one request in any case).
     pub(super) fn take(&self, wait: Wait) -> Taken {
         let mut waiting = self.waiting.lock();
         while waiting.work.is_empty() {
             if waiting.closed {
                 return Taken::Closed;
+            }
+            if std::mem::take(&mut waiting.poked) {
+                return Taken::Nothing;
             }
             match wait {
                 Wait::No => return Taken::Nothing,
