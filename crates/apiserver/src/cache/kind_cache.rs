@@ -3,25 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::Kind;
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use store::Revision;
 use tokio::sync::watch;
 
+use super::chunk::Joined;
 use super::entry::{Change, Entry};
 use super::filter::Filter;
 use super::ring::{CacheEvent, Ring};
+use super::wakes::{Urgency, Wakes};
 
 /// The field whose watchers are woken only for their own value: every kubelet watches the pods of one node.
 const INDEXED_FIELD: &str = "spec.nodeName";
-
-/// More watchers than this are a crowd, which is told in rounds: waking each for every single event would leave no
-/// processor for anything else.
-const CROWD: usize = 100;
-/// Rounds are this far apart for each watcher in the crowd.
-const ROUND_PER_WATCHER: Duration = Duration::from_micros(8);
 
 /// The cache of one kind.
 pub(crate) struct KindCache {
@@ -29,15 +26,8 @@ pub(crate) struct KindCache {
     /// Position of [`INDEXED_FIELD`] among the kind's selectable fields.
     indexed: Option<usize>,
     state: RwLock<State>,
-    /// The number of the next event; changes wake watchers.
-    next: watch::Sender<u64>,
-    round: Mutex<Round>,
-}
-
-/// When the crowd was told last, and whether somebody waits to tell it again.
-struct Round {
-    last: Instant,
-    is_due: bool,
+    wakes: Arc<Wakes>,
+    joined: Mutex<Joined>,
 }
 
 #[derive(Default)]
@@ -97,8 +87,8 @@ impl KindCache {
             kind,
             indexed: kind.info.selectable_fields.iter().position(|f| *f == INDEXED_FIELD),
             state: RwLock::default(),
-            next: watch::Sender::new(0),
-            round: Mutex::new(Round { last: Instant::now(), is_due: false }),
+            wakes: Arc::new(Wakes::new()),
+            joined: Mutex::default(),
         }
     }
 
@@ -108,7 +98,7 @@ impl KindCache {
 
     /// Waits until there is an object under `key`, at most so long; whether there is one.
     pub(crate) async fn appears(&self, key: &str, wait: Duration) -> bool {
-        let mut next = self.next.subscribe();
+        let mut next = self.wakes.subscribe(Urgency::AtOnce);
         let there = async {
             // The sender lives as long as the cache.
             while self.get(key).is_none() && next.changed().await.is_ok() {}
@@ -141,7 +131,7 @@ impl KindCache {
     /// How many objects and past events are held, and how many watchers wait.
     pub(crate) fn sizes(&self) -> (usize, usize, usize) {
         let state = self.state.read();
-        let watchers = self.next.receiver_count() + state.slots.values().map(|s| s.watchers).sum::<usize>();
+        let watchers = self.wakes.watchers() + state.slots.values().map(|s| s.watchers).sum::<usize>();
         (state.items.len(), state.ring.len(), watchers)
     }
 
@@ -181,10 +171,15 @@ impl KindCache {
     }
 
     /// The present state of a selection, and a cursor for what comes after it.
-    pub(crate) fn follow_from_now(self: &Arc<Self>, filter: &Filter, known: Revision) -> (Snapshot, Cursor) {
+    pub(crate) fn follow_from_now(
+        self: &Arc<Self>,
+        filter: &Filter,
+        known: Revision,
+        urgency: Urgency,
+    ) -> (Snapshot, Cursor) {
         let mut state = self.state.write();
         let snapshot = state.snapshot(self.indexed_value(filter), filter, None, usize::MAX, known);
-        let cursor = self.cursor(&mut state, filter);
+        let cursor = self.cursor(&mut state, filter, urgency);
         (snapshot, cursor)
     }
 
@@ -193,12 +188,13 @@ impl KindCache {
         self: &Arc<Self>,
         filter: &Filter,
         revision: Revision,
+        urgency: Urgency,
     ) -> Result<(Vec<Arc<CacheEvent>>, Cursor), FellBehind> {
         let mut state = self.state.write();
         let from = state.ring.after(revision).ok_or(FellBehind)?;
         let past: Vec<_> = state.ring.from(from).ok_or(FellBehind)?.cloned().collect();
         let past = past.into_iter().filter(|e| e.seen_through(filter).is_some()).collect();
-        let cursor = self.cursor(&mut state, filter);
+        let cursor = self.cursor(&mut state, filter, urgency);
         Ok((past, cursor))
     }
 
@@ -207,10 +203,10 @@ impl KindCache {
         self.state.read().ring.complete_after()
     }
 
-    fn cursor(self: &Arc<Self>, state: &mut State, filter: &Filter) -> Cursor {
+    fn cursor(self: &Arc<Self>, state: &mut State, filter: &Filter, urgency: Urgency) -> Cursor {
         let slot: Option<Box<str>> = self.indexed_value(filter).map(Into::into);
         let (next, changed) = match &slot {
-            None => (state.ring.next(), self.next.subscribe()),
+            None => (state.ring.next(), self.wakes.subscribe(urgency)),
             Some(value) => {
                 let slot = state.slots.entry(value.clone()).or_insert_with(Slot::new);
                 slot.watchers += 1;
@@ -236,38 +232,9 @@ impl KindCache {
                 slot.next.send_replace(slot.ring.next());
             }
         }
+        let next = state.ring.next();
         drop(state);
-        self.wake();
-    }
-
-    /// Wakes the watchers: at once, or a crowd with the next round.
-    fn wake(self: &Arc<Self>) {
-        let crowd = self.next.receiver_count();
-        if crowd > CROWD {
-            let mut round = self.round.lock();
-            let due = round.last + ROUND_PER_WATCHER * u32::try_from(crowd).unwrap_or(u32::MAX);
-            if round.is_due {
-                return;
-            }
-            if due > Instant::now() {
-                round.is_due = true;
-                tokio::spawn(self.clone().wake_at(due));
-                return;
-            }
-            round.last = Instant::now();
-        }
-        self.wake_now();
-    }
-
-    async fn wake_at(self: Arc<Self>, due: Instant) {
-        tokio::time::sleep_until(due.into()).await;
-        *self.round.lock() = Round { last: Instant::now(), is_due: false };
-        self.wake_now();
-    }
-
-    fn wake_now(&self) {
-        let next = self.version();
-        self.next.send_if_modified(|n| std::mem::replace(n, next) != next);
+        self.wakes.tell(next);
     }
 
     fn index(&self, state: &mut State, event: &Arc<CacheEvent>, touched: &mut BTreeSet<Box<str>>) {
@@ -315,7 +282,7 @@ impl KindCache {
         state.revision = revision;
         state.last_change = revision;
         drop(state);
-        self.next.send_replace(first);
+        self.wakes.tell(first);
     }
 }
 
@@ -406,6 +373,22 @@ impl Cursor {
             }
         }
         Ok(())
+    }
+
+    /// The next chunk of what `filter` selects, which looks at nothing but keys, with the revision of its last event.
+    pub(crate) fn read_joined(&mut self, filter: &Filter) -> Result<Option<(Bytes, Revision)>, FellBehind> {
+        self.changed.mark_unchanged();
+        let state = self.cache.state.read();
+        let events = state.ring.from(self.next).ok_or(FellBehind)?;
+        if self.next == state.ring.next() {
+            return Ok(None);
+        }
+        let (chunk, next) = self.cache.joined.lock().of(filter, self.next, events);
+        self.next = next;
+        if next < state.ring.next() {
+            self.changed.mark_changed();
+        }
+        Ok(chunk)
     }
 
     /// Waits until there may be more to read.

@@ -8,6 +8,7 @@
 //! Watchers are cursors into the ring; nothing is queued for them, and nobody waits for a slow one.
 //! Compare `k8s.io/apiserver/pkg/storage/cacher`.
 
+mod chunk;
 mod entry;
 mod feeder;
 mod filter;
@@ -15,6 +16,7 @@ mod fresh;
 mod hints;
 mod kind_cache;
 mod ring;
+mod wakes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,11 +26,13 @@ use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
+pub(crate) use chunk::Chunk;
 pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
 pub(crate) use filter::Filter;
 pub(crate) use kind_cache::{Cursor, FellBehind, KindCache, Snapshot};
 pub(crate) use ring::CacheEvent;
+pub(crate) use wakes::Urgency;
 
 use crate::rbac;
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use api::Kind;
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::json;
 use store::Revision;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::revision::{Freshness, parse};
-use crate::cache::{CacheEvent, Change, Cursor, Entry, FellBehind, Filter};
+use crate::cache::{CacheEvent, Change, Chunk, Cursor, Entry, FellBehind, Filter, Urgency};
 use crate::call::Call;
 use crate::component_status::Presence;
 use crate::negotiate::{Encoding, Shape};
@@ -22,8 +22,6 @@ use crate::server::Shared;
 use crate::status::{ApiError, status_of};
 use crate::table::{IncludeObject, Table, partial_metadata};
 
-/// How much is told at once: small enough to start at once, large enough for few writes.
-const CHUNK_BYTES: usize = 64 * 1024;
 /// How often an idle watcher that asked for it is told how far the world is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long before a watch ends its last bookmark is sent.
@@ -78,9 +76,11 @@ impl Watcher {
         let revision = parse(call.query.get("resourceVersion"))?;
         let streams_list = call.query.flag("sendInitialEvents");
         let (bookmarks, deadline) = (call.query.flag("allowWatchBookmarks"), deadline(call)?);
+        let presence = call.shared.components.arrived(&call.user);
+        let urgency = if presence.is_some() { Urgency::AtOnce } else { Urgency::InTurn };
         let mut watcher = Watcher {
             shared: call.shared.clone(),
-            _presence: call.shared.components.arrived(&call.user),
+            _presence: presence,
             view: View::of(call)?,
             filter,
             cursor: None,
@@ -99,7 +99,7 @@ impl Watcher {
         let from_now = streams_list || (revision.unwrap_or(0) == 0 && call.query.get("sendInitialEvents").is_none());
         if from_now {
             let known = call.shared.reach(Freshness::of(&call.query)?).await?;
-            let (snapshot, cursor) = cache.follow_from_now(&watcher.filter, known);
+            let (snapshot, cursor) = cache.follow_from_now(&watcher.filter, known, urgency);
             watcher.announce = (streams_list && watcher.bookmarks).then_some(snapshot.revision);
             watcher.after = snapshot.revision;
             watcher.told = snapshot.revision;
@@ -114,7 +114,7 @@ impl Watcher {
         };
         watcher.after = revision;
         watcher.told = revision;
-        match cache.follow_after(&watcher.filter, revision) {
+        match cache.follow_after(&watcher.filter, revision, urgency) {
             Ok((past, cursor)) => {
                 watcher.past = past.into_iter();
                 watcher.cursor = Some(cursor);
@@ -186,6 +186,12 @@ impl Watcher {
             }
         }
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
+        // Beyond its start one who takes everything as it is sees what all others of his kind see.
+        if self.told > self.after && self.view.is_plain() && self.filter.is_everything() {
+            let Some((chunk, last)) = cursor.read_joined(&self.filter)? else { return Ok(None) };
+            self.told = self.told.max(last);
+            return Ok(Some(chunk));
+        }
         cursor.read(|event| {
             tell(&self.filter, &mut self.view, self.after, &mut self.told, event, &mut chunk);
             !chunk.is_full()
@@ -231,35 +237,6 @@ fn tell(
     }
 }
 
-/// Frames joined for one write.
-#[derive(Default)]
-struct Chunk {
-    first: Option<Bytes>,
-    rest: BytesMut,
-}
-
-impl Chunk {
-    fn push(&mut self, frame: Bytes) {
-        match self.first.take() {
-            None if self.rest.is_empty() => self.first = Some(frame),
-            None => self.rest.extend_from_slice(&frame),
-            Some(first) => {
-                self.rest.extend_from_slice(&first);
-                self.rest.extend_from_slice(&frame);
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.rest.len() + self.first.as_ref().map_or(0, Bytes::len) >= CHUNK_BYTES
-    }
-
-    /// One frame goes out as it is, several as one piece; `None` when there is none.
-    fn finish(self) -> Option<Bytes> {
-        self.first.or_else(|| (!self.rest.is_empty()).then(|| self.rest.freeze()))
-    }
-}
-
 /// The shape in which a watcher sees objects.
 struct View {
     kind: &'static Kind,
@@ -275,11 +252,13 @@ impl View {
         Ok(View { kind: call.info.kind, shape: call.output.shape, table, has_columns: false })
     }
 
+    /// Whether it shows the very bytes the cache has.
+    fn is_plain(&self) -> bool {
+        self.shape == Shape::Object && self.kind.view.is_none()
+    }
+
     fn event(&mut self, change: Change, event: &CacheEvent) -> Bytes {
-        match self.shape {
-            Shape::Object if self.kind.view.is_none() => event.frame(change),
-            _ => self.frame(change, &event.entry),
-        }
+        if self.is_plain() { event.frame(change) } else { self.frame(change, &event.entry) }
     }
 
     fn frame(&mut self, change: Change, entry: &Arc<Entry>) -> Bytes {
