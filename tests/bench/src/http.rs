@@ -13,6 +13,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::stream::Stream;
 
 /// Where an API server is and how to prove who we are.
 #[derive(Clone)]
@@ -32,13 +35,25 @@ impl Target {
 
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Connection> {
+        let (sender, connection) = http1::handshake(TokioIo::new(self.tls().await?)).await?;
+        tokio::spawn(connection);
+        Ok(Connection { sender, authorization: self.authorization() })
+    }
+
+    /// Opens a watch on a connection of its own.
+    pub(crate) async fn watch(&self, path: &str) -> Result<Stream> {
+        Stream::open(self.tls().await?, path, self.authorization().as_deref()).await
+    }
+
+    fn authorization(&self) -> Option<String> {
+        self.token.as_ref().map(|token| format!("Bearer {token}"))
+    }
+
+    async fn tls(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(&self.address).await.with_context(|| format!("connect to {}", self.address))?;
         stream.set_nodelay(true)?;
         let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host).to_owned();
-        let stream = TlsConnector::from(self.tls.clone()).connect(ServerName::try_from(host)?, stream).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Connection { sender, authorization: self.token.as_ref().map(|t| format!("Bearer {t}")) })
+        Ok(TlsConnector::from(self.tls.clone()).connect(ServerName::try_from(host)?, stream).await?)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Loads: many requests from a number of connections, and what they took.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::Method;
-use http_body_util::BodyExt;
 use tokio::task::JoinSet;
 
 use crate::http::{Connection, Target};
@@ -123,28 +121,21 @@ pub(crate) async fn delete_pods(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// Watches pods of namespace `default` with `watchers` streams and reports each event's bytes with its arrival.
-pub(crate) async fn watchers<F, R>(target: &Target, watchers: usize, on_chunk: F) -> Result<JoinSet<Result<()>>>
+/// Watches pods of namespace `default` with `watchers` streams and shows what arrives, and when.
+pub(crate) async fn watchers<F>(target: &Target, watchers: usize, on_data: F) -> Result<JoinSet<Result<()>>>
 where
-    F: Fn(Instant, &[u8]) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = ()> + Send,
+    F: Fn(Instant, &[u8]) + Clone + Send + Sync + 'static,
 {
+    let mut connection = target.connect().await?;
+    let list = connection.call(Method::GET, "/api/v1/namespaces/default/pods?limit=1", Bytes::new()).await?;
+    let list: serde_json::Value = serde_json::from_slice(&list)?;
+    let version = list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned();
+    let path = format!("/api/v1/namespaces/default/pods?watch=1&resourceVersion={version}");
     let mut streams = JoinSet::new();
     for _ in 0..watchers {
-        let mut connection = target.connect().await?;
-        let list = connection.call(Method::GET, "/api/v1/namespaces/default/pods?limit=1", Bytes::new()).await?;
-        let list: serde_json::Value = serde_json::from_slice(&list)?;
-        let version = list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned();
-        let path = format!("/api/v1/namespaces/default/pods?watch=1&resourceVersion={version}");
-        let mut body = connection.stream(&path).await?;
-        let on_chunk = on_chunk.clone();
+        let (mut stream, on_data) = (target.watch(&path).await?, on_data.clone());
         streams.spawn(async move {
-            let _open = connection;
-            while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame?.into_data() {
-                    on_chunk(Instant::now(), &data).await;
-                }
-            }
+            while stream.read(|data| on_data(Instant::now(), data)).await? {}
             Ok(())
         });
     }

@@ -11,6 +11,7 @@ mod load;
 mod parts;
 mod process;
 mod report;
+mod stream;
 mod watchers;
 
 use std::path::PathBuf;

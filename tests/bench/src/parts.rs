@@ -162,7 +162,6 @@ async fn watch(bench: &mut Bench) -> Result<()> {
                 seen.entry(name).or_default().push(arrived);
             }
         }
-        async {}
     })
     .await?;
     let mut connection = master.target.connect().await?;
