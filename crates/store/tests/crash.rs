@@ -17,6 +17,8 @@ const WRITERS: usize = 8;
 
 /// Names the store's folder to the process that is to be killed.
 const DIR_VARIABLE: &str = "STORE_CRASH_TEST_DIR";
+/// Tells it how many writers it has: one alone commits by himself.
+const WRITERS_VARIABLE: &str = "STORE_CRASH_TEST_WRITERS";
 
 /// Little history and a small journal, so that compaction runs and the journal begins anew while the process is killed.
 fn options() -> Options {
@@ -37,7 +39,7 @@ fn every_acknowledged_write_survives_kill_9() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Now and then before it could write anything at all.
         let lines = if round % 5 == 0 { 0 } else { (random >> 33) as usize % 400 };
-        acknowledged.extend(write_until_killed(dir.path(), lines));
+        acknowledged.extend(write_until_killed(dir.path(), if round % 3 == 1 { 1 } else { WRITERS }, lines));
         let store = Embedded::open(dir.path(), options()).unwrap();
         runtime.block_on(verify(&store, &acknowledged));
         store.close();
@@ -46,10 +48,11 @@ fn every_acknowledged_write_survives_kill_9() {
 }
 
 /// Starts a writing process, reads that many of its acknowledgements, kills it, and reads what else it had said.
-fn write_until_killed(dir: &Path, lines: usize) -> Acknowledged {
+fn write_until_killed(dir: &Path, writers: usize, lines: usize) -> Acknowledged {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"])
         .env(DIR_VARIABLE, dir)
+        .env(WRITERS_VARIABLE, writers.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -139,9 +142,10 @@ async fn stored(store: &Embedded, writer: usize, key: &str) -> Option<u64> {
 fn writes_until_it_is_killed() {
     let Some(dir) = std::env::var_os(DIR_VARIABLE) else { return };
     let store = Arc::new(Embedded::open(Path::new(&dir), options()).unwrap());
+    let writers: usize = std::env::var(WRITERS_VARIABLE).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let writers: Vec<_> = (0..WRITERS).map(|writer| tokio::spawn(write(store.clone(), writer))).collect();
+        let writers: Vec<_> = (0..writers).map(|writer| tokio::spawn(write(store.clone(), writer))).collect();
         for writer in writers {
             writer.await.unwrap();
         }

@@ -205,10 +205,12 @@ impl Log {
         Ok(())
     }
 
-    /// Until when [`Log::flush`] should be called; now, where much is pending.
+    /// Until when [`Log::flush`] should be called; now, where much is pending. Never while redb has to be opened again:
+    /// the next write does that, and until then the journal has everything.
     pub(super) fn flush_deadline(&self) -> Option<Instant> {
         let pending = self.pending.lock();
-        pending.deadline.map(|deadline| if pending.bytes >= PENDING_BYTES { Instant::now() } else { deadline })
+        let deadline = pending.deadline.filter(|_| !pending.failed)?;
+        Some(if pending.bytes >= PENDING_BYTES { Instant::now() } else { deadline })
     }
 
     /// Brings redb up to the journal's last frame.
@@ -440,4 +442,23 @@ pub(super) fn failing() -> (Log, Arc<std::sync::atomic::AtomicBool>) {
     let broken = disk.broken.clone();
     let journal = Journal::on(Box::new(disk), 1 << 20);
     (Log::with_tables(memory(1 << 20).unwrap(), Some(journal), None).unwrap(), broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redb_could_not_take_is_not_tried_again_and_again() {
+        let (log, _disk) = failing();
+        let writes = Writes { removed: vec![Position { revision: 1, op: 0 }].into(), ..Writes::default() };
+        log.write(&writes).unwrap();
+        assert!(log.flush_deadline().is_some());
+        log.pending.lock().failed = true;
+        assert_eq!(log.flush_deadline(), None);
+        assert!(log.flush().is_err() && log.snapshot().is_err());
+        log.pending.lock().failed = false;
+        log.snapshot().unwrap();
+        assert_eq!(log.flush_deadline(), None, "who reads has brought redb up to the journal");
+    }
 }
