@@ -66,6 +66,9 @@ pub trait Resource:
     /// Everything wrong with the object on its own, without metadata (which is checked once for all kinds).
     fn validate(&self, _errors: &mut ErrorList) {}
 
+    /// Everything wrong with the object as a new one, beyond [`Resource::validate`] (which runs too).
+    fn validate_create(&self, _errors: &mut ErrorList) {}
+
     /// Everything wrong with the step from `old` to `self`, beyond [`Resource::validate`] (which runs too).
     fn validate_update(&self, _old: &Self, _errors: &mut ErrorList) {}
 
@@ -120,6 +123,8 @@ pub trait Object: Any + Send + Sync {
     fn prepare_subresource_update(&mut self, subresource: Subresource, old: &dyn Object);
     /// See [`Resource::validate`].
     fn validate(&self) -> ErrorList;
+    /// See [`Resource::validate_create`].
+    fn validate_create(&self) -> ErrorList;
     /// See [`Resource::validate_update`].
     fn validate_update(&self, old: &dyn Object) -> ErrorList;
     /// See [`Resource::validate_status_update`].
@@ -223,6 +228,12 @@ impl<T: Resource> Object for T {
     fn validate(&self) -> ErrorList {
         let mut errors = ErrorList::new();
         Resource::validate(self, &mut errors);
+        errors
+    }
+
+    fn validate_create(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        Resource::validate_create(self, &mut errors);
         errors
     }
 

@@ -11,6 +11,8 @@ pub enum Subresource {
     Scale,
     /// `binding`: gives a pod its node.
     Binding,
+    /// `ephemeralcontainers`: containers put into a pod that runs, to look around.
+    EphemeralContainers,
     /// `eviction`: asks a pod to leave its node.
     Eviction,
     /// `log`: what a container wrote.
@@ -54,6 +56,7 @@ impl Subresource {
             Subresource::Status => row("status", READ_WRITE, None),
             Subresource::Scale => row("scale", READ_WRITE, Some(("autoscaling", "v1", "Scale"))),
             Subresource::Binding => row("binding", Verb::CREATE_ONLY, Some(("", "v1", "Binding"))),
+            Subresource::EphemeralContainers => row("ephemeralcontainers", READ_WRITE, None),
             Subresource::Eviction => row("eviction", Verb::CREATE_ONLY, Some(("policy", "v1", "Eviction"))),
             Subresource::Log => row("log", &[Verb::Get], None),
             Subresource::Finalize => row("finalize", &[Verb::Update], None),

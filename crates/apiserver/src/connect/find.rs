@@ -37,9 +37,10 @@ pub(crate) fn container(query: &Query, pod: &Pod) -> Result<String, ApiError> {
     let spec = pod.spec.clone().unwrap_or_default();
     let names: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
     let init: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
+    let ephemeral = |asked: &str| spec.ephemeral_containers.iter().flatten().any(|c| c.name == asked);
     let pod_name = pod.metadata.name.as_deref().unwrap_or("");
     match query.get("container") {
-        Some(asked) if names.contains(&asked) || init.contains(&asked) => Ok(asked.to_owned()),
+        Some(asked) if names.contains(&asked) || init.contains(&asked) || ephemeral(asked) => Ok(asked.to_owned()),
         Some(asked) => Err(ApiError::BadRequest(format!("container {asked} is not valid for pod {pod_name}"))),
         None => match names.as_slice() {
             [only] => Ok((*only).to_owned()),

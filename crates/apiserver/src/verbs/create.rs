@@ -179,6 +179,7 @@ impl Shared {
         }
         let mut errors = metadata::validate(attributes.kind.info, object.metadata());
         errors.extend(object.validate());
+        errors.extend(object.validate_create());
         errors.extend(attributes.kind.view.map(|view| (view.validate)(object, None)).unwrap_or_default());
         if !errors.is_empty() {
             return Err(invalid(errors));

@@ -30,6 +30,7 @@ pub(super) fn step(
     let mut write = match call.info.subresource {
         None => main(call, &subject, current, new, taken, managed)?,
         Some(Subresource::Status) => status(call, &subject, current, new, managed)?,
+        Some(Subresource::EphemeralContainers) => ephemeral_containers(call, &subject, current, new, managed)?,
         Some(Subresource::Finalize) => finalize(&subject, current, &*new)?,
         Some(Subresource::Approval) => approval(&subject, current, &*new)?,
         Some(_) => return Err(ApiError::MethodNotAllowed),
@@ -145,6 +146,32 @@ fn status(
         return Err(ApiError::Invalid(subject.clone(), errors));
     }
     admission::validate(&attributes, Some(&*new), &mut effects)?;
+    Ok(Write::Put(new, effects))
+}
+
+/// `/ephemeralcontainers` changes nothing but these.
+fn ephemeral_containers(
+    call: &Call,
+    subject: &Subject,
+    current: &Current,
+    mut new: Box<dyn Object>,
+    managed: impl FnOnce(&dyn Object) -> String,
+) -> Result<Write, ApiError> {
+    let old = &*current.object;
+    let attributes = call.attributes(Operation::Update, Some(old));
+    let mut effects = Effects::default();
+    new.prepare_subresource_update(Subresource::EphemeralContainers, old);
+    new.set_defaults();
+    effects.managed = Some(managed(&*new));
+    new.prepare_update(old);
+    admission::admit(&attributes, &mut *new, &mut effects)?;
+    let mut errors = new.validate();
+    errors.extend(new.validate_subresource_update(Subresource::EphemeralContainers, old));
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(subject.clone(), errors));
+    }
+    admission::validate(&attributes, Some(&*new), &mut effects)?;
+    new.metadata_mut().resource_version = None;
     Ok(Write::Put(new, effects))
 }
 

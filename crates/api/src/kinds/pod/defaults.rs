@@ -51,6 +51,11 @@ fn pod_spec(spec: &mut PodSpec) {
     for container in containers(spec) {
         self::container(container);
     }
+    for ephemeral in spec.ephemeral_containers.iter_mut().flatten() {
+        let mut container = crate::pods::from_ephemeral(ephemeral);
+        self::container(&mut container);
+        *ephemeral = crate::pods::to_ephemeral(container, ephemeral.target_container_name.take());
+    }
     for volume in spec.volumes.iter_mut().flatten() {
         volumes::volume(volume);
     }

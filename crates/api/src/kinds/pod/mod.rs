@@ -37,6 +37,7 @@ impl Resource for Pod {
         subresources: &[
             Subresource::Status,
             Subresource::Binding,
+            Subresource::EphemeralContainers,
             Subresource::Eviction,
             Subresource::Log,
             Subresource::Exec,
@@ -92,8 +93,34 @@ impl Resource for Pod {
         first_addresses(status);
     }
 
+    fn prepare_subresource_update(&mut self, subresource: Subresource, old: &Self) {
+        match subresource {
+            Subresource::Status => self.prepare_status_update(old),
+            Subresource::EphemeralContainers => {
+                let wanted = self.spec.take().and_then(|spec| spec.ephemeral_containers);
+                self.clone_from(old);
+                if let Some(spec) = self.spec.as_mut() {
+                    spec.ephemeral_containers = wanted.filter(|containers| !containers.is_empty());
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn validate(&self, errors: &mut ErrorList) {
         validation::pod(self, errors);
+    }
+
+    fn validate_create(&self, errors: &mut ErrorList) {
+        validation::new_pod(self, errors);
+    }
+
+    fn validate_subresource_update(&self, subresource: Subresource, old: &Self, errors: &mut ErrorList) {
+        match subresource {
+            Subresource::Status => self.validate_status_update(old, errors),
+            Subresource::EphemeralContainers => update::ephemeral_containers(self, old, errors),
+            _ => {}
+        }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut ErrorList) {

@@ -235,3 +235,60 @@ fn pods_state_in_one_word() {
         assert_eq!(cells(status, terminating), expected, "{sentence}");
     }
 }
+
+#[test]
+fn ephemeral_containers_are_added_through_their_subresource_only() {
+    let with = |containers: serde_json::Value| {
+        let mut pod = good();
+        pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(containers).unwrap();
+        pod
+    };
+    let debug = json!([{"name": "debug", "image": "busybox", "targetContainerName": "c", "stdin": true}]);
+    let errors = Object::validate_create(&with(debug.clone()));
+    assert_eq!(texts(&errors), ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
+
+    let step = |new: Pod, old: &Pod| {
+        let mut new = new;
+        new.metadata.labels = Some([("changed".to_owned(), "by the way".to_owned())].into());
+        Object::prepare_subresource_update(&mut new, Subresource::EphemeralContainers, old);
+        Object::set_defaults(&mut new);
+        let mut errors = Object::validate(&new);
+        errors.extend(Object::validate_subresource_update(&new, Subresource::EphemeralContainers, old));
+        (new, texts(&errors))
+    };
+    let (added, errors) = step(with(debug.clone()), &good());
+    assert_eq!((errors, added.metadata.labels.clone()), (Vec::new(), None), "nothing else is taken over");
+    let policy = added.spec.as_ref().unwrap().ephemeral_containers.as_ref().unwrap()[0].image_pull_policy.clone();
+    assert_eq!(policy.as_deref(), Some("Always"));
+
+    let path = "spec.ephemeralContainers";
+    let table = [
+        (json!([]), format!("{path}: Forbidden: existing ephemeral containers \"debug\" may not be removed\n")),
+        (
+            json!([{"name": "debug", "image": "other"}]),
+            format!("{path}: Forbidden: existing ephemeral containers \"debug\" may not be changed\n"),
+        ),
+        (json!([debug[0], {"name": "c", "image": "i"}]), format!("{path}[1].name: Duplicate value: \"c\"")),
+        (
+            json!([debug[0], {"name": "d", "image": "i", "targetContainerName": "no"}]),
+            format!("{path}[1].targetContainerName: Not found: \"no\""),
+        ),
+        (
+            json!([debug[0], {"name": "d", "image": "i", "ports": [{"containerPort": 1}]}]),
+            format!("{path}[1].ports: Forbidden: cannot be set for an Ephemeral Container"),
+        ),
+        (
+            json!([debug[0], {"name": "d", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}}}]),
+            format!("{path}[1].livenessProbe: Forbidden: cannot be set for an Ephemeral Container"),
+        ),
+    ];
+    for (containers, expected) in table {
+        let (_, errors) = step(with(containers.clone()), &added);
+        assert!(errors.len() == 1 && errors[0].starts_with(&expected), "{containers}: {errors:?}");
+    }
+    let mut mirror = added.clone();
+    let annotation = crate::well_known::ANNOTATION_CONFIG_MIRROR.to_owned();
+    mirror.metadata.annotations = Some([(annotation, "x".to_owned())].into());
+    let (_, errors) = step(with(json!([debug[0], {"name": "d", "image": "i"}])), &mirror);
+    assert!(errors.iter().any(|e| e.contains("static pods do not support ephemeral containers")), "{errors:?}");
+}

@@ -37,6 +37,35 @@ pub(super) fn spec(new: &Pod, old: &Pod, errors: &mut ErrorList) {
     }
 }
 
+/// The step from `old` to `new` through `/ephemeralcontainers`: some may be added, none taken away or changed
+/// (`ValidatePodEphemeralContainersUpdate`).
+pub(super) fn ephemeral_containers(new: &Pod, old: &Pod, errors: &mut ErrorList) {
+    if crate::pods::is_mirror(old) {
+        errors.push(forbidden(&Path::default(), "static pods do not support ephemeral containers"));
+        return;
+    }
+    let path = Path::new("spec").child("ephemeralContainers");
+    let of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
+    let wanted = of(new);
+    for old in of(old) {
+        let name = &old.name;
+        match wanted.iter().find(|c| c.name == *name) {
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                errors.push(forbidden(&path, &detail));
+            }
+            Some(new) if *new != old => {
+                let mut differences = Vec::new();
+                compare("", &serde_json::json!(old), &serde_json::json!(new), &mut differences);
+                let differences = differences.join("\n");
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{differences}");
+                errors.push(forbidden(&path, &detail));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 fn init_containers(spec: &PodSpec) -> &[Container] {
     spec.init_containers.as_deref().unwrap_or(&[])
 }

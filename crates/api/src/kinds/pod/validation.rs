@@ -39,15 +39,20 @@ pub(super) fn pod(pod: &Pod, errors: &mut ErrorList) {
         return;
     };
     pod_spec(spec, &path, errors);
-    if spec.ephemeral_containers.iter().flatten().next().is_some() {
-        errors.push(forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
-    }
     let mirror = pod.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_CONFIG_MIRROR));
     if let Some(hash) = mirror
         && spec.node_name.as_deref().unwrap_or("").is_empty()
     {
         let path = Path::new("metadata").child("annotations").key(ANNOTATION_CONFIG_MIRROR);
         errors.push(invalid(&path, hash.as_str(), "must set spec.nodeName if mirror pod annotation is set"));
+    }
+}
+
+/// What is wrong with a pod as a new one.
+pub(super) fn new_pod(pod: &Pod, errors: &mut ErrorList) {
+    let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
+    if ephemeral.is_some_and(|containers| !containers.is_empty()) {
+        errors.push(forbidden(&Path::new("spec").child("ephemeralContainers"), "cannot be set on create"));
     }
 }
 
@@ -73,6 +78,7 @@ fn pod_spec(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
     let volumes = volumes::volumes(spec, &path.child("volumes"), errors);
     containers::containers(spec, &volumes, &path.child("containers"), errors);
     containers::init_containers(spec, &volumes, &path.child("initContainers"), errors);
+    containers::ephemeral_containers(spec, &volumes, &path.child("ephemeralContainers"), errors);
     if let Some(resources) = spec.resources.as_ref() {
         resources::of_pod(resources, &path.child("resources"), errors);
     }

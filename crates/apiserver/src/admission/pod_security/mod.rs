@@ -62,6 +62,7 @@ fn labels_of_namespace(a: &Attributes<'_>) -> Labels {
 
 fn judge_pod(a: &Attributes<'_>, pod: &Pod, effects: &mut Effects) -> Result<(), ApiError> {
     let Some(spec) = pod.spec.as_ref() else { return Ok(()) };
+    let spec = &with_ephemeral(spec);
     let old = a.old.and_then(|o| o.as_any().downcast_ref::<Pod>());
     if old.is_some_and(|old| !matters(pod, old)) {
         return Ok(());
@@ -79,10 +80,19 @@ fn judge_pod(a: &Attributes<'_>, pod: &Pod, effects: &mut Effects) -> Result<(),
     Ok(())
 }
 
+/// The spec with its ephemeral containers among the others: what is forbidden to one is to all.
+fn with_ephemeral(spec: &PodSpec) -> PodSpec {
+    let mut spec = spec.clone();
+    let ephemeral = spec.ephemeral_containers.take().unwrap_or_default();
+    spec.containers.extend(ephemeral.iter().map(api::pods::from_ephemeral));
+    spec
+}
+
 /// Whether a change of a pod is one that security is about: another image, or annotations.
 fn matters(new: &Pod, old: &Pod) -> bool {
     let images = |pod: &Pod| -> Vec<Option<String>> {
-        pod.spec.iter().flat_map(api::pods::all_containers).map(|c: &Container| c.image.clone()).collect()
+        let spec = pod.spec.as_ref().map(with_ephemeral);
+        spec.iter().flat_map(api::pods::all_containers).map(|c: &Container| c.image.clone()).collect()
     };
     images(new) != images(old) || new.metadata.annotations != old.metadata.annotations
 }

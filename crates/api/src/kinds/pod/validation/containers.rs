@@ -1,10 +1,10 @@
 //! Containers and init containers: what they have in common, and what each may not have.
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, PodSpec};
 
 use super::volumes::Known;
 use super::{env, mounts, probes, resources, security};
-use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_found, not_supported, required};
 use crate::kinds::rules::{self, Unique};
 use crate::names;
 use crate::pods::is_sidecar;
@@ -68,6 +68,49 @@ fn runs_to_its_end(container: &Container, path: &Path, errors: &mut ErrorList) {
     if let Some(policies) = container.resize_policy.as_ref().filter(|p| !p.is_empty()) {
         let value = serde_json::json!(policies);
         errors.push(invalid(&path.child("resizePolicy"), value, "must not be set for init containers"));
+    }
+}
+
+/// Containers that only look around: none of the pod's work may depend on them (`validateEphemeralContainers`).
+pub(super) fn ephemeral_containers(spec: &PodSpec, volumes: &Known, path: &Path, errors: &mut ErrorList) {
+    let others: Vec<&str> = crate::pods::all_containers(spec).map(|c| c.name.as_str()).collect();
+    let mut names = Unique::new();
+    others.iter().for_each(|name| names.add(*name, path, &mut ErrorList::new()));
+    for (index, ephemeral) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let path = path.index(index);
+        common(&crate::pods::from_ephemeral(ephemeral), spec, volumes, &path, errors);
+        names.add(ephemeral.name.as_str(), &path.child("name"), errors);
+        let target = ephemeral.target_container_name.as_deref().unwrap_or("");
+        if !target.is_empty() && !others.contains(&target) {
+            errors.push(not_found(&path.child("targetContainerName"), target));
+        }
+        only_looks_around(ephemeral, &path, errors);
+    }
+}
+
+fn only_looks_around(container: &EphemeralContainer, path: &Path, errors: &mut ErrorList) {
+    const DETAIL: &str = "cannot be set for an Ephemeral Container";
+    let fields = [
+        (container.ports.as_ref().is_some_and(|p| !p.is_empty()), "ports"),
+        (container.resources.as_ref().is_some_and(|r| *r != Default::default()), "resources"),
+        (container.resize_policy.as_ref().is_some_and(|p| !p.is_empty()), "resizePolicy"),
+        (container.restart_policy.is_some(), "restartPolicy"),
+        (container.restart_policy_rules.as_ref().is_some_and(|r| !r.is_empty()), "restartPolicyRules"),
+        (container.liveness_probe.is_some(), "livenessProbe"),
+        (container.readiness_probe.is_some(), "readinessProbe"),
+        (container.startup_probe.is_some(), "startupProbe"),
+        (container.lifecycle.is_some(), "lifecycle"),
+    ];
+    for (_, field) in fields.into_iter().filter(|(is_set, _)| *is_set) {
+        errors.push(forbidden(&path.child(field), DETAIL));
+    }
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let path = path.child("volumeMounts").index(index);
+        for (value, field) in [(&mount.sub_path, "subPath"), (&mount.sub_path_expr, "subPathExpr")] {
+            if value.as_ref().is_some_and(|v| !v.is_empty()) {
+                errors.push(forbidden(&path.child(field), DETAIL));
+            }
+        }
     }
 }
 
