@@ -14,6 +14,7 @@
 //! - [`runtime`]: the trait, and its implementations on Docker and in memory.
 //! - [`pod`]: one pod, purely: what is observed, what must happen, what the status is.
 //! - `pods`, `worker`: from sources and events to one worker per pod; `status_writer`: from workers to the API.
+//! - `probes`: whether containers have started, are ready and alive: each probe in a task of its own.
 //! - [`container_spec`], [`env`], [`images`], [`objects`], [`tokens`], [`volumes`]: what a container is made from.
 //! - [`node`]: the Node object, its status and its lease.
 //! - [`server`]: the node's HTTPS server; `spdy`, `mux`: many streams over one of its connections.
@@ -27,6 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::{Informer, Lister, Recorder, Tasks};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::Api;
 use kube::runtime::watcher;
@@ -44,6 +46,7 @@ pub mod node;
 pub mod objects;
 pub mod pod;
 mod pods;
+mod probes;
 pub mod runtime;
 pub mod server;
 mod spdy;
@@ -110,6 +113,8 @@ pub(crate) struct Kubelet {
     pub(crate) services: Services,
     pub(crate) config_maps: ObjectCache<ConfigMap>,
     pub(crate) secrets: ObjectCache<Secret>,
+    /// When this kubelet started.
+    pub(crate) started_at: Timestamp,
 }
 
 /// Where services are read from.
@@ -179,6 +184,7 @@ pub async fn start(
         config_maps: ObjectCache::new(client.clone()),
         secrets: ObjectCache::new(client.clone()),
         client: client.clone(),
+        started_at: config.clock.now(),
         config,
     });
     services.run(tasks);

@@ -59,8 +59,8 @@ pub fn resource(
 ) -> Result<String, EnvError> {
     let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
     let container = match named {
-        Some(name) => pod.spec.as_ref().and_then(|s| crate::pod::container(s, name)),
-        None => Some(container),
+        Some(name) => pod.spec.as_ref().and_then(|s| crate::pod::container(s, name)).map(|(_, c)| c),
+        None => Some(std::borrow::Cow::Borrowed(container)),
     };
     let container = container.ok_or_else(|| EnvError(format!("container {} not found", named.unwrap_or_default())))?;
     let (list, name) = selector.resource.split_once('.').unwrap_or_default();

@@ -1,18 +1,20 @@
 //! One pod: what it wants, what of it exists, what must happen, and how that reads as a status. Pure.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::runtime::PodIdentity;
 
 pub mod actions;
-#[cfg(test)]
-mod actions_properties;
 pub mod backoff;
 pub mod observed;
+#[cfg(test)]
+mod page_tests;
 pub mod phase;
+pub mod probe;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -87,9 +89,86 @@ pub fn is_sidecar(init: &Container) -> bool {
     init.restart_policy.as_deref() == Some("Always")
 }
 
-/// The container called `name`, init or not.
-pub fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
-    init_containers(spec).iter().chain(&spec.containers).find(|c| c.name == name)
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// One that does its work before the others start.
+    Init,
+    /// An init container that keeps running.
+    Sidecar,
+    /// One that the pod is for.
+    Main,
+    /// One that was put in later, to look around.
+    Ephemeral,
+}
+
+impl Sort {
+    /// The list of the spec such containers are in.
+    pub fn list(self) -> &'static str {
+        match self {
+            Sort::Init | Sort::Sidecar => "initContainers",
+            Sort::Main => "containers",
+            Sort::Ephemeral => "ephemeralContainers",
+        }
+    }
+}
+
+/// The container called `name` and what it is.
+pub fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<(Sort, Cow<'a, Container>)> {
+    if let Some(init) = init_containers(spec).iter().find(|c| c.name == name) {
+        let sort = if is_sidecar(init) { Sort::Sidecar } else { Sort::Init };
+        return Some((sort, Cow::Borrowed(init)));
+    }
+    if let Some(main) = spec.containers.iter().find(|c| c.name == name) {
+        return Some((Sort::Main, Cow::Borrowed(main)));
+    }
+    let ephemeral = spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
+    Some((Sort::Ephemeral, Cow::Owned(api::pods::from_ephemeral(ephemeral))))
+}
+
+/// What the container called `name` is.
+pub fn sort(spec: &PodSpec, name: &str) -> Option<Sort> {
+    container(spec, name).map(|(sort, _)| sort)
+}
+
+/// The ephemeral containers, as ordinary ones.
+pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
+    spec.ephemeral_containers.iter().flatten().map(api::pods::from_ephemeral).collect()
+}
+
+/// Whether `container`, having ended with `code`, is to run again: by its own rules, else its own policy, else the
+/// pod's (`ContainerShouldRestart` in `pkg/kubelet/container/helpers.go`).
+pub fn restarts(spec: &PodSpec, container: &Container, code: i32) -> bool {
+    if container.restart_policy_rules.iter().flatten().any(|rule| restarts_by(rule, code)) {
+        return true;
+    }
+    let policy = match container.restart_policy.as_deref() {
+        Some("Always") => RestartPolicy::Always,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        Some("Never") => RestartPolicy::Never,
+        _ => restart_policy(spec),
+    };
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => code != 0,
+        RestartPolicy::Never => false,
+    }
+}
+
+fn restarts_by(rule: &ContainerRestartRule, code: i32) -> bool {
+    let Some(codes) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
+    let listed = codes.values.iter().flatten().any(|value| *value == code);
+    match codes.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        _ => false,
+    }
+}
+
+/// Whether an init container that failed with `code` is to be tried again. What restarts always, restarts only on
+/// failure while it initializes.
+pub fn init_restarts(spec: &PodSpec, init: &Container, code: i32) -> bool {
+    code != 0 && restarts(spec, init, code)
 }
 
 /// What a running container must match: its name and image, the only part of a pod that may change under it

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, ContainerStatus, PodStatus};
 
+use super::probe::Health;
 use crate::runtime::{Container, PodState};
 
 /// A start that failed and is not tried again before a time.
@@ -22,10 +23,21 @@ pub struct Hold {
 /// What was done to end a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Termination {
-    /// When it was asked to end.
+    /// When that began.
     pub asked_at: Timestamp,
+    /// Whether its preStop hook still runs.
+    pub hook_runs: bool,
+    /// When it was asked to end.
+    pub signaled_at: Option<Timestamp>,
     /// When it was killed, its grace having passed.
     pub killed_at: Option<Timestamp>,
+}
+
+impl Termination {
+    /// One that begins `asked_at`, with a preStop hook or without.
+    pub fn new(asked_at: Timestamp, hook_runs: bool) -> Termination {
+        Termination { asked_at, hook_runs, signaled_at: None, killed_at: None }
+    }
 }
 
 /// The observation a plan is made from.
@@ -43,9 +55,8 @@ pub struct Observed<'a> {
     pub network_ready: bool,
     /// Whether the pod's object is gone from the API (deleted by force, or the node was emptied).
     pub gone: bool,
-    /// Whether a container passes its readiness probe, by name; without an entry, one that has such a probe is not
-    /// ready yet.
-    pub readiness: &'a BTreeMap<String, bool>,
+    /// What probes and hooks said of containers, by id.
+    pub health: &'a BTreeMap<String, Health>,
     /// Last words of ended containers, by id.
     pub messages: &'a BTreeMap<String, String>,
 }
@@ -60,12 +71,14 @@ pub enum Last<'a> {
     /// It runs.
     Running(&'a Container),
     /// It ended.
-    Ended(Ended),
+    Ended(Ended<'a>),
 }
 
 /// What counts of a container that ended.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ended {
+pub struct Ended<'a> {
+    /// Its id; `None` where it is lost.
+    pub id: Option<&'a str>,
     /// How often containers of this name were restarted before it.
     pub restart_count: i32,
     /// Its exit code.
@@ -109,17 +122,36 @@ impl<'a> Observed<'a> {
 
     /// What the last status said of the container `name`.
     pub fn status(&self, name: &str) -> Option<&'a ContainerStatus> {
-        let statuses = self.history.container_statuses.iter().chain(&self.history.init_container_statuses);
-        statuses.flatten().find(|s| s.name == name)
+        let history = self.history;
+        let statuses = history.container_statuses.iter().chain(&history.init_container_statuses);
+        statuses.chain(&history.ephemeral_container_statuses).flatten().find(|s| s.name == name)
+    }
+
+    /// What probes and hooks said of the container with this id.
+    pub fn health(&self, id: &str) -> Health {
+        self.health.get(id).copied().unwrap_or_default()
+    }
+
+    /// Whether the `running` container of `spec` has started: at once, unless it has a probe for that.
+    pub fn has_started(&self, spec: &Spec, running: &Container) -> bool {
+        let health = self.health(&running.id);
+        !health.hook_failed && (spec.startup_probe.is_none() || health.started == Some(true))
+    }
+
+    /// Whether the `running` container of `spec` is ready: once it has started and its readiness probe says so.
+    pub fn is_ready(&self, spec: &Spec, running: &Container) -> bool {
+        let probed = spec.readiness_probe.is_none() || self.health(&running.id).ready == Some(true);
+        probed && self.has_started(spec, running)
     }
 
     /// A container the status knows and the runtime does not.
-    fn lost(&self, name: &str) -> Option<Ended> {
+    fn lost(&self, name: &str) -> Option<Ended<'a>> {
         let status = self.status(name)?;
         let terminated = lost_state(status)?;
         let started_at = terminated.started_at.map(|t| t.0);
         let finished_at = terminated.finished_at.map(|t| t.0);
         Some(Ended {
+            id: None,
             restart_count: status.restart_count,
             code: terminated.exit_code,
             finished_at,
@@ -156,6 +188,7 @@ fn life(container: &Container) -> Last<'_> {
         None if container.is_running() => Last::Running(container),
         None => Last::Created(container),
         Some(exit) => Last::Ended(Ended {
+            id: Some(&container.id),
             restart_count: container.restart_count,
             code: exit.code,
             finished_at: Some(exit.finished_at.unwrap_or(container.created_at)),

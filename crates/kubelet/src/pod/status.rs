@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::actions::PodActions;
 use super::observed::{Observed, lost_state};
-use super::{init_containers, is_sidecar, phase::phase};
+use super::{Sort, ephemeral_containers, init_containers, is_sidecar, phase::phase};
 use crate::runtime::{Container, Exit, Phase};
 
 /// What of the node is in every pod's status.
@@ -27,14 +27,16 @@ pub struct NodeFacts {
 pub fn status(pod: &Pod, observed: &Observed<'_>, planned: &PodActions, node: NodeFacts, now: Timestamp) -> PodStatus {
     let Some(spec) = &pod.spec else { return observed.history.clone() };
     let generator = Generator { spec, observed, planned, node };
-    let init = generator.statuses(init_containers(spec), true);
-    let containers = generator.statuses(&spec.containers, false);
+    let init = generator.statuses(init_containers(spec), Sort::Init);
+    let containers = generator.statuses(&spec.containers, Sort::Main);
+    let ephemeral = generator.statuses(&ephemeral_containers(spec), Sort::Ephemeral);
     let (said, reason, message) = generator.phase(&init, &containers, pod);
     let host_network = spec.host_network == Some(true);
     let pod_ip = generator.pod_ip(host_network);
     let mut status = PodStatus {
         conditions: None,
         container_statuses: Some(containers),
+        ephemeral_container_statuses: Some(ephemeral).filter(|e| !e.is_empty()),
         host_ip: Some(node.ip.to_string()),
         host_ips: Some(vec![HostIP { ip: node.ip.to_string() }]),
         init_container_statuses: Some(init).filter(|i| !i.is_empty()),
@@ -85,7 +87,11 @@ impl Generator<'_> {
         }
         let running = self.observed.state.containers.iter().any(Container::is_running);
         let ending = pod.metadata.deletion_timestamp.is_some() && !running;
-        (phase(self.spec, init, containers, ending), None, None)
+        match phase(self.spec, init, containers, ending) {
+            // It looks as if all was over, and something is still to be started again.
+            "Succeeded" | "Failed" if !self.planned.ends => ("Running", None, None),
+            said => (said, None, None),
+        }
     }
 
     fn pod_ip(&self, host_network: bool) -> Option<String> {
@@ -100,11 +106,12 @@ impl Generator<'_> {
         live.or_else(|| self.observed.history.pod_ip.clone())
     }
 
-    fn statuses(&self, containers: &[Spec], init: bool) -> Vec<ContainerStatus> {
-        containers.iter().map(|c| self.container(c, init)).collect()
+    fn statuses(&self, containers: &[Spec], sort: Sort) -> Vec<ContainerStatus> {
+        let sort = |c: &Spec| if sort == Sort::Init && is_sidecar(c) { Sort::Sidecar } else { sort };
+        containers.iter().map(|c| self.container(c, sort(c))).collect()
     }
 
-    fn container(&self, spec: &Spec, init: bool) -> ContainerStatus {
+    fn container(&self, spec: &Spec, sort: Sort) -> ContainerStatus {
         let before = self.observed.status(&spec.name);
         let lives = || {
             let named = self.observed.state.containers.iter().filter(|c| c.name == spec.name);
@@ -116,32 +123,30 @@ impl Generator<'_> {
         let other = |c: &&Container| newest.is_none_or(|n| n.id != c.id) && c.exit().is_some();
         let older = lives().find(other).map(|c| self.state(c));
         let last_state = older.or_else(|| before.and_then(|b| last_state(b, newest)));
-        let (state, last_state) = match self.waiting(spec, init, &state) {
+        let (state, last_state) = match self.waiting(spec, sort, &state) {
             Some(waiting) if state.terminated.is_some() => (waiting, Some(state)),
             Some(waiting) => (waiting, last_state),
             None => (state, last_state),
         };
-        let running = state.running.is_some();
-        let sidecar = init && is_sidecar(spec);
-        let started = running && spec.startup_probe.is_none();
+        let running = newest.filter(|c| c.is_running());
+        let started = running.is_some_and(|c| self.observed.has_started(spec, c));
         ContainerStatus {
             container_id: newest.map(|c| self.id(c)).or_else(|| before.and_then(|b| b.container_id.clone())),
             image: newest.map_or_else(|| spec.image.clone().unwrap_or_default(), |c| c.image.clone()),
             image_id: newest
                 .map_or_else(|| before.map(|b| b.image_id.clone()).unwrap_or_default(), |c| c.image_id.clone()),
             name: spec.name.clone(),
-            ready: if init && !sidecar { succeeded(&state) } else { running && self.ready(spec) },
+            ready: match sort {
+                Sort::Init => succeeded(&state),
+                Sort::Sidecar | Sort::Main => running.is_some_and(|c| self.observed.is_ready(spec, c)),
+                Sort::Ephemeral => false,
+            },
             restart_count: self.observed.restart_count(&spec.name).or(before.map(|b| b.restart_count)).unwrap_or(0),
-            started: Some(started),
+            started: Some(started).filter(|_| sort != Sort::Ephemeral),
             last_state,
             state: Some(state),
             ..ContainerStatus::default()
         }
-    }
-
-    /// A container with a readiness probe is not ready before the probe says so.
-    fn ready(&self, spec: &Spec) -> bool {
-        self.observed.readiness.get(&spec.name).copied().unwrap_or(spec.readiness_probe.is_none())
     }
 
     fn id(&self, container: &Container) -> String {
@@ -149,14 +154,14 @@ impl Generator<'_> {
     }
 
     /// The waiting state of a container that does not run and will; `None` where its own state stands.
-    fn waiting(&self, spec: &Spec, init: bool, state: &ContainerState) -> Option<ContainerState> {
+    fn waiting(&self, spec: &Spec, sort: Sort, state: &ContainerState) -> Option<ContainerState> {
         if let Some(waiting) = self.planned.waiting.get(&spec.name) {
             return Some(waits(&waiting.reason, Some(&waiting.message)));
         }
         if state.running.is_some() || state.terminated.is_some() {
             return None;
         }
-        let initializing = init || !init_containers(self.spec).is_empty();
+        let initializing = sort != Sort::Ephemeral && !init_containers(self.spec).is_empty();
         Some(waits(if initializing { "PodInitializing" } else { "ContainerCreating" }, None))
     }
 
@@ -302,7 +307,9 @@ fn ready(pod: &Pod, spec: &PodSpec, containers_ready: &PodCondition) -> PodCondi
     let gates = spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.as_str());
     let missing = gates.filter_map(|gate| match api::pods::condition(pod, gate) {
         Some(condition) if condition.status == "True" => None,
-        Some(_) => Some(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but False")),
+        Some(PodCondition { status, .. }) => {
+            Some(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {status}"))
+        }
         None => Some(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
     });
     let missing: Vec<String> = missing.collect();

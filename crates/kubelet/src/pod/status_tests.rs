@@ -141,7 +141,7 @@ fn readiness_probes_gates_and_other_conditions_count() {
         {"name": "c", "readinessProbe": {"exec": {}}}]}));
     let mut world = World::default().sandbox("s").container(&pod, "c", "s", Phase::Running);
     assert!(!container(&status_of(&pod, &world, 5)).ready, "a container with a readiness probe starts not ready");
-    world.readiness.insert("c".into(), true);
+    world.health.insert("c-0".into(), crate::pod::probe::Health { ready: Some(true), ..Default::default() });
     let foreign = json!([{"type": "gate", "status": "False"}, {"type": "PodScheduled", "status": "True"}]);
     world.history.conditions = serde_json::from_value(foreign).unwrap();
     pod.status = Some(world.history.clone());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::container_hash;
 use super::observed::{Hold, Observed, Termination};
+use super::probe::Health;
 use crate::runtime::{Container, Exit, Phase, PodState, Sandbox};
 
 /// A second of the tests' time.
@@ -29,7 +30,7 @@ pub(crate) struct World {
     pub(crate) history: PodStatus,
     pub(crate) holds: BTreeMap<String, Hold>,
     pub(crate) terminations: BTreeMap<String, Termination>,
-    pub(crate) readiness: BTreeMap<String, bool>,
+    pub(crate) health: BTreeMap<String, Health>,
     pub(crate) messages: BTreeMap<String, String>,
     pub(crate) network_missing: bool,
     pub(crate) gone: bool,
@@ -44,7 +45,7 @@ impl World {
             terminations: &self.terminations,
             network_ready: !self.network_missing,
             gone: self.gone,
-            readiness: &self.readiness,
+            health: &self.health,
             messages: &self.messages,
         }
     }
@@ -66,7 +67,7 @@ impl World {
             Container {
                 id: format!("{name}-{restart_count}"),
                 name: name.into(),
-                hash: spec.map(container_hash).unwrap_or_default(),
+                hash: spec.map(|(_, spec)| container_hash(&spec)).unwrap_or_default(),
                 restart_count,
                 backoff: Duration::from_secs(if restart_count == 0 { 0 } else { 5 << restart_count }),
                 sandbox_id: sandbox.into(),

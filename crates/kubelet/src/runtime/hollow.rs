@@ -3,8 +3,10 @@
 //!
 //! A container whose command is recognised ends by itself: `true`, `false`, `exit N` and `sh -c "exit N"` at once,
 //! `sleep N` after N seconds. `echo` writes its arguments and ends. What any other container "prints" is its command
-//! line. Commands run in it later and connections to it are the matter of [`shell`]; on every port but
-//! [`CLOSED_PORT`] something listens that sends back what it is sent. Clones share one machine, so a kubelet started again on a clone finds what it left.
+//! line. Commands run in it later and connections to its loopback address are the matter of [`shell`]; on every port but
+//! [`CLOSED_PORT`] something listens that sends back what it is sent. At a pod's own address, and at the node's for pods
+//! on its network, an HTTP server answers 200 on every such port, or what a test says ([`web`]). Clones share one machine,
+//! so a kubelet started again on a clone finds what it left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,6 +28,7 @@ use super::{
 use crate::clock::Clock;
 
 mod shell;
+mod web;
 
 /// The one port where nothing listens.
 pub const CLOSED_PORT: u16 = 1;
@@ -60,8 +63,13 @@ struct State {
     sandboxes: BTreeMap<String, (PodIdentity, Sandbox)>,
     containers: BTreeMap<String, Entry>,
     broken_images: BTreeMap<String, String>,
+    /// What the HTTP servers of pods answer, by namespace and name: a status, or no connection at all.
+    answers: BTreeMap<(String, String), Option<u16>>,
+    /// Requests answered, by path, and when.
+    requests: Vec<(String, jiff::Timestamp)>,
     stubborn: bool,
     files: bool,
+    network: bool,
     /// How often each call was made, for tests that count work.
     creates: u64,
 }
@@ -71,6 +79,7 @@ struct Entry {
     container: Container,
     command: Vec<String>,
     log: String,
+    files: shell::Files,
 }
 
 impl Default for Hollow {
@@ -140,6 +149,21 @@ impl Hollow {
     /// Lets `reference` be pulled again.
     pub fn mend_image(&self, reference: &str) {
         self.shared.state.lock().broken_images.remove(reference);
+    }
+
+    /// What the HTTP servers of `namespace/pod` answer from now on: a status, or `None` for no connection at all.
+    pub fn answer(&self, namespace: &str, pod: &str, status: Option<u16>) {
+        self.shared.state.lock().answers.insert((namespace.to_owned(), pod.to_owned()), status);
+    }
+
+    /// The requests that HTTP servers of pods got so far: their paths, and when they came.
+    pub fn requests(&self) -> Vec<(String, jiff::Timestamp)> {
+        self.shared.state.lock().requests.clone()
+    }
+
+    /// Has connections go out to this machine's own network from now on.
+    pub fn use_network(&self) {
+        self.shared.state.lock().network = true;
     }
 
     /// Has volumes made on disk from now on, though no container looks into them.
@@ -326,7 +350,10 @@ impl Runtime for Hollow {
             message: None,
         };
         let command = spec.command.iter().chain(&spec.args).flatten().cloned().collect();
-        state.containers.insert(id.clone(), Entry { pod: spec.pod.clone(), container, command, log: String::new() });
+        state.containers.insert(
+            id.clone(),
+            Entry { pod: spec.pod.clone(), container, command, log: String::new(), files: shell::Files::default() },
+        );
         Ok(id)
     }
 
@@ -428,13 +455,31 @@ impl Runtime for Hollow {
 
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {
         self.shared.running(id)?;
-        Ok(shell::start(command, wanted, self.shared.counted()))
+        let files = self.shared.state.lock().containers.get(id).map(|e| e.files.clone()).unwrap_or_default();
+        Ok(shell::start(command, wanted, files, self.shared.counted()))
     }
 
     async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
         self.shared.running(id)?;
         let (shared, id) = (self.shared.clone(), id.to_owned());
         Ok(shell::echo(wanted, self.shared.counted(), async move { shared.ended(&id).await }))
+    }
+
+    async fn dial(&self, host: &str, port: u16) -> std::io::Result<Connection> {
+        if self.shared.state.lock().network {
+            return Ok(Box::new(tokio::net::TcpStream::connect((host, port)).await?));
+        }
+        let refused = || Err(std::io::ErrorKind::ConnectionRefused.into());
+        let Ok(IpAddr::V4(ip)) = host.parse() else { return refused() };
+        let state = self.shared.state.lock();
+        let mut live = state.sandboxes.values().filter(|(_, s)| s.running);
+        let at = |s: &Sandbox| s.ip.map_or(!state.cidr.is_some_and(|c| c.contains(&ip)), |own| own == IpAddr::V4(ip));
+        let Some((pod, _)) = live.find(|(_, s)| at(s)) else { return refused() };
+        let answer = state.answers.get(&(pod.namespace.clone(), pod.name.clone())).copied();
+        match answer.unwrap_or(Some(200)).filter(|_| port != CLOSED_PORT) {
+            Some(status) => Ok(Box::new(web::serve(status, Arc::downgrade(&self.shared)))),
+            None => refused(),
+        }
     }
 
     async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection> {

@@ -31,6 +31,9 @@ pub enum Error {
     /// The runtime refused; its words.
     #[error("{0}")]
     Refused(String),
+    /// A command took longer than it may.
+    #[error("{0}")]
+    TimedOut(String),
     /// The runtime could not be asked.
     #[error("cannot talk to the container runtime: {0}")]
     Unreachable(String),
@@ -449,11 +452,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Connects to a TCP port of the loopback address inside a sandbox's network.
     async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Connection>;
 
+    /// Connects to a TCP port as the node does, to a pod's address or any other.
+    async fn dial(&self, host: &str, port: u16) -> std::io::Result<Connection> {
+        Ok(Box::new(tokio::net::TcpStream::connect((host, port)).await?))
+    }
+
     /// Runs a command in a container to its end, at most for `limit`, and keeps the first of what it wrote.
     async fn exec_sync(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult> {
         let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
         let run = async { session::collect(self.exec(id, command, wanted).await?).await };
-        let timed_out = || Error::Refused(format!("command timed out after {}", crate::names::go_duration(limit)));
+        let timed_out = || Error::TimedOut(format!("command \"{}\" timed out", command.join(" ")));
         tokio::time::timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out()))
     }
 }

@@ -70,7 +70,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub type Connection = Box<dyn Duplex>;
 
 /// Waits for the end of a process and keeps the first of what it wrote.
-pub(super) async fn collect(mut session: Session) -> Result<ExecResult> {
+pub(crate) async fn collect(mut session: Session) -> Result<ExecResult> {
     let mut kept = Vec::new();
     while let Some(output) = session.output.next().await {
         let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output?;

@@ -172,7 +172,7 @@ async fn open(
         let container = find::container(&shared, &pod, &target.container).await?;
         // A container without a terminal cannot be given one later.
         let has_tty = pod.spec.as_ref().and_then(|spec| crate::pod::container(spec, &target.container));
-        let has_tty = has_tty.is_some_and(|container| container.tty == Some(true));
+        let has_tty = has_tty.is_some_and(|(_, container)| container.tty == Some(true));
         let wanted = match action {
             Action::Attach if has_tty != wanted.tty => Wanted { tty: has_tty, ..wanted },
             _ => wanted,

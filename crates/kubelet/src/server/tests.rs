@@ -59,6 +59,7 @@ pub(super) async fn node() -> Node {
     });
     let client = kube::Client::new(no_api, "default");
     let kubelet = Arc::new(Kubelet {
+        started_at: jiff::Timestamp::now(),
         config: Config::new("box1", ip, "/nonexistent"),
         client: client.clone(),
         runtime: Arc::new(hollow.clone()),

@@ -38,11 +38,17 @@ pub(super) struct Api {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     changes: broadcast::Sender<(String, Value)>,
     token: Arc<Mutex<Option<(String, Timestamp)>>>,
+    events: watch::Sender<Vec<(String, String)>>,
 }
 
 impl Api {
     pub(super) fn new() -> Api {
-        Api { objects: Arc::default(), changes: broadcast::Sender::new(16), token: Arc::default() }
+        Api {
+            objects: Arc::default(),
+            changes: broadcast::Sender::new(16),
+            token: Arc::default(),
+            events: watch::Sender::default(),
+        }
     }
 
     /// Has `object` from now on; its kind is in it.
@@ -66,11 +72,45 @@ impl Api {
         *self.token.lock() = None;
     }
 
+    /// Waits for an Event with this reason and message.
+    pub(super) async fn until_event(&self, reason: &str, message: &str) {
+        let mut events = self.events.subscribe();
+        let found = events.wait_for(|all| all.iter().any(|(r, m)| r == reason && m == message));
+        let found = tokio::time::timeout(LIMIT, found).await.is_ok();
+        assert!(found, "{reason} {message:?} never comes: {:?}", self.events.borrow());
+    }
+
+    /// The messages of all Events with this reason so far.
+    pub(super) fn events(&self, reason: &str) -> Vec<String> {
+        let all = self.events.borrow();
+        all.iter().filter(|(r, _)| r == reason).map(|(_, message)| message.clone()).collect()
+    }
+
+    async fn put_event(&self, body: Body) -> Response<Answer> {
+        let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        let event: Value = serde_json::from_slice(&bytes).unwrap();
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        self.events.send_modify(|events| events.push((text("reason"), text("message"))));
+        let mut response = Response::new(Answer::new(Full::from(bytes)));
+        *response.status_mut() = http::StatusCode::CREATED;
+        response
+    }
+
     fn client(&self) -> kube::Client {
         let api = self.clone();
         let answer = move |request: Request<Body>| {
-            let answer = api.answer(request.uri());
-            async move { Ok::<_, Infallible>(answer) }
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                match (parts.method.as_str(), parts.uri.path().ends_with("/events")) {
+                    ("POST", true) => Ok::<_, Infallible>(api.put_event(body).await),
+                    ("PATCH", _) => {
+                        let event = json!({"metadata": {}, "involvedObject": {}}).to_string();
+                        Ok(Response::new(Answer::new(Full::from(event))))
+                    }
+                    _ => Ok(api.answer(&parts.uri)),
+                }
+            }
         };
         kube::Client::new(tower::service_fn(answer), "default")
     }
@@ -121,6 +161,7 @@ pub(super) struct Bench<R> {
     pub(super) status: watch::Receiver<Outgoing>,
     pub(super) network: watch::Sender<bool>,
     pub(super) worker: tokio::task::JoinHandle<()>,
+    tasks: client::Tasks,
 }
 
 pub(super) fn pod(uid: &str, spec: Value) -> Pod {
@@ -133,12 +174,14 @@ impl<R: Runtime + Clone> Bench<R> {
     pub(super) fn new(runtime: R, api: Api, config: Config, pod: Pod) -> Bench<R> {
         let (network, network_ready) = watch::channel(true);
         let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let tasks = client::Tasks::new();
         let kubelet = Arc::new(Kubelet {
+            started_at: config.clock.now(),
             config,
             client: api.client(),
             runtime: Arc::new(runtime.clone()),
             resources,
-            recorder: Recorder::discard(),
+            recorder: Recorder::new(api.client(), "kubelet", None, &tasks),
             network: network_ready,
             services: Services::Fixed(Vec::new()),
             config_maps: ObjectCache::new(api.client()),
@@ -147,7 +190,7 @@ impl<R: Runtime + Clone> Bench<R> {
         let handle = Arc::new(Handle::new(Desired { pod: Arc::new(pod), gone: false }));
         let (sender, status) = watch::channel(Outgoing::default());
         let worker = tokio::spawn(Worker::new(kubelet.clone(), handle.clone(), sender).run());
-        let bench = Bench { runtime, api, kubelet, handle, status, network, worker };
+        let bench = Bench { runtime, api, kubelet, handle, status, network, worker, tasks };
         bench.forward_events();
         bench
     }
@@ -201,6 +244,7 @@ impl<R: Runtime + Clone> Bench<R> {
 impl<R> Drop for Bench<R> {
     fn drop(&mut self) {
         self.worker.abort();
+        self.tasks.token().cancel();
     }
 }
 

@@ -21,9 +21,8 @@ impl Worker {
         reason: &str,
         message: String,
     ) {
-        let init =
-            pod.spec.as_ref().is_some_and(|s| crate::pod::init_containers(s).iter().any(|c| c.name == container));
-        let list = if init { "initContainers" } else { "containers" };
+        let sort = pod.spec.as_ref().and_then(|s| crate::pod::sort(s, container));
+        let list = sort.unwrap_or(crate::pod::Sort::Main).list();
         let mut reference = client::object_reference(pod);
         reference.field_path = Some(format!("spec.{list}{{{container}}}"));
         self.kubelet.recorder.event(&reference, event_type, reason, message);

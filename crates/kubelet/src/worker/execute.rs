@@ -34,14 +34,18 @@ impl Worker {
                     Ok(())
                 }
                 Action::Start { name, restart_count, backoff } => {
-                    let Some(container) = crate::pod::container(spec, &name) else { continue };
+                    let Some((_, container)) = crate::pod::container(spec, &name) else { continue };
                     let life = Start { restart_count, backoff };
-                    if let Err(error) = self.start(pod, container, life, &state).await {
+                    if let Err(error) = self.start(pod, &container, life, &state).await {
                         self.hold_start(&name, error);
                     }
                     Ok(())
                 }
-                Action::Terminate { id, name, reason } => self.terminate(pod, &id, &name, reason, &state).await,
+                Action::Terminate { id, name, reason, grace } => {
+                    self.terminate(pod, &id, &name, reason, grace, &state);
+                    Ok(())
+                }
+                Action::Signal { id } => self.signal(&id).await,
                 Action::Kill { id } => {
                     let now = self.kubelet.config.clock.now();
                     if let Some(termination) = self.terminations.get_mut(&id) {
@@ -103,7 +107,7 @@ impl Worker {
     fn hold_start(&mut self, name: &str, error: StartError) {
         let now = self.kubelet.config.clock.now();
         let until = match error.reason {
-            "ErrImagePull" | "RunContainerError" => after(now, SHOWN),
+            "ErrImagePull" | "RunContainerError" | "PostStartHookError" => after(now, SHOWN),
             "ImagePullBackOff" => {
                 self.image_backoffs.values().map(|b| b.until).filter(|at| *at > now).min().unwrap_or(now)
             }
@@ -162,8 +166,7 @@ impl Worker {
         started.inspect_err(warn)?;
         self.container_event(pod, name, EventType::Normal, "Started", format!("Started container {name}"));
         self.failures.remove(name);
-        self.post_start(pod, container, &id, sandbox.ip).await;
-        Ok(())
+        self.post_start(pod, container, &id, sandbox.ip).await
     }
 
     /// Sees that the container's image is there.
@@ -235,27 +238,30 @@ impl Worker {
         StartError { reason: error.reason, message: error.message }
     }
 
-    /// Asks a container to end, after its preStop hook if it has one. Nobody waits here: the plan looks again when the
-    /// container ended or its grace has passed.
-    async fn terminate(
+    /// Says that a container is to end, and starts its preStop hook if it has one. Nobody waits here: the plan looks again
+    /// when the hook or the container ended, or the grace has passed.
+    fn terminate(
         &mut self,
         pod: &Pod,
         id: &str,
         name: &str,
         reason: KillReason,
+        grace: std::time::Duration,
         state: &PodState,
-    ) -> Result<(), Error> {
+    ) {
         self.container_event(pod, name, EventType::Normal, "Killing", reason.message(name));
+        let hook_runs = self.pre_stop(pod, id, name, grace, state);
         let asked_at = self.kubelet.config.clock.now();
-        self.terminations.insert(id.to_owned(), Termination { asked_at, killed_at: None });
-        if self.pre_stop(pod, id, name, state) {
-            return Ok(());
+        self.terminations.insert(id.to_owned(), Termination::new(asked_at, hook_runs));
+    }
+
+    async fn signal(&mut self, id: &str) -> Result<(), Error> {
+        self.kubelet.runtime.terminate(id).await?;
+        let now = self.kubelet.config.clock.now();
+        if let Some(termination) = self.terminations.get_mut(id) {
+            termination.signaled_at = Some(now);
         }
-        let asked = self.kubelet.runtime.terminate(id).await;
-        if asked.is_err() {
-            self.terminations.remove(id);
-        }
-        asked
+        Ok(())
     }
 }
 

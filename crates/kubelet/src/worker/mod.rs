@@ -17,6 +17,7 @@ use crate::clock::{after, until};
 use crate::pod::actions::{PodActions, pod_actions};
 use crate::pod::observed::{Hold, Observed, Termination};
 use crate::pod::status::status;
+use crate::probes::Probes;
 use crate::runtime::PodState;
 use crate::status_writer::Outgoing;
 
@@ -26,6 +27,8 @@ mod bench;
 mod docker_tests;
 mod events;
 mod execute;
+#[cfg(test)]
+mod health_tests;
 mod hooks;
 mod prepare;
 mod references;
@@ -108,7 +111,8 @@ pub(crate) struct Worker {
     holds: BTreeMap<String, Hold>,
     terminations: BTreeMap<String, Termination>,
     messages: BTreeMap<String, String>,
-    readiness: BTreeMap<String, bool>,
+    probes: Probes,
+    hooks: HashMap<String, hooks::Hook>,
     failures: HashMap<String, u32>,
     image_backoffs: HashMap<String, ImageBackoff>,
     backing_off: HashSet<String>,
@@ -127,6 +131,7 @@ struct ImageBackoff {
 impl Worker {
     pub(crate) fn new(kubelet: Arc<Kubelet>, handle: Arc<Handle>, status: watch::Sender<Outgoing>) -> Worker {
         let history = handle.desired().pod.status.clone().unwrap_or_default();
+        let probes = Probes::new(kubelet.clone(), handle.wake.clone());
         Worker {
             kubelet,
             handle,
@@ -135,7 +140,8 @@ impl Worker {
             holds: BTreeMap::new(),
             terminations: BTreeMap::new(),
             messages: BTreeMap::new(),
-            readiness: BTreeMap::new(),
+            probes,
+            hooks: HashMap::new(),
             failures: HashMap::new(),
             image_backoffs: HashMap::new(),
             backing_off: HashSet::new(),
@@ -207,8 +213,13 @@ impl Worker {
             }
         };
         self.handle.fingerprint.store(state.fingerprint(), Ordering::Relaxed);
-        let exists = |id: &String| state.containers.iter().any(|c| c.id == *id && c.is_running());
-        self.terminations.retain(|id, _| exists(id));
+        let runs = |id: &String| state.containers.iter().any(|c| c.id == *id && c.is_running());
+        self.terminations.retain(|id, _| runs(id));
+        self.hooks.retain(|id, _| runs(id));
+        for (id, termination) in &mut self.terminations {
+            termination.hook_runs = self.hooks.get(id).is_some_and(|hook| !hook.is_over());
+        }
+        self.probes.follow(pod, &state, &self.history, self.handle.ending.is_cancelled());
         self.messages.retain(|id, _| state.containers.iter().any(|c| c.id == *id));
         for container in state.containers.iter().filter(|c| c.exit().is_some()) {
             if !self.messages.contains_key(&container.id) {
@@ -223,6 +234,7 @@ impl Worker {
     fn plan(&mut self, desired: &Desired, state: &PodState) -> PodActions {
         let now = self.kubelet.config.clock.now();
         self.holds.retain(|_, hold| hold.until > now);
+        let health = self.probes.health();
         let observed = Observed {
             state,
             history: &self.history,
@@ -230,7 +242,7 @@ impl Worker {
             terminations: &self.terminations,
             network_ready: *self.kubelet.network.borrow(),
             gone: desired.gone,
-            readiness: &self.readiness,
+            health: &health,
             messages: &self.messages,
         };
         let plan = pod_actions(&desired.pod, &observed, now);

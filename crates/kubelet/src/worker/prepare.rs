@@ -31,11 +31,11 @@ pub(super) struct VolumesMade {
 
 impl Worker {
     fn references(&mut self, pod: &Pod) -> &References {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let known = self.references.take().filter(|references| references.are_of(&spec));
+        let namespace = crate::pod::namespace(&pod.metadata);
         let (kubelet, handle) = (&self.kubelet, &self.handle);
-        self.references.get_or_insert_with(|| {
-            let spec = pod.spec.clone().unwrap_or_default();
-            References::new(kubelet, crate::pod::namespace(&pod.metadata), &spec, &handle.wake)
-        })
+        self.references.insert(known.unwrap_or_else(|| References::new(kubelet, namespace, &spec, &handle.wake)))
     }
 
     /// Everything the pod's volumes are made from, with tokens that are not due.
@@ -144,7 +144,7 @@ impl Worker {
         let path = volumes::termination_log(data_dir, crate::pod::uid(pod), &container.name, container.restart_count);
         let words = read_bounded(&path);
         let spec = pod.spec.as_ref().and_then(|s| crate::pod::container(s, &container.name));
-        let policy = spec.and_then(|c| c.termination_message_policy.as_deref());
+        let policy = spec.as_ref().and_then(|(_, c)| c.termination_message_policy.as_deref());
         let failed = container.exit().is_some_and(|exit| exit.code != 0);
         if words.is_empty() && failed && policy == Some("FallbackToLogsOnError") {
             return self.log_tail(container).await;

@@ -11,7 +11,7 @@ use crate::env::Objects;
 use crate::objects::Reference;
 
 /// Names of what a pod refers to.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) config_maps: BTreeSet<String>,
     pub(crate) secrets: BTreeSet<String>,
@@ -24,6 +24,7 @@ impl Names {
         spec.volumes.iter().flatten().for_each(|volume| names.volume(volume));
         let containers = crate::pod::init_containers(spec).iter().chain(&spec.containers);
         containers.for_each(|container| names.container(container));
+        crate::pod::ephemeral_containers(spec).iter().for_each(|container| names.container(container));
         names.secrets.extend(spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()));
         names.secrets.remove("");
         names.config_maps.remove("");
@@ -53,16 +54,23 @@ impl Names {
 
 /// The watches of one pod.
 pub(crate) struct References {
+    names: Names,
     config_maps: BTreeMap<String, Reference<ConfigMap>>,
     secrets: BTreeMap<String, Reference<Secret>>,
 }
 
 impl References {
+    /// Whether these are still all that `spec` refers to: an ephemeral container may add some.
+    pub(crate) fn are_of(&self, spec: &PodSpec) -> bool {
+        self.names == Names::of(spec)
+    }
+
     pub(crate) fn new(kubelet: &Kubelet, namespace: &str, spec: &PodSpec, wake: &Arc<Notify>) -> References {
         let names = Names::of(spec);
         let config_map = |name: String| (name.clone(), kubelet.config_maps.refer(namespace, &name, wake));
         let secret = |name: String| (name.clone(), kubelet.secrets.refer(namespace, &name, wake));
         References {
+            names: names.clone(),
             config_maps: names.config_maps.into_iter().map(config_map).collect(),
             secrets: names.secrets.into_iter().map(secret).collect(),
         }

@@ -1,14 +1,17 @@
 //! What commands do in a machine without programs: a handful of words, the same each time.
 //!
 //! `echo`, `true`, `false`, `exit N`, `sleep N` and `cat` do what they do elsewhere; `stty size` prints the size of the
-//! terminal; `sh` reads such commands from its input, line by line; `sh -c '…'` runs one. Anything else prints its own
-//! name on standard error and ends with 127, as a shell does with what it does not find.
+//! terminal; `touch F`, `rm F` and `cat F` know of files that are there or not, and empty; `sh` reads such commands from
+//! its input, line by line; `sh -c '…'` runs one. Anything else prints its own name on standard error and ends with 127,
+//! as a shell does with what it does not find.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::StreamExt;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +22,9 @@ use super::super::{Output, Process, Result, Session, TerminalSize, Wanted};
 const INPUT_BYTES: usize = 64 << 10;
 const OUTPUT_PIECES: usize = 8;
 const NOT_FOUND: i64 = 127;
+
+/// The names of a container's files.
+pub(super) type Files = Arc<Mutex<BTreeSet<String>>>;
 
 /// Counts what runs here while it does.
 pub(super) struct Counted(Arc<watch::Sender<usize>>);
@@ -37,14 +43,14 @@ impl Drop for Counted {
 }
 
 /// Runs `command` until it ends or its session is dropped.
-pub(super) fn start(command: &[String], wanted: Wanted, counted: Counted) -> Session {
+pub(super) fn start(command: &[String], wanted: Wanted, files: Files, counted: Counted) -> Session {
     let command = command.to_vec();
-    connect(wanted, counted, |mut shell| async move { shell.run(&command).await })
+    connect(wanted, files, counted, |mut shell| async move { shell.run(&command).await })
 }
 
 /// A process that echoes what it is told, until `ended`.
 pub(super) fn echo(wanted: Wanted, counted: Counted, ended: impl Future<Output = ()> + Send + 'static) -> Session {
-    connect(wanted, counted, |mut shell| async move {
+    connect(wanted, Files::default(), counted, |mut shell| async move {
         tokio::select! {
             code = shell.cat() => if wanted.stdin { code } else { std::future::pending().await },
             () = ended => 0,
@@ -52,7 +58,7 @@ pub(super) fn echo(wanted: Wanted, counted: Counted, ended: impl Future<Output =
     })
 }
 
-fn connect<F>(wanted: Wanted, counted: Counted, main: impl FnOnce(Shell) -> F) -> Session
+fn connect<F>(wanted: Wanted, files: Files, counted: Counted, main: impl FnOnce(Shell) -> F) -> Session
 where
     F: Future<Output = i64> + Send + 'static,
 {
@@ -61,7 +67,7 @@ where
     let size = watch::Sender::new(TerminalSize::default());
     let code = Arc::new(watch::Sender::new(None));
     let gone = output.clone();
-    let main = main(Shell { input: BufReader::new(input), output, size: size.subscribe(), wanted });
+    let main = main(Shell { input: BufReader::new(input), output, size: size.subscribe(), wanted, files });
     let ended = code.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -101,6 +107,7 @@ struct Shell {
     output: mpsc::Sender<Output>,
     size: watch::Receiver<TerminalSize>,
     wanted: Wanted,
+    files: Files,
 }
 
 impl Shell {
@@ -137,6 +144,21 @@ impl Shell {
             ["exit", code] => code.parse().unwrap_or(2),
             ["echo", rest @ ..] => self.print(format!("{}\n", rest.join(" "))).await,
             ["cat"] => self.cat().await,
+            ["touch", file] => {
+                self.files.lock().insert((*file).to_owned());
+                0
+            }
+            ["rm" | "cat", file] if !self.files.lock().contains(*file) => {
+                let what = if words[0] == "cat" { "open" } else { "remove" };
+                let error = format!("{}: can't {what} '{file}': No such file or directory\n", words[0]);
+                self.print(error).await;
+                1
+            }
+            ["rm", file] => {
+                self.files.lock().remove(*file);
+                0
+            }
+            ["cat", _] => 0,
             ["sleep", seconds] if seconds.parse::<u32>().is_ok() => {
                 tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap_or_default())).await;
                 0
@@ -221,7 +243,7 @@ mod tests {
             (words("httpd"), 127, "sh: httpd: not found\n"),
             (words("cat"), 0, ""),
         ] {
-            let result = collect(start(&command, wanted, counted())).await.unwrap();
+            let result = collect(start(&command, wanted, Files::default(), counted())).await.unwrap();
             assert_eq!((result.code, result.output.as_str()), (code, output), "{command:?}");
         }
     }
@@ -229,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn a_shell_reads_its_input_to_the_end() {
         let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
-        let mut session = start(&words("sh"), wanted, counted());
+        let mut session = start(&words("sh"), wanted, Files::default(), counted());
         let mut stdin = session.stdin.take().unwrap();
         stdin.write_all(b"echo a\n\ntrue\nnonsense\n").await.unwrap();
         stdin.shutdown().await.unwrap();

@@ -5,9 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::actions::{Action, PodActions, pod_actions};
-use super::observed::Termination;
-use super::testing::{World, at, exited, pod};
+use super::super::observed::Termination;
+use super::super::probe::Health;
+use super::super::testing::{World, at, exited, pod};
+use super::super::{Sort, container, container_hash};
+use super::{Action, PodActions, pod_actions};
 use crate::runtime::{Container, Phase, Sandbox};
 
 /// Far more steps than any pod of these tests needs.
@@ -28,16 +30,18 @@ fn apply(world: &mut World, pod: &k8s_openapi::api::core::v1::Pod, actions: &[Ac
                 let sandbox_id = world.state.live_sandbox().expect("containers join a live sandbox").id.clone();
                 let running = world.state.containers.iter().any(|c| c.name == *name && c.is_running());
                 assert!(!running, "{name} is never started twice");
-                let spec = super::container(pod.spec.as_ref().unwrap(), name).unwrap();
+                let (sort, spec) = container(pod.spec.as_ref().unwrap(), name).unwrap();
                 // Init containers do their work at once.
-                let init = super::init_containers(pod.spec.as_ref().unwrap()).iter().any(|i| i.name == *name);
-                let phase = if init && !super::is_sidecar(spec) { exited(0, now) } else { Phase::Running };
+                let phase = if sort == Sort::Init { exited(0, now) } else { Phase::Running };
+                let health = Health { started: Some(true), alive: Some(true), ..Health::default() };
+                let id = format!("{name}-{now}-{restart_count}-{}", world.state.containers.len());
+                world.health.insert(id.clone(), health);
                 world.state.containers.insert(
                     0,
                     Container {
-                        id: format!("{name}-{now}-{restart_count}-{}", world.state.containers.len()),
+                        id,
                         name: name.clone(),
-                        hash: super::container_hash(spec),
+                        hash: container_hash(&spec),
                         restart_count: *restart_count,
                         backoff: *backoff,
                         sandbox_id,
@@ -50,9 +54,13 @@ fn apply(world: &mut World, pod: &k8s_openapi::api::core::v1::Pod, actions: &[Ac
                     },
                 );
             }
-            Action::Terminate { id, .. } => {
-                world.terminations.insert(id.clone(), Termination { asked_at: at(now), killed_at: None });
+            Action::Terminate { id, name, .. } => {
+                // Hooks of these tests never end by themselves.
+                let spec = container(pod.spec.as_ref().unwrap(), name);
+                let hooks = &spec.is_some_and(|(_, spec)| spec.lifecycle.is_some());
+                world.terminations.insert(id.clone(), Termination::new(at(now), *hooks));
             }
+            Action::Signal { id } => world.terminations.get_mut(id).unwrap().signaled_at = Some(at(now)),
             Action::Kill { id } => {
                 for container in world.state.containers.iter_mut().filter(|c| c.id == *id) {
                     container.phase = exited(137, now);
@@ -97,7 +105,11 @@ fn specs() -> impl Strategy<Value = Value> {
             let mut inits: Vec<Value> = (0..inits).map(|i| json!({"name": format!("i{i}"), "image": "i"})).collect();
             if sidecar && let Some(first) = inits.first_mut() {
                 first["restartPolicy"] = json!("Always");
+                first["startupProbe"] = json!({});
+                first["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
             }
+            let mut containers = containers;
+            containers[0]["livenessProbe"] = json!({});
             json!({"restartPolicy": policy, "containers": containers, "initContainers": inits, "hostNetwork": host})
         },
     )
@@ -109,6 +121,7 @@ prop_compose! {
         sandboxes in 0..3usize,
         live in any::<bool>(),
         seeds in prop::collection::vec((0..5usize, 0..3usize, phases()), 0..7),
+        unhealthy in prop::collection::vec(0..3usize, 0..3),
     ) -> (World, k8s_openapi::api::core::v1::Pod) {
         let pod = pod(spec);
         let mut world = World::default();
@@ -121,6 +134,11 @@ prop_compose! {
         let names = ["c0", "c1", "i0", "i1", "stray"];
         for (name, sandbox, phase) in seeds {
             world = world.container(&pod, names[name], &format!("sandbox{sandbox}"), phase);
+        }
+        for (index, container) in world.state.containers.iter().enumerate() {
+            let fine = !unhealthy.contains(&index);
+            let health = Health { started: Some(true), alive: Some(fine), ..Health::default() };
+            world.health.insert(container.id.clone(), health);
         }
         (world, pod)
     }
@@ -148,6 +166,6 @@ proptest! {
         pod.metadata.deletion_grace_period_seconds = Some(5);
         let (plan, now) = settle(&mut world, &pod, 100);
         prop_assert!(plan.gone && world.state.is_empty());
-        prop_assert!(Duration::from_secs(now as u64 - 100) <= Duration::from_secs(10), "two graces at most: sidecars go last");
+        prop_assert!(Duration::from_secs(now as u64 - 100) <= Duration::from_secs(7), "one grace, and the least one");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::testing::{World, at, exited, pod};
 use super::*;
 use crate::pod::observed::{Hold, Termination};
+use crate::pod::probe::Health;
 use crate::runtime::Phase;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -23,12 +24,18 @@ fn ended(pod: &Pod, code: i32) -> World {
     World::default().sandbox("s").container(pod, "c", "s", exited(code, 10))
 }
 
+/// Asked to end at `second`.
+fn signaled(second: i64) -> Termination {
+    Termination { signaled_at: Some(at(second)), ..Termination::new(at(second), false) }
+}
+
 /// A plan's actions in a word or two each.
 fn brief(plan: &PodActions) -> String {
     let word = |action: &Action| match action {
         Action::CreateSandbox { attempt } => format!("sandbox#{attempt}"),
         Action::Start { name, restart_count, .. } => format!("start {name}#{restart_count}"),
         Action::Terminate { id, reason, .. } => format!("terminate {id} {reason:?}"),
+        Action::Signal { id } => format!("signal {id}"),
         Action::Kill { id } => format!("kill {id}"),
         Action::Remove { id } => format!("remove {id}"),
     };
@@ -59,7 +66,7 @@ fn plans_of_ordinary_pods() {
                 world.state.sandboxes[0].running = false;
                 world
             },
-            "terminate c-0 SandboxChanged",
+            "terminate c-0 SandboxChanged, signal c-0",
         ),
         (
             "once they ended there is a new one",
@@ -79,7 +86,7 @@ fn plans_of_ordinary_pods() {
                 world.state.containers[0].hash = "old".into();
                 world
             },
-            "terminate c-0 DefinitionChanged",
+            "terminate c-0 DefinitionChanged, signal c-0",
         ),
         ("without a network there is no sandbox", always(), World { network_missing: true, ..World::default() }, ""),
         (
@@ -109,7 +116,7 @@ fn plans_of_ordinary_pods() {
             "a pod without an object is taken down",
             always(),
             World { gone: true, ..running(&always()) },
-            "terminate c-0 PodEnds",
+            "terminate c-0 PodEnds, signal c-0",
         ),
     ];
     for (sentence, pod, world, expected) in cases {
@@ -150,7 +157,124 @@ fn sidecars_start_first_and_end_last() {
     let working = world.clone().container(&pod, "c", "s", Phase::Running);
     assert_eq!(brief(&plan(&pod, &working, 11)), "");
     let done = world.container(&pod, "c", "s", exited(0, 5));
-    assert_eq!(brief(&plan(&pod, &done, 11)), "terminate side-0 PodEnds");
+    assert_eq!(brief(&plan(&pod, &done, 11)), "terminate side-0 PodEnds, signal side-0");
+}
+
+fn three() -> Pod {
+    let side = |name| json!({"name": name, "restartPolicy": "Always"});
+    pod(json!({"terminationGracePeriodSeconds": 30, "initContainers": [side("a"), side("b")],
+        "containers": [{"name": "c"}]}))
+}
+
+#[test]
+fn sidecars_end_in_reverse_order_within_one_grace() {
+    let mut pod = three();
+    let run = |world: World, name: &str| world.container(&three(), name, "s", Phase::Running);
+    let mut world = ["a", "b", "c"].into_iter().fold(World::default().sandbox("s"), run);
+    pod.metadata.deletion_timestamp = Some(Time(at(10)));
+    let all = "terminate c-0 PodEnds, signal c-0, terminate b-0 PodEnds, terminate a-0 PodEnds";
+    assert_eq!(brief(&plan(&pod, &world, 10)), all, "all are told, one is asked");
+    world.terminations.insert("c-0".into(), signaled(10));
+    for id in ["a-0", "b-0"] {
+        world.terminations.insert(id.into(), Termination::new(at(10), false));
+    }
+    let waits = plan(&pod, &world, 11);
+    assert_eq!((brief(&waits).as_str(), waits.wake_at), ("", Some(at(40))));
+    assert_eq!(brief(&plan(&pod, &world, 40)), "kill c-0, signal b-0, signal a-0", "no turn outlasts the grace");
+    world.state.containers.iter_mut().find(|c| c.name == "c").unwrap().phase = exited(0, 12);
+    assert_eq!(brief(&plan(&pod, &world, 12)), "signal b-0");
+    world.terminations.insert("b-0".into(), signaled(12));
+    world.state.containers.iter_mut().find(|c| c.name == "b").unwrap().phase = exited(0, 13);
+    assert_eq!(brief(&plan(&pod, &world, 13)), "signal a-0");
+    world.terminations.get_mut("a-0").unwrap().signaled_at = Some(at(39));
+    assert_eq!(plan(&pod, &world, 40).wake_at, Some(at(41)), "two seconds are left to it at least");
+}
+
+#[test]
+fn a_sidecar_holds_up_the_next_until_it_has_started() {
+    let pod =
+        pod(json!({"initContainers": [{"name": "side", "restartPolicy": "Always", "startupProbe": {}}, {"name": "i"}],
+        "containers": [{"name": "c"}]}));
+    let mut world = World::default().sandbox("s").container(&pod, "side", "s", Phase::Running);
+    assert_eq!(brief(&plan(&pod, &world, 11)), "");
+    world.health.insert("side-0".into(), Health { started: Some(true), ..Health::default() });
+    assert_eq!(brief(&plan(&pod, &world, 11)), "start i#0");
+    let done = world.container(&pod, "i", "s", exited(0, 12));
+    assert_eq!(brief(&plan(&pod, &done, 12)), "start c#0");
+    let mut later = done.container(&pod, "c", "s", Phase::Running);
+    later.state.containers.iter_mut().find(|c| c.name == "side").unwrap().phase = exited(1, 13);
+    assert_eq!(brief(&plan(&pod, &later, 13)), "start side#1", "later on it holds up nothing");
+}
+
+#[test]
+fn what_fails_its_health_is_ended_and_runs_again() {
+    let graced = |policy: &str| {
+        pod(json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 30, "containers": [{"name": "c",
+            "livenessProbe": {"terminationGracePeriodSeconds": 7}, "startupProbe": {}}]}))
+    };
+    let dead = Health { started: Some(true), alive: Some(false), ..Health::default() };
+    let stuck = Health { started: Some(false), ..Health::default() };
+    let hooked = Health { hook_failed: true, ..Health::default() };
+    for (policy, health, grace, message) in [
+        ("Always", dead, 7, "Container c failed liveness probe, will be restarted"),
+        ("OnFailure", stuck, 30, "Container c failed startup probe, will be restarted"),
+        ("Never", dead, 7, "Container c failed liveness probe"),
+        ("Always", hooked, 30, "FailedPostStartHook"),
+    ] {
+        let pod = graced(policy);
+        let mut world = running(&pod);
+        world.health.insert("c-0".into(), health);
+        let Some(Action::Terminate { reason, grace: given, .. }) = plan(&pod, &world, 11).actions.first().cloned()
+        else {
+            panic!("{policy} {health:?} is not ended");
+        };
+        assert_eq!((reason.message("c").as_str(), given.as_secs()), (message, grace));
+        // However it ended: it failed.
+        world.state.containers[0].phase = exited(0, 12);
+        let after = if policy == "Never" { "remove s" } else { "start c#1" };
+        assert_eq!(brief(&plan(&pod, &world, 13)), after, "{policy}");
+    }
+}
+
+#[test]
+fn a_pre_stop_hook_comes_before_the_signal_and_within_the_grace() {
+    let mut pod = pod(json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 9}}}}]}));
+    pod.metadata.deletion_timestamp = Some(Time(at(10)));
+    pod.metadata.deletion_grace_period_seconds = Some(20);
+    let mut world = running(&pod);
+    assert_eq!(brief(&plan(&pod, &world, 10)), "terminate c-0 PodEnds");
+    world.terminations.insert("c-0".into(), Termination::new(at(10), true));
+    let waits = plan(&pod, &world, 15);
+    assert_eq!((brief(&waits).as_str(), waits.wake_at), ("", Some(at(30))));
+    assert_eq!(brief(&plan(&pod, &world, 30)), "signal c-0", "a hook that outlasts the grace is not waited for");
+    world.terminations.insert("c-0".into(), Termination::new(at(10), false));
+    assert_eq!(brief(&plan(&pod, &world, 19)), "signal c-0");
+    world.terminations.get_mut("c-0").unwrap().signaled_at = Some(at(29));
+    assert_eq!(plan(&pod, &world, 30).wake_at, Some(at(31)));
+    assert_eq!(brief(&plan(&pod, &world, 31)), "kill c-0");
+}
+
+#[test]
+fn ephemeral_containers_start_at_once_and_once() {
+    let pod = pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}],
+        "ephemeralContainers": [{"name": "debug"}]}));
+    let busy = World::default().sandbox("s").container(&pod, "i", "s", Phase::Running);
+    assert_eq!(brief(&plan(&pod, &busy, 11)), "start debug#0");
+    let over = busy.container(&pod, "debug", "s", exited(1, 11));
+    assert_eq!(brief(&plan(&pod, &over, 12)), "");
+}
+
+#[test]
+fn a_containers_own_policy_and_rules_come_before_the_pods() {
+    let rule = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [
+        {"name": "c", "restartPolicy": "Never", "restartPolicyRules": rule}, {"name": "d"}]}));
+    let with = |code| {
+        let world = World::default().sandbox("s").container(&pod, "d", "s", Phase::Running);
+        world.container(&pod, "c", "s", exited(code, 10))
+    };
+    assert_eq!(brief(&plan(&pod, &with(1), 11)), "");
+    assert_eq!(brief(&plan(&pod, &with(42), 11)), "start c#1");
 }
 
 #[test]
@@ -190,8 +314,8 @@ fn deleted_pods_end_within_their_grace() {
     pod.metadata.deletion_timestamp = Some(Time(at(0)));
     pod.metadata.deletion_grace_period_seconds = Some(5);
     let mut world = running(&pod);
-    assert_eq!(brief(&plan(&pod, &world, 10)), "terminate c-0 PodEnds");
-    world.terminations.insert("c-0".into(), Termination { asked_at: at(10), killed_at: None });
+    assert_eq!(brief(&plan(&pod, &world, 10)), "terminate c-0 PodEnds, signal c-0");
+    world.terminations.insert("c-0".into(), signaled(10));
     let waits = plan(&pod, &world, 12);
     assert_eq!((brief(&waits).as_str(), waits.wake_at), ("", Some(at(15))));
     assert_eq!(brief(&plan(&pod, &world, 15)), "kill c-0");
@@ -210,7 +334,7 @@ fn pods_past_their_deadline_end() {
     assert_eq!(plan(&pod, &world, 10).wake_at, Some(at(60)));
     let over = plan(&pod, &world, 60);
     assert!(over.deadline_exceeded);
-    assert_eq!(brief(&over), "terminate c-0 PodEnds");
+    assert_eq!(brief(&over), "terminate c-0 PodEnds, signal c-0");
 }
 
 #[test]
