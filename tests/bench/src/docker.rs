@@ -18,8 +18,8 @@ use crate::parts::{Bench, follow, replication_controller};
 use crate::process::{MasterProcess, Process};
 use crate::report::Samples;
 
-const SOCKET: &str = "/var/run/docker.sock";
-const IMAGE: &str = "coracle/bench:1";
+pub(crate) const SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const IMAGE: &str = "coracle/bench:1";
 const READY: Duration = Duration::from_secs(30);
 
 /// Starts a minion on Docker where it answers, else on the hollow runtime.
@@ -64,7 +64,7 @@ pub(crate) fn cleanup(bench: &Bench, name: &str) -> Result<()> {
 }
 
 /// A small image of busybox, imported as one layer.
-fn make_image(folder: &Path) -> Result<()> {
+pub(crate) fn make_image(folder: &Path) -> Result<()> {
     let root = folder.join("image");
     std::fs::create_dir_all(root.join("bin"))?;
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("busybox-static is not installed")?;
@@ -92,7 +92,7 @@ async fn call(method: Method, path: &str, body: Value) -> Result<Value> {
 
 /// The Docker calls a pod of one container cannot do without: create and start a sandbox on the pods' network, create
 /// and start a container in it. Returns the time they took and the two containers.
-async fn bare(number: usize, pause: &str) -> Result<(Duration, [String; 2])> {
+pub(crate) async fn bare(number: usize, pause: &str) -> Result<(Duration, [String; 2])> {
     let begun = Instant::now();
     let create = |name: String, body: Value| async move {
         let made = call(Method::POST, &format!("/containers/create?name={name}"), body).await?;
@@ -109,14 +109,14 @@ async fn bare(number: usize, pause: &str) -> Result<(Duration, [String; 2])> {
     Ok((begun.elapsed(), [container, sandbox]))
 }
 
-async fn remove(containers: &[String]) -> Result<()> {
+pub(crate) async fn remove(containers: &[String]) -> Result<()> {
     for id in containers {
         call(Method::DELETE, &format!("/containers/{id}?force=1"), Value::Null).await?;
     }
     Ok(())
 }
 
-fn running(pod: &Value) -> bool {
+pub(crate) fn running(pod: &Value) -> bool {
     pod["status"]["containerStatuses"][0]["state"]["running"].is_object()
 }
 
@@ -133,8 +133,13 @@ pub(crate) async fn pods(bench: &mut Bench) -> Result<()> {
     start_cost(bench, &master.target).await?;
     healing(bench, &master.target).await?;
     minion.stop();
-    call(Method::DELETE, &format!("/images/{IMAGE}?force=1"), Value::Null).await?;
+    remove_image().await?;
     cleanup(bench, "bench")
+}
+
+/// Removes the image that was made.
+pub(crate) async fn remove_image() -> Result<()> {
+    call(Method::DELETE, &format!("/images/{IMAGE}?force=1"), Value::Null).await.map(|_| ())
 }
 
 async fn start_cost(bench: &mut Bench, target: &Target) -> Result<()> {
@@ -171,7 +176,7 @@ async fn start_cost(bench: &mut Bench, target: &Target) -> Result<()> {
 }
 
 /// The image of a sandbox the minion made.
-async fn pause_image() -> Result<String> {
+pub(crate) async fn pause_image() -> Result<String> {
     let containers = call(Method::GET, "/containers/json", Value::Null).await?;
     let images = containers.as_array().into_iter().flatten().filter_map(|c| c["Image"].as_str());
     images.into_iter().find(|i| i.contains("pause")).map(str::to_owned).context("no sandbox runs")

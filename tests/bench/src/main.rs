@@ -8,6 +8,7 @@ mod docker;
 mod etcd;
 mod http;
 mod load;
+mod node;
 mod parts;
 mod process;
 mod report;

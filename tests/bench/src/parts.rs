@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::http::{Connection, Target};
 use crate::process::{MasterProcess, start_master};
 use crate::report::{Report, Samples};
-use crate::{docker, load, watchers};
+use crate::{docker, load, node, watchers};
 
 /// What every part needs.
 pub(crate) struct Bench {
@@ -55,6 +55,7 @@ pub(crate) const ALL: &[(&str, Part)] = &[
     ("schedule", |bench| Box::pin(schedule(bench))),
     ("hold", |bench| Box::pin(hold(bench))),
     ("pods", |bench| Box::pin(docker::pods(bench))),
+    ("node", |bench| Box::pin(node::node(bench))),
 ];
 
 async fn start(bench: &mut Bench) -> Result<()> {
