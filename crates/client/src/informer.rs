@@ -8,6 +8,8 @@
 //!                                           differences told)
 //! ```
 
+mod table;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,10 +20,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use self::table::{Kept, Key, Table, key};
 use crate::Tasks;
-
-/// Namespace (empty for cluster-scoped objects) and name.
-type Key = (String, String);
 
 /// One difference between the cache before and after an event.
 #[derive(Clone, Debug)]
@@ -49,29 +49,11 @@ impl<K> Change<K> {
     }
 }
 
-type KeysOf<T> = Box<dyn Fn(&T) -> Vec<String> + Send + Sync>;
 type Handler<T> = Box<dyn Fn(&Change<T>) + Send + Sync>;
 type Keep<K, T> = Box<dyn Fn(K) -> T + Send + Sync>;
 
-/// What is kept of an object, and the resource version it was made of.
-struct Kept<T> {
-    version: Option<Box<str>>,
-    object: Arc<T>,
-}
-
-struct Index<K> {
-    name: &'static str,
-    keys_of: KeysOf<K>,
-    entries: HashMap<String, HashMap<Key, Arc<K>>>,
-}
-
-struct State<K> {
-    objects: HashMap<Key, Kept<K>>,
-    indexes: Vec<Index<K>>,
-}
-
 struct Shared<K> {
-    state: RwLock<State<K>>,
+    table: RwLock<Table<K>>,
     synced: watch::Sender<bool>,
 }
 
@@ -117,8 +99,7 @@ impl<K, T> Informer<K, T> {
         config: watcher::Config,
         keep: impl Fn(K) -> T + Send + Sync + 'static,
     ) -> Informer<K, T> {
-        let state = RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() });
-        let shared = Arc::new(Shared { state, synced: watch::Sender::new(false) });
+        let shared = Arc::new(Shared { table: RwLock::default(), synced: watch::Sender::new(false) });
         Informer { api, config, handlers: Vec::new(), keep: Box::new(keep), shared }
     }
 }
@@ -130,8 +111,7 @@ where
 {
     /// Adds an index: `keys` gives the values under which [`Lister::by_index`] finds an object. Call before `run`.
     pub fn index(&mut self, name: &'static str, keys: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
-        let index = Index { name, keys_of: Box::new(keys), entries: HashMap::new() };
-        self.shared.state.write().indexes.push(index);
+        self.shared.table.write().add_index(name, Box::new(keys));
     }
 
     /// Adds a handler, called for every change in order, after the cache shows it. It must not block. Call before
@@ -189,7 +169,7 @@ where
 
     fn replace(&self, listed: HashMap<Key, Kept<T>>) {
         let gone: Vec<Key> =
-            self.shared.state.read().objects.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+            self.shared.table.read().keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         for key in gone {
             self.apply(key, None);
         }
@@ -200,7 +180,7 @@ where
 
     fn apply(&self, key: Key, kept: Option<Kept<T>>) {
         let present = kept.as_ref().map(|kept| (kept.version.clone(), kept.object.clone()));
-        let old = self.shared.state.write().set(key, kept);
+        let old = self.shared.table.write().set(key, kept);
         let change = match (old, present) {
             (Some(old), Some((version, _))) if old.version == version => return,
             (Some(old), Some((_, new))) => Change::Updated { old: old.object, new },
@@ -214,60 +194,20 @@ where
     }
 }
 
-impl<K> State<K> {
-    /// Puts or removes one object here and in every index; returns what stood there.
-    fn set(&mut self, key: Key, kept: Option<Kept<K>>) -> Option<Kept<K>> {
-        let new = kept.as_ref().map(|kept| kept.object.clone());
-        let old = match kept {
-            Some(kept) => self.objects.insert(key.clone(), kept),
-            None => self.objects.remove(&key),
-        };
-        for index in &mut self.indexes {
-            if let Some(old) = &old {
-                index.remove(&key, &old.object);
-            }
-            if let Some(new) = &new {
-                index.insert(&key, new);
-            }
-        }
-        old
-    }
-}
-
-impl<K> Index<K> {
-    fn insert(&mut self, key: &Key, object: &Arc<K>) {
-        for value in (self.keys_of)(object) {
-            self.entries.entry(value).or_default().insert(key.clone(), object.clone());
-        }
-    }
-
-    fn remove(&mut self, key: &Key, object: &K) {
-        for value in (self.keys_of)(object) {
-            if let Some(objects) = self.entries.get_mut(&value) {
-                objects.remove(key);
-                if objects.is_empty() {
-                    self.entries.remove(&value);
-                }
-            }
-        }
-    }
-}
-
 impl<K> Lister<K> {
     /// The object of that name; `namespace` is `None` for cluster-scoped kinds.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        let key = (namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.shared.state.read().objects.get(&key).map(|kept| kept.object.clone())
+        self.shared.table.read().get(&key(namespace, name)).cloned()
     }
 
     /// Every object, in no particular order.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().objects.values().map(|kept| kept.object.clone()).collect()
+        self.shared.table.read().objects().cloned().collect()
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.shared.state.read().objects.len()
+        self.shared.table.read().len()
     }
 
     /// Whether there is no object.
@@ -277,9 +217,7 @@ impl<K> Lister<K> {
 
     /// The objects that `index` files under `value`, in no particular order; none for an index nobody added.
     pub fn by_index(&self, index: &'static str, value: &str) -> Vec<Arc<K>> {
-        let state = self.shared.state.read();
-        let entries = state.indexes.iter().find(|i| i.name == index).and_then(|i| i.entries.get(value));
-        entries.map_or_else(Vec::new, |objects| objects.values().cloned().collect())
+        self.shared.table.read().by_index(index, value).cloned().collect()
     }
 
     /// Waits until the first complete list is in the cache.
@@ -292,7 +230,7 @@ impl<K> Lister<K> {
 
 fn key_of<K: kube::Resource>(object: &K) -> Key {
     let meta = object.meta();
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    key(meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
