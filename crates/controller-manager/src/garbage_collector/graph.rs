@@ -1,4 +1,5 @@
-//! Who owns whom: the metadata of all objects by UID.
+//! Who owns whom: the metadata of all objects by UID. There is a node for every object, so it is kept small: a UID is in
+//! memory once, and so are the owner references of those that have the same.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,19 +15,19 @@ pub(super) struct Node {
     /// Its kind.
     pub(super) kind: &'static KindInfo,
     /// Its namespace, if its kind has one.
-    pub(super) namespace: Option<String>,
+    pub(super) namespace: Option<Box<str>>,
     /// Its name.
-    pub(super) name: String,
+    pub(super) name: Box<str>,
     /// Its UID.
-    pub(super) uid: String,
+    pub(super) uid: Arc<str>,
     /// The version this was read from.
-    pub(super) version: Option<String>,
+    pub(super) version: Option<Box<str>>,
     /// What it belongs to.
-    pub(super) owners: Vec<OwnerReference>,
+    pub(super) owners: Arc<[OwnerReference]>,
     /// Someone asked for its deletion.
     pub(super) deleting: bool,
     /// What keeps it.
-    pub(super) finalizers: Vec<String>,
+    pub(super) finalizers: Box<[String]>,
 }
 
 impl Node {
@@ -34,13 +35,13 @@ impl Node {
     pub(super) fn new(kind: &'static KindInfo, metadata: &ObjectMeta) -> Node {
         Node {
             kind,
-            namespace: metadata.namespace.clone(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            version: metadata.resource_version.clone(),
-            owners: metadata.owner_references.clone().unwrap_or_default(),
+            namespace: metadata.namespace.as_deref().map(Box::from),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+            version: metadata.resource_version.as_deref().map(Box::from),
+            owners: metadata.owner_references.as_deref().unwrap_or_default().into(),
             deleting: metadata.deletion_timestamp.is_some(),
-            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.as_deref().unwrap_or_default().into(),
         }
     }
 
@@ -62,28 +63,48 @@ impl Node {
 /// Everything known.
 #[derive(Default)]
 pub(super) struct Graph {
-    nodes: HashMap<String, Arc<Node>>,
+    nodes: HashMap<Arc<str>, Arc<Node>>,
     /// The UIDs of what names an owner, by the owner's UID, whether or not the owner is known.
-    dependents: HashMap<String, HashSet<String>>,
+    dependents: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
 impl Graph {
     /// An object exists; returns the UIDs of the objects to look at.
     pub(super) fn observe(&mut self, kind: &'static KindInfo, metadata: &ObjectMeta) -> Vec<String> {
-        let node = Arc::new(Node::new(kind, metadata));
+        let mut node = Node::new(kind, metadata);
+        self.share(&mut node);
+        let node = Arc::new(node);
         let old = self.nodes.insert(node.uid.clone(), node.clone());
-        let old_owners = old.as_ref().map(|old| old.owners.as_slice()).unwrap_or_default();
-        if old_owners != node.owners {
+        let old_owners = old.as_ref().map(|old| &*old.owners).unwrap_or_default();
+        if old_owners != &*node.owners {
             self.unlink(old_owners, &node.uid);
-            for owner in &node.owners {
-                self.dependents.entry(owner.uid.clone()).or_default().insert(node.uid.clone());
+            for owner in &*node.owners {
+                let known = self.nodes.get_key_value(&*owner.uid).map(|(uid, _)| uid.clone());
+                let owner = known.unwrap_or_else(|| owner.uid.as_str().into());
+                self.dependents.entry(owner).or_default().insert(node.uid.clone());
             }
         }
-        let mut woken = self.waiting(old_owners.iter().chain(&node.owners));
+        let mut woken = self.waiting(old_owners.iter().chain(&*node.owners));
         if node.needs_us() || node.owners.iter().any(|owner| !self.is_solid(&owner.uid)) {
-            woken.push(node.uid.clone());
+            woken.push(node.uid.to_string());
         }
         woken
+    }
+
+    /// Lets a new node have the UID and the owner references that are in memory already: those of its last version, or
+    /// of something else that has the same owner.
+    fn share(&self, node: &mut Node) {
+        if let Some((uid, _)) = self.nodes.get_key_value(&node.uid) {
+            node.uid = uid.clone();
+        }
+        let Some(owner) = node.owners.first() else { return };
+        let sibling = self.dependents.get(&*owner.uid).and_then(|dependents| dependents.iter().next());
+        for alike in [Some(&node.uid), sibling].into_iter().flatten().filter_map(|uid| self.nodes.get(uid)) {
+            if alike.owners == node.owners {
+                node.owners = alike.owners.clone();
+                return;
+            }
+        }
     }
 
     /// An object is gone; returns the UIDs of the objects to look at.
@@ -91,7 +112,10 @@ impl Graph {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         self.unlink(&node.owners, uid);
         let mut woken = self.waiting(node.owners.iter());
-        woken.extend(self.dependents.get(uid).into_iter().flatten().cloned());
+        woken.extend(self.dependents.get(uid).into_iter().flatten().map(|uid| uid.to_string()));
+        if self.nodes.len() < self.nodes.capacity() / 8 {
+            self.nodes.shrink_to(2 * self.nodes.len());
+        }
         woken
     }
 
@@ -104,8 +128,8 @@ impl Graph {
 
     /// The state of an owner that is known, and is what `reference` says it is.
     pub(super) fn owner_state(&self, item: &Node, reference: &OwnerReference) -> Option<OwnerState> {
-        let owner = self.nodes.get(&reference.uid)?;
-        let same = owner.name == reference.name
+        let owner = self.nodes.get(&*reference.uid)?;
+        let same = *owner.name == *reference.name
             && owner.kind.kind == reference.kind
             && owner.kind.api_version() == reference.api_version
             && (owner.namespace.is_none() || owner.namespace == item.namespace);
@@ -118,11 +142,12 @@ impl Graph {
 
     fn unlink(&mut self, owners: &[OwnerReference], uid: &str) {
         for owner in owners {
-            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
-                dependents.remove(uid);
-                if dependents.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
+            let Some(dependents) = self.dependents.get_mut(&*owner.uid) else { continue };
+            dependents.remove(uid);
+            if dependents.is_empty() {
+                self.dependents.remove(&*owner.uid);
+            } else if dependents.len() < dependents.capacity() / 8 {
+                dependents.shrink_to(2 * dependents.len());
             }
         }
     }
@@ -130,7 +155,7 @@ impl Graph {
     fn waiting<'a>(&self, owners: impl Iterator<Item = &'a OwnerReference>) -> Vec<String> {
         owners
             .map(|owner| &owner.uid)
-            .filter(|uid| self.nodes.get(*uid).is_some_and(|n| n.is_waiting()))
+            .filter(|uid| self.nodes.get(uid.as_str()).is_some_and(|n| n.is_waiting()))
             .cloned()
             .collect()
     }
@@ -148,7 +173,9 @@ mod tests {
         assert_eq!(graph.observe(kind("replicationcontrollers"), &metadata("rc", &[])), [""; 0]);
         assert_eq!(graph.observe(kind("pods"), &metadata("pod", &["rc"])), [""; 0], "its owner is known");
         assert_eq!(graph.forget("rc"), ["pod"], "its owner is gone");
-        assert_eq!(graph.forget("pod"), [""; 0]);
+        assert_eq!(graph.observe(kind("pods"), &metadata("other", &["rc"])), ["other"]);
+        assert!(Arc::ptr_eq(&graph.nodes["pod"].owners, &graph.nodes["other"].owners), "alike owners are kept once");
+        assert_eq!((graph.forget("pod"), graph.forget("other")), (vec![], vec![]));
         assert!(graph.nodes.is_empty() && graph.dependents.is_empty(), "nothing is kept");
     }
 
@@ -173,7 +200,7 @@ mod tests {
         assert_eq!(graph.owner_state(&item, &right), Some(OwnerState::Solid));
         let other_kind = OwnerReference { kind: "Service".to_owned(), ..right.clone() };
         assert_eq!(graph.owner_state(&item, &other_kind), None);
-        let elsewhere = Node { namespace: Some("other".to_owned()), ..item };
+        let elsewhere = Node { namespace: Some("other".into()), ..item };
         assert_eq!(graph.owner_state(&elsewhere, &right), None);
     }
 }

@@ -92,7 +92,7 @@ impl Controller {
         let Some((item, dependents)) = self.graph.lock().with_dependents(uid) else { return Ok(Outcome::Done) };
         let mut owners = Vec::new();
         if !item.deleting {
-            for reference in &item.owners {
+            for reference in &*item.owners {
                 owners.push((reference.clone(), self.owner_state(&item, reference).await?));
             }
         }
@@ -115,10 +115,10 @@ impl Controller {
         };
         let namespace = match (kind.info.scope, &item.namespace) {
             (api::Scope::Cluster, _) => None,
-            (api::Scope::Namespaced, Some(namespace)) => Some(namespace.as_str()),
+            (api::Scope::Namespaced, Some(namespace)) => Some(&**namespace),
             (api::Scope::Namespaced, None) => {
                 tracing::debug!(
-                    object = item.name,
+                    object = &*item.name,
                     owner = reference.name,
                     "an owner in a namespace owns nothing outside"
                 );
@@ -143,10 +143,12 @@ impl Controller {
     async fn execute(&self, action: Action) -> Result<(), Error> {
         let result = match action {
             Action::Delete { item, propagation, reason } => {
-                tracing::debug!(resource = item.kind.plural, object = item.name, ?reason, "collecting");
+                tracing::debug!(resource = item.kind.plural, object = &*item.name, ?reason, "collecting");
                 // An object that changed since may have found an owner: then the deletion fails and we look again.
-                let preconditions =
-                    Preconditions { uid: Some(item.uid.clone()), resource_version: item.version.clone() };
+                let preconditions = Preconditions {
+                    uid: Some(item.uid.to_string()),
+                    resource_version: item.version.as_deref().map(str::to_owned),
+                };
                 let params = DeleteParams {
                     preconditions: Some(preconditions),
                     propagation_policy: Some(propagation),
@@ -175,7 +177,7 @@ impl Controller {
     /// Replaces a list in the metadata of exactly the object that was planned for.
     async fn patch(&self, item: &Node, field: &str, list: serde_json::Value) -> Result<(), Error> {
         let list = if list.as_array().is_some_and(Vec::is_empty) { serde_json::Value::Null } else { list };
-        let patch = json!({"metadata": {"uid": item.uid, "resourceVersion": item.version, field: list}});
+        let patch = json!({"metadata": {"uid": &*item.uid, "resourceVersion": item.version, field: list}});
         self.rest.merge_patch(&path(item), &item.name, None, &patch).await.map(|_| ())
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn plan(item: &Arc<Node>, owners: &[(OwnerReference, OwnerState)], de
 
 fn orphan(item: &Arc<Node>, dependents: &[Arc<Node>]) -> Plan {
     let release =
-        |dependent: &Arc<Node>| Action::RemoveOwners { item: dependent.clone(), owners: vec![item.uid.clone()] };
+        |dependent: &Arc<Node>| Action::RemoveOwners { item: dependent.clone(), owners: vec![item.uid.to_string()] };
     let mut actions: Vec<_> = dependents.iter().map(release).collect();
     actions.push(Action::RemoveFinalizer { item: item.clone(), finalizer: ORPHAN });
     Plan { actions, wake: Vec::new() }
@@ -108,7 +108,7 @@ fn orphan(item: &Arc<Node>, dependents: &[Arc<Node>]) -> Plan {
 
 fn wait(item: &Arc<Node>, dependents: &[Arc<Node>]) -> Plan {
     let blocks = |dependent: &Arc<Node>| {
-        dependent.owners.iter().any(|owner| owner.uid == item.uid && owner.block_owner_deletion == Some(true))
+        dependent.owners.iter().any(|owner| *owner.uid == *item.uid && owner.block_owner_deletion == Some(true))
     };
     if !dependents.iter().any(blocks) {
         let finalizer = Action::RemoveFinalizer { item: item.clone(), finalizer: FOREGROUND };
@@ -116,7 +116,7 @@ fn wait(item: &Arc<Node>, dependents: &[Arc<Node>]) -> Plan {
     }
     // Each dependent finds out for itself that its owner waits.
     let idle = dependents.iter().filter(|dependent| !dependent.deleting);
-    Plan { actions: Vec::new(), wake: idle.map(|dependent| dependent.uid.clone()).collect() }
+    Plan { actions: Vec::new(), wake: idle.map(|dependent| dependent.uid.to_string()).collect() }
 }
 
 fn collect(item: &Arc<Node>, owners: &[(OwnerReference, OwnerState)], dependents: &[Arc<Node>]) -> Vec<Action> {
@@ -228,29 +228,29 @@ mod tests {
         let owners = [(item.owners[0].clone(), Waiting)];
         let dependent = Arc::new(node("child", &["pod"]));
         assert_eq!(summary(&plan(&item, &owners, &[dependent])), ["delete pod Foreground"]);
-        let circular = Node { deleting: true, finalizers: vec![FOREGROUND.into()], ..node("child", &["pod"]) };
+        let circular = Node { deleting: true, finalizers: [FOREGROUND.into()].into(), ..node("child", &["pod"]) };
         assert_eq!(summary(&plan(&item, &owners, &[Arc::new(circular)])), ["unblock pod"]);
     }
 
     #[test]
     fn an_object_that_waits_goes_once_nothing_blocks_it() {
-        let item = Arc::new(Node { deleting: true, finalizers: vec![FOREGROUND.into()], ..node("rc", &[]) });
+        let item = Arc::new(Node { deleting: true, finalizers: [FOREGROUND.into()].into(), ..node("rc", &[]) });
         assert_eq!(summary(&plan(&item, &[], &[])), ["take foregroundDeletion off rc"]);
         assert_eq!(summary(&plan(&item, &[], &[Arc::new(node("pod", &["rc"]))])), ["wake pod"]);
         let going = Arc::new(Node { deleting: true, ..node("pod", &["rc"]) });
         assert_eq!(summary(&plan(&item, &[], &[going])), [""; 0]);
         let mut loose = node("pod", &["rc"]);
-        loose.owners[0].block_owner_deletion = None;
+        Arc::make_mut(&mut loose.owners)[0].block_owner_deletion = None;
         assert_eq!(summary(&plan(&item, &[], &[Arc::new(loose)])), ["take foregroundDeletion off rc"]);
     }
 
     #[test]
     fn an_object_that_leaves_orphans_takes_itself_off_them_first() {
-        let item = Arc::new(Node { deleting: true, finalizers: vec![ORPHAN.into()], ..node("rc", &[]) });
+        let item = Arc::new(Node { deleting: true, finalizers: [ORPHAN.into()].into(), ..node("rc", &[]) });
         let planned = plan(&item, &[], &[Arc::new(node("pod", &["rc"]))]);
         assert_eq!(summary(&planned), ["take rc off pod", "take orphan off rc"]);
         let mut released = Node { ..(*item).clone() };
-        released.finalizers.clear();
+        released.finalizers = Box::default();
         assert_eq!(summary(&plan(&Arc::new(released), &[], &[])), [""; 0], "and then there is nothing to do");
     }
 }
