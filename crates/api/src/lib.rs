@@ -25,6 +25,7 @@
 //! - [`printing`]: values for Table cells.
 //! - [`rbac`]: what a rule of a role allows, and which rules cover which.
 //! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
+//! - [`interner`]: one copy of equal values, for those who keep many objects.
 //!
 //! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
 
@@ -33,6 +34,7 @@ pub mod binding;
 pub mod decode;
 pub mod eviction;
 pub mod field;
+pub mod interner;
 pub mod kinds;
 pub mod merge_keys;
 pub mod metadata;
@@ -53,5 +55,6 @@ pub mod token_request;
 pub mod well_known;
 pub mod yaml;
 
+pub use interner::Interner;
 pub use kinds::{KINDS, Kind, KindInfo, Scope, Subresource, Verb};
 pub use object::{Object, Resource};

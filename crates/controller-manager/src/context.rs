@@ -11,6 +11,7 @@ use client::{Outcome, Recorder, Tasks, WorkQueue, run_workers};
 use crate::Config;
 use crate::informers::{Caches, Informers};
 use crate::objects::Objects;
+use crate::pod::PodInfo;
 use crate::rest::Rest;
 
 /// First back-off of a key that failed, as client-go's default controller rate limiter.
@@ -100,6 +101,11 @@ impl Key {
     /// The key of the object that `name` in `namespace` means.
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
         Key { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of a pod.
+    pub(crate) fn of_pod(pod: &PodInfo) -> Key {
+        Key::new(&*pod.namespace, &*pod.name)
     }
 
     /// The key of the object with this metadata.

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::pods;
 use api::well_known::LABEL_HEADLESS_SERVICE;
 use client::{Lister, Outcome, WorkQueue};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Error;
 
 use crate::context::{Context, Key, new_queue, outcome};
 use crate::own_writes::OwnWrites;
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 use crate::service_pods as backing;
 
@@ -29,7 +29,7 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
 struct Controller {
     services: Lister<Service>,
-    pods: Lister<Pod>,
+    pods: Lister<PodInfo>,
     endpoints: Lister<Endpoints>,
     own_writes: OwnWrites<Key>,
     queue: WorkQueue<Key>,
@@ -128,7 +128,7 @@ enum Action {
 }
 
 /// What must happen so that `current` shows the `pods` of `service`.
-fn plan(service: Option<&Service>, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> Option<Action> {
+fn plan(service: Option<&Service>, pods: &[Arc<PodInfo>], current: Option<&Endpoints>) -> Option<Action> {
     let Some(service) = service else {
         let uid = current?.metadata.uid.clone().unwrap_or_default();
         return Some(Action::Delete { uid });
@@ -145,7 +145,7 @@ fn plan(service: Option<&Service>, pods: &[Arc<Pod>], current: Option<&Endpoints
 }
 
 /// The Endpoints as they should be, keeping what is not ours to decide.
-fn wanted(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> Endpoints {
+fn wanted(service: &Service, pods: &[Arc<PodInfo>], current: Option<&Endpoints>) -> Endpoints {
     let (subsets, truncated) = subsets(service, pods);
     let mut metadata = current.map(|current| current.metadata.clone()).unwrap_or_else(|| ObjectMeta {
         name: service.metadata.name.clone(),
@@ -172,7 +172,7 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> 
 type Address = (bool, EndpointAddress);
 
 /// The addresses grouped by the ports they have in common, and whether some did not fit.
-fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
+fn subsets(service: &Service, pods: &[Arc<PodInfo>]) -> (Vec<EndpointSubset>, bool) {
     let mut backed: Vec<_> = pods.iter().filter_map(|pod| Some((pod, address_of(service, pod)?))).collect();
     let truncated = backed.len() > MAX_ADDRESSES;
     backed.sort_by(|(_, (ready_a, a)), (_, (ready_b, b))| ready_b.cmp(ready_a).then_with(|| a.ip.cmp(&b.ip)));
@@ -219,34 +219,34 @@ fn subset(addresses: &[&Address], ports: Vec<EndpointPort>) -> EndpointSubset {
 }
 
 /// The pod's address in the Endpoints, if it belongs there.
-fn address_of(service: &Service, pod: &Pod) -> Option<Address> {
+fn address_of(service: &Service, pod: &PodInfo) -> Option<Address> {
     let publish = backing::publishes_not_ready(service);
-    if pods::is_terminal(pod) || (pods::is_terminating(pod) && !publish) {
+    if pod.is_terminal() || (pod.is_terminating() && !publish) {
         return None;
     }
     let ip = backing::address(pod, backing::families(service).first()?)?;
     let address = EndpointAddress {
         ip: ip.to_owned(),
-        node_name: pods::node_name(pod).map(str::to_owned),
+        node_name: pod.node.as_deref().map(str::to_owned),
         hostname: backing::hostname(pod, service),
         target_ref: Some(backing::target_ref(pod)),
     };
-    Some((publish || pods::is_ready(pod), address))
+    Some((publish || pod.ready, address))
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
     use k8s_openapi::api::core::v1::ServicePort;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use proptest::prelude::*;
 
-    use super::super::service_pods::testing::{pod, service, unready};
+    use super::super::service_pods::testing::{pod, service, serving, unready};
     use super::*;
+    use crate::pod::Phase;
 
     /// `ready|not ready:ports` for each subset, addresses by their last number.
-    fn shown(service: &Service, pods: &[Pod]) -> Vec<String> {
+    fn shown(service: &Service, pods: &[PodInfo]) -> Vec<String> {
         let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
         let last = |addresses: Option<Vec<EndpointAddress>>| {
             let all: Vec<_> = addresses.unwrap_or_default().into_iter().map(|a| a.ip[9..].to_owned()).collect();
@@ -263,14 +263,10 @@ mod tests {
     fn addresses_are_shown_by_readiness_and_ports() {
         let mut publishing = service();
         publishing.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-        let mut other_port = pod(1);
-        other_port.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap()[0].container_port = 9090;
-        let mut terminating = pod(1);
-        terminating.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        let mut finished = pod(1);
-        finished.status.as_mut().unwrap().phase = Some("Succeeded".into());
-        let mut without_ip = pod(1);
-        (without_ip.status.as_mut().unwrap().pod_ip, without_ip.status.as_mut().unwrap().pod_ips) = (None, None);
+        let other_port = PodInfo { common: serving(9090).common, ..pod(1) };
+        let terminating = PodInfo { deletion: Some(Timestamp::UNIX_EPOCH), ..pod(1) };
+        let finished = PodInfo { phase: Phase::Succeeded, ..pod(1) };
+        let without_ip = PodInfo { ips: Box::default(), ..pod(1) };
         let cases = [
             ("ready pods share a subset", service(), vec![pod(0), pod(1)], vec!["1,2|:8080"]),
             ("a pod that is not ready is shown apart", service(), vec![pod(0), unready(1)], vec!["1|2:8080"]),

@@ -18,7 +18,8 @@ use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 
-use crate::{account_tokens, root_ca, trim};
+use crate::pod::{Keeper, PodInfo};
+use crate::{account_tokens, root_ca};
 
 /// Index of pods by the UID of their controller.
 pub(crate) const BY_OWNER: &str = "owner";
@@ -44,15 +45,25 @@ pub(crate) const BY_USER: &str = "user";
 /// The metadata of service accounts; their contents matter to nobody here.
 pub(crate) type ServiceAccountMeta = PartialObjectMeta<ServiceAccount>;
 
+/// What a cache holds: objects of a kind, or what is kept of them.
+macro_rules! kept {
+    ($kind:ty) => {
+        $kind
+    };
+    ($kind:ty, $kept:ty) => {
+        $kept
+    };
+}
+
 /// Declares the caches that are open for handlers, their read handles, and what is done to all of them.
 macro_rules! caches {
-    ($($(#[$doc:meta])* $field:ident: $kind:ty,)*) => {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty $(=> $kept:ty)?,)*) => {
         /// The caches, open for handlers.
-        pub(crate) struct Informers { $($(#[$doc])* pub(crate) $field: Informer<$kind>,)* }
+        pub(crate) struct Informers { $($(#[$doc])* pub(crate) $field: Informer<$kind $(, $kept)?>,)* }
 
         /// Read handles on the caches. Cheap to clone.
         #[derive(Clone)]
-        pub(crate) struct Caches { $($(#[$doc])* pub(crate) $field: Lister<$kind>,)* }
+        pub(crate) struct Caches { $($(#[$doc])* pub(crate) $field: Lister<kept!($kind $(, $kept)?)>,)* }
 
         impl Informers {
             /// Read handles.
@@ -70,7 +81,7 @@ macro_rules! caches {
 
 caches! {
     /// Pods, by owner, node, label and whether they have ended.
-    pods: Pod,
+    pods: Pod => PodInfo,
     /// Replication controllers, by selector.
     replication_controllers: ReplicationController,
     /// Services, by selector.
@@ -111,8 +122,9 @@ impl Informers {
         let all = watcher::Config::default;
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let of_type = |type_: &str| watcher::Config::default().fields(&format!("type={type_}"));
+        let keeper = Keeper::default();
         let mut informers = Informers {
-            pods: Informer::new(Api::all(client.clone()), all()),
+            pods: Informer::keeping(Api::all(client.clone()), all(), move |pod| keeper.keep(&pod)),
             replication_controllers: Informer::new(Api::all(client.clone()), all()),
             services: Informer::new(Api::all(client.clone()), all()),
             endpoints: Informer::new(Api::all(client.clone()), all()),
@@ -133,23 +145,15 @@ impl Informers {
             certificate_signing_requests: Informer::new(Api::all(client.clone()), all()),
             cluster_roles: Informer::new(Api::all(client.clone()), all()),
         };
-        informers.pods.transform(trim::pod);
         informers.add_indexes();
         informers
     }
 
     fn add_indexes(&mut self) {
-        self.pods.index(BY_OWNER, |pod| {
-            api::owners::controller_of(&pod.metadata).map(|owner| owner.uid.clone()).into_iter().collect()
-        });
-        self.pods.index(BY_NODE, |pod| api::pods::node_name(pod).map(str::to_owned).into_iter().collect());
-        self.pods.index(BY_LABEL, |pod| label_keys(&pod.metadata).collect());
-        self.pods.index(
-            BY_PHASE,
-            |pod| {
-                if api::pods::is_terminal(pod) { vec![TERMINAL.to_owned()] } else { Vec::new() }
-            },
-        );
+        self.pods.index(BY_OWNER, |pod| pod.controller().map(|owner| owner.uid.clone()).into_iter().collect());
+        self.pods.index(BY_NODE, |pod| pod.node.as_deref().map(str::to_owned).into_iter().collect());
+        self.pods.index(BY_LABEL, |pod| label_keys(pod).collect());
+        self.pods.index(BY_PHASE, |pod| pod.is_terminal().then(|| TERMINAL.to_owned()).into_iter().collect());
         self.replication_controllers.index(BY_SELECTOR, |rc| {
             let selector = rc.spec.as_ref().and_then(|spec| spec.selector.as_ref());
             selector_key(&rc.metadata, selector).into_iter().collect()
@@ -174,10 +178,9 @@ fn label_key(namespace: &str, key: &str, value: &str) -> String {
     format!("{namespace}/{key}={value}")
 }
 
-/// The values of [`BY_LABEL`] of an object: what selects it is filed in [`BY_SELECTOR`] under one of these.
-pub(crate) fn label_keys(metadata: &ObjectMeta) -> impl Iterator<Item = String> {
-    let namespace = metadata.namespace.as_deref().unwrap_or("");
-    metadata.labels.iter().flatten().map(move |(key, value)| label_key(namespace, key, value))
+/// The values of [`BY_LABEL`] of a pod: what selects it is filed in [`BY_SELECTOR`] under one of these.
+pub(crate) fn label_keys(pod: &PodInfo) -> impl Iterator<Item = String> {
+    pod.labels().iter().map(|(key, value)| label_key(&pod.namespace, key, value))
 }
 
 /// The value of [`BY_SELECTOR`] of an object with this selector: the selector's first pair. What it selects is filed
@@ -198,7 +201,6 @@ pub(crate) fn account_key(account: &crate::context::Key) -> String {
 }
 
 /// Whether labels have every pair of `selector`, and it has one.
-pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: Option<&BTreeMap<String, String>>) -> bool {
-    !selector.is_empty()
-        && labels.is_some_and(|labels| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -14,7 +14,8 @@
 //!
 //! In reading order:
 //! - [`Config`], [`start`]: below.
-//! - `context`: what every controller gets: client, caches, tasks. `informers`: the caches and their indexes.
+//! - `context`: what every controller gets: client, caches, tasks. `informers`: the caches and their indexes. `pod`: what
+//!   is kept of a pod.
 //! - `objects`: the metadata of every object of every kind, for those who care about all kinds.
 //! - `rest`: the writes, without decoding what comes back. `own_writes`: what we wrote and the cache has not shown yet.
 //! - `replication`: N pods for a replication controller, generic over what asks for replicas.
@@ -45,6 +46,7 @@ mod node_lifecycle;
 mod objects;
 mod own_writes;
 mod persistent_volume;
+mod pod;
 mod pod_gc;
 mod replication;
 mod resource_quota;
@@ -52,7 +54,6 @@ mod rest;
 mod root_ca;
 mod service_account;
 mod service_pods;
-mod trim;
 
 pub use config::Config;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use api::{KINDS, KindInfo};
 use client::{Change, Informer, Tasks};
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
@@ -17,6 +18,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 
 use crate::informers::Informers;
+use crate::pod::PodInfo;
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +68,7 @@ impl Objects {
     pub(crate) fn run(self, client: &Client, informers: &mut Informers, tasks: &Tasks) {
         let feed = Arc::new(self);
         let mut cached = vec![
-            follow_cache(&feed, &mut informers.pods),
+            follow_pods(&feed, &mut informers.pods),
             follow_cache(&feed, &mut informers.replication_controllers),
             follow_cache(&feed, &mut informers.services),
             follow_cache(&feed, &mut informers.endpoints),
@@ -94,6 +96,14 @@ impl Objects {
         }
     }
 
+    /// An object of that name has changed, or was replaced by another.
+    fn tell_update(&self, kind: &'static KindInfo, old: &ObjectMeta, new: &ObjectMeta) {
+        if old.uid != new.uid {
+            self.tell(kind, ObjectChange::Gone(old));
+        }
+        self.tell(kind, ObjectChange::Present(new));
+    }
+
     fn listed(&self) {
         self.unlisted.send_modify(|unlisted| {
             if let Some(n) = unlisted {
@@ -119,16 +129,23 @@ where
         let feed = feed.clone();
         informer.on_change(move |change| match change {
             Change::Added(object) => feed.tell(kind.info, ObjectChange::Present(object.meta())),
-            Change::Updated { old, new } => {
-                if old.meta().uid != new.meta().uid {
-                    feed.tell(kind.info, ObjectChange::Gone(old.meta()));
-                }
-                feed.tell(kind.info, ObjectChange::Present(new.meta()));
-            }
+            Change::Updated { old, new } => feed.tell_update(kind.info, old.meta(), new.meta()),
             Change::Deleted(object) => feed.tell(kind.info, ObjectChange::Gone(object.meta())),
         });
     }
     K::URL_PATH_SEGMENT
+}
+
+/// The same for pods, of whose metadata not all is kept.
+fn follow_pods(feed: &Arc<Objects>, informer: &mut Informer<Pod, PodInfo>) -> &'static str {
+    let kind: &'static KindInfo = &<Pod as api::Resource>::INFO;
+    let feed = feed.clone();
+    informer.on_change(move |change| match change {
+        Change::Added(pod) => feed.tell(kind, ObjectChange::Present(&pod.metadata())),
+        Change::Updated { old, new } => feed.tell_update(kind, &old.metadata(), &new.metadata()),
+        Change::Deleted(pod) => feed.tell(kind, ObjectChange::Gone(&pod.metadata())),
+    });
+    kind.plural
 }
 
 /// Follows the metadata of a kind without a cache, remembering only what a relist needs to notice deletions.

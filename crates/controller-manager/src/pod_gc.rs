@@ -7,16 +7,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::pods;
 use client::{Change, Lister, Outcome, WorkQueue};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Error;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::Config;
 use crate::context::{Context, Key as PodKey, new_queue, outcome};
 use crate::informers::{BY_NODE, BY_PHASE, TERMINAL};
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 
 const NAME: &str = "pod-garbage-collector";
@@ -34,7 +36,7 @@ enum Key {
 }
 
 struct Controller {
-    pods: Lister<Pod>,
+    pods: Lister<PodInfo>,
     nodes: Lister<Node>,
     /// Since when a node with pods has been missing.
     missing: Mutex<HashMap<String, Instant>>,
@@ -77,23 +79,23 @@ pub(crate) fn register(context: &mut Context) {
 }
 
 impl Controller {
-    fn pod_changed(&self, change: &Change<Pod>) {
+    fn pod_changed(&self, change: &Change<PodInfo>) {
         let (old, pod) = match change {
             Change::Added(pod) => (None, pod),
             Change::Updated { old, new } => (Some(old), new),
             Change::Deleted(_) => return,
         };
-        if pods::is_terminal(pod) && !old.is_some_and(|old| pods::is_terminal(old)) {
+        if pod.is_terminal() && !old.is_some_and(|old| old.is_terminal()) {
             self.queue.add(Key::Finished);
         }
         if is_unscheduled_terminating(pod) {
-            self.queue.add(Key::Pod(PodKey::of(&pod.metadata)));
+            self.queue.add(Key::Pod(PodKey::of_pod(pod)));
         }
-        if let Some(node) = pods::node_name(pod)
-            && old.is_none_or(|old| pods::node_name(old).is_none())
+        if let Some(node) = &pod.node
+            && old.is_none_or(|old| old.node.is_none())
             && self.nodes.get(None, node).is_none()
         {
-            self.queue.add(Key::Node(node.to_owned()));
+            self.queue.add(Key::Node(node.to_string()));
         }
     }
 
@@ -141,15 +143,12 @@ impl Controller {
 
     async fn remove(&self, removal: Removal) -> Result<(), Error> {
         let Removal { pod, reason } = removal;
-        let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref().unwrap_or_default());
-        let path = rest::path::<Pod>(namespace);
-        tracing::info!(namespace, pod = name, ?reason, "removing pod");
-        if let Some(failed) = failed(&pod, reason, Timestamp::now()) {
-            let written = self.rest.replace(&path, name, Some("status"), rest::encode(&failed)).await;
-            rest::ignore_not_found(written.map(|_| ()))?;
+        let path = rest::path::<Pod>(Some(&pod.namespace));
+        tracing::info!(namespace = &*pod.namespace, pod = &*pod.name, ?reason, "removing pod");
+        if let Some(status) = failed(&pod, reason, Timestamp::now()) {
+            rest::ignore_not_found(self.rest.patch_pod_status(&pod, &status).await)?;
         }
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.rest.delete(&path, name, &rest::only_uid(uid).grace_period(0)).await
+        self.rest.delete(&path, &pod.name, &rest::only_uid(&pod.uid).grace_period(0)).await
     }
 }
 
@@ -167,82 +166,67 @@ enum Reason {
 /// The removal of one pod, without grace.
 #[derive(Clone, Debug, PartialEq)]
 struct Removal {
-    pod: Arc<Pod>,
+    pod: Arc<PodInfo>,
     reason: Reason,
 }
 
 /// The oldest of the `finished` pods beyond `threshold`, evicted ones first; none with a threshold of 0.
-fn surplus(finished: Vec<Arc<Pod>>, threshold: usize) -> Vec<Removal> {
+fn surplus(finished: Vec<Arc<PodInfo>>, threshold: usize) -> Vec<Removal> {
     if threshold == 0 || finished.len() <= threshold {
         return Vec::new();
     }
-    let evicted = |pod: &Pod| pod.status.as_ref().and_then(|status| status.reason.as_deref()) == Some("Evicted");
-    let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let mut oldest = finished;
-    oldest.sort_by_key(|pod| (!evicted(pod), created(pod), pod.metadata.name.clone()));
+    oldest.sort_by(|a, b| (!a.evicted, a.created, &a.name).cmp(&(!b.evicted, b.created, &b.name)));
     let count = oldest.len() - threshold;
     oldest.into_iter().take(count).map(|pod| Removal { pod, reason: Reason::Finished }).collect()
 }
 
-fn orphaned(pods: Vec<Arc<Pod>>) -> Vec<Removal> {
+fn orphaned(pods: Vec<Arc<PodInfo>>) -> Vec<Removal> {
     pods.into_iter().map(|pod| Removal { pod, reason: Reason::Orphaned }).collect()
 }
 
-fn is_unscheduled_terminating(pod: &Pod) -> bool {
-    pods::is_terminating(pod) && pods::node_name(pod).is_none()
+fn is_unscheduled_terminating(pod: &PodInfo) -> bool {
+    pod.is_terminating() && pod.node.is_none()
 }
 
-/// The pod as it should be remembered by those who watch it: one that did not finish has failed.
-fn failed(pod: &Pod, reason: Reason, now: Timestamp) -> Option<Pod> {
-    if pods::is_terminal(pod) {
+/// What its status should say to those who watch the pod: one that did not finish has failed.
+fn failed(pod: &PodInfo, reason: Reason, now: Timestamp) -> Option<Value> {
+    if pod.is_terminal() {
         return None;
     }
-    let mut pod = pod.clone();
-    let status = pod.status.get_or_insert_default();
-    status.phase = Some("Failed".to_owned());
+    let mut status = json!({"phase": "Failed"});
     if reason == Reason::Orphaned {
-        let disrupted = PodCondition {
-            type_: "DisruptionTarget".to_owned(),
-            status: "True".to_owned(),
-            reason: Some("DeletionByPodGC".to_owned()),
-            message: Some("PodGC: node no longer exists".to_owned()),
-            ..PodCondition::default()
-        };
-        pods::set_condition(status, disrupted, now);
+        let mut disrupted = json!({
+            "type": "DisruptionTarget", "status": "True",
+            "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists",
+        });
+        if !pod.disrupted {
+            disrupted["lastTransitionTime"] = json!(Time(now));
+        }
+        status["conditions"] = json!([disrupted]);
     }
-    Some(pod)
+    Some(status)
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodStatus;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pod::Phase;
 
-    fn finished(name: &str, created: i64, reason: Option<&str>) -> Arc<Pod> {
-        let status = PodStatus {
-            phase: Some("Succeeded".to_owned()),
-            reason: reason.map(str::to_owned),
-            ..PodStatus::default()
-        };
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            creation_timestamp: Some(Time(Timestamp::from_second(created).unwrap())),
-            ..ObjectMeta::default()
-        };
-        Arc::new(Pod { metadata, spec: None, status: Some(status) })
+    fn finished(name: &str, created: i64, evicted: bool) -> Arc<PodInfo> {
+        let created = Some(Timestamp::from_second(created).unwrap());
+        Arc::new(PodInfo { name: name.into(), created, evicted, phase: Phase::Succeeded, ..PodInfo::default() })
     }
 
     fn names(removals: &[Removal]) -> Vec<&str> {
-        removals.iter().map(|removal| removal.pod.metadata.name.as_deref().unwrap()).collect()
+        removals.iter().map(|removal| &*removal.pod.name).collect()
     }
 
     #[test]
     fn the_oldest_finished_pods_go_and_evicted_ones_before_them() {
-        let pods =
-            || vec![finished("old", 1, None), finished("young", 3, None), finished("evicted", 4, Some("Evicted"))];
+        let pods = || vec![finished("old", 1, false), finished("young", 3, false), finished("evicted", 4, true)];
         let cases = [
             ("as many as are kept", 3, vec![]),
             ("one too many", 2, vec!["evicted"]),
@@ -256,28 +240,35 @@ mod tests {
 
     #[test]
     fn a_pod_whose_node_is_gone_has_failed() {
-        let lost = failed(&Pod::default(), Reason::Orphaned, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(pods::phase(&lost), "Failed");
-        assert_eq!(pods::condition(&lost, "DisruptionTarget").unwrap().reason.as_deref(), Some("DeletionByPodGC"));
+        let mut lost = PodInfo::default();
+        let status = failed(&lost, Reason::Orphaned, Timestamp::UNIX_EPOCH).unwrap();
+        let condition = &status["conditions"][0];
+        assert_eq!((&status["phase"], &condition["reason"]), (&json!("Failed"), &json!("DeletionByPodGC")));
+        assert_eq!(condition["lastTransitionTime"], "1970-01-01T00:00:00Z");
+        lost.disrupted = true;
+        let status = failed(&lost, Reason::Orphaned, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(status["conditions"][0]["lastTransitionTime"], Value::Null, "one that was disrupted stays so");
+        assert_eq!(failed(&lost, Reason::Unscheduled, Timestamp::UNIX_EPOCH), Some(json!({"phase": "Failed"})));
+        lost.phase = Phase::Failed;
         assert_eq!(failed(&lost, Reason::Orphaned, Timestamp::UNIX_EPOCH), None, "and is not changed again");
     }
 
     #[test]
     fn only_a_deleted_pod_without_node_is_removed_at_once() {
-        let mut pod = Pod::default();
+        let mut pod = PodInfo::default();
         assert!(!is_unscheduled_terminating(&pod));
-        pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        pod.deletion = Some(Timestamp::UNIX_EPOCH);
         assert!(is_unscheduled_terminating(&pod));
-        pod.spec.get_or_insert_default().node_name = Some("box1".into());
+        pod.node = Some("box1".into());
         assert!(!is_unscheduled_terminating(&pod));
     }
 
     proptest! {
         #[test]
         fn planning_again_on_the_result_gives_nothing(count in 0..30_usize, threshold in 0..30_usize) {
-            let mut pods: Vec<_> = (0..count).map(|n| finished(&format!("p{n}"), n as i64, None)).collect();
+            let mut pods: Vec<_> = (0..count).map(|n| finished(&format!("p{n}"), n as i64, false)).collect();
             for removal in surplus(pods.clone(), threshold) {
-                pods.retain(|pod| pod.metadata.name != removal.pod.metadata.name);
+                pods.retain(|pod| pod.name != removal.pod.name);
             }
             prop_assert_eq!(surplus(pods, threshold), vec![]);
         }

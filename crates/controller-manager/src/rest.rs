@@ -2,14 +2,17 @@
 //! creating 500 pods should not parse 500 pods.
 
 use api::KindInfo;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Error;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::pod::PodInfo;
 
 /// A client for writes. Cheap to clone.
 #[derive(Clone)]
@@ -155,6 +158,16 @@ impl Rest {
             None => request.patch(name, &params, patch),
         };
         self.0.request(request.map_err(Error::BuildRequest)?).await
+    }
+
+    /// Merges `status` into the status of exactly the pod that was looked at. Lists merge by their keys (a condition by its
+    /// type), so what is not kept of a pod stays as it is.
+    pub(crate) async fn patch_pod_status(&self, pod: &PodInfo, status: &Value) -> Result<(), Error> {
+        let patch = json!({"metadata": {"uid": pod.uid, "resourceVersion": pod.version}, "status": status});
+        let request = Request::new(path::<Pod>(Some(&pod.namespace)));
+        let patch = Patch::Strategic(patch);
+        let request = request.patch_subresource("status", &pod.name, &PatchParams::default(), &patch);
+        self.0.request::<IgnoredAny>(request.map_err(Error::BuildRequest)?).await.map(|_| ())
     }
 
     /// Deletes an object; one that is gone already is no error.

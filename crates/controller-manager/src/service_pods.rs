@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::pods;
 use client::{Change, Lister};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::context::Key;
 use crate::informers::{BY_LABEL, BY_SELECTOR, label_keys, selector_key, selects};
+use crate::pod::PodInfo;
 
 /// The services to look at again after a change of a pod: those that select it now or did before.
-pub(crate) fn services_of(services: &Lister<Service>, change: &Change<Pod>) -> BTreeSet<Key> {
-    let pods: &[&Arc<Pod>] = match change {
+pub(crate) fn services_of(services: &Lister<Service>, change: &Change<PodInfo>) -> BTreeSet<Key> {
+    let pods: &[&Arc<PodInfo>] = match change {
         Change::Added(pod) | Change::Deleted(pod) => &[pod],
         Change::Updated { old, new } if !matters(old, new) => &[],
         Change::Updated { old, new } => &[old, new],
@@ -21,38 +21,34 @@ pub(crate) fn services_of(services: &Lister<Service>, change: &Change<Pod>) -> B
     pods.iter().flat_map(|pod| selecting(services, pod)).collect()
 }
 
-fn selecting(services: &Lister<Service>, pod: &Pod) -> Vec<Key> {
-    let labels = pod.metadata.labels.as_ref();
-    let filed = label_keys(&pod.metadata).flat_map(|label| services.by_index(BY_SELECTOR, &label));
+fn selecting(services: &Lister<Service>, pod: &PodInfo) -> Vec<Key> {
+    let filed = label_keys(pod).flat_map(|label| services.by_index(BY_SELECTOR, &label));
     let selecting = filed.filter(|service| {
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        selector.is_some_and(|selector| selects(selector, labels))
+        selector.is_some_and(|selector| selects(selector, pod.labels()))
     });
     selecting.map(|service| Key::of(&service.metadata)).collect()
 }
 
 /// Whether a change of a pod can change a service's endpoints.
-fn matters(old: &Pod, new: &Pod) -> bool {
-    let status = |pod: &Pod| {
-        let ips = pod.status.as_ref().map(|s| (s.pod_ip.clone(), s.pod_ips.clone()));
-        (pods::is_ready(pod), pods::is_terminal(pod), pods::is_terminating(pod), ips)
-    };
-    let spec = |pod: &Pod| pod.spec.as_ref().map(|s| (s.node_name.clone(), s.hostname.clone(), s.subdomain.clone()));
-    old.metadata.uid != new.metadata.uid
-        || old.metadata.labels != new.metadata.labels
+fn matters(old: &PodInfo, new: &PodInfo) -> bool {
+    let status = |pod: &PodInfo| (pod.ready, pod.is_terminal(), pod.is_terminating());
+    old.uid != new.uid
+        || old.common != new.common
+        || old.node != new.node
+        || old.ips != new.ips
         || status(old) != status(new)
-        || spec(old) != spec(new)
 }
 
 /// The pods that `service` selects, by name.
-pub(crate) fn pods_of(service: &Service, pods: &Lister<Pod>) -> Vec<Arc<Pod>> {
+pub(crate) fn pods_of(service: &Service, pods: &Lister<PodInfo>) -> Vec<Arc<PodInfo>> {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let (Some(selector), Some(label)) = (selector, selector_key(&service.metadata, selector)) else {
         return Vec::new();
     };
     let mut selected = pods.by_index(BY_LABEL, &label);
-    selected.retain(|pod| selects(selector, pod.metadata.labels.as_ref()));
-    selected.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    selected.retain(|pod| selects(selector, pod.labels()));
+    selected.sort_by(|a, b| a.name.cmp(&b.name));
     selected
 }
 
@@ -87,56 +83,43 @@ pub(crate) fn families(service: &Service) -> Vec<&str> {
 }
 
 /// The pod's address of a family.
-pub(crate) fn address<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
-    let status = pod.status.as_ref()?;
-    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
+pub(crate) fn address<'a>(pod: &'a PodInfo, family: &str) -> Option<&'a str> {
     let is_v6 = family == "IPv6";
-    all.into_iter().find(|ip| !ip.is_empty() && ip.contains(':') == is_v6)
+    pod.ips.iter().map(|ip| &**ip).find(|ip| ip.contains(':') == is_v6)
 }
 
-/// The number that a service's port means in `pod`: the target port, or the container port it names
-/// (`FindPort` in `pkg/api/v1/pod/util.go`).
-pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
+/// The number that a service's port means in `pod`: the target port, or the container port it names.
+pub(crate) fn target_port(pod: &PodInfo, port: &ServicePort) -> Option<i32> {
     let name = match &port.target_port {
         None | Some(IntOrString::Int(0)) => return Some(port.port),
         Some(IntOrString::Int(number)) => return Some(*number),
         Some(IntOrString::String(name)) => name,
     };
-    let spec = pod.spec.as_ref()?;
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| pods::is_sidecar(c));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    let named = ports.filter(|p| p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol);
-    named.map(|p| p.container_port).next()
+    pod.common.ports.iter().find(|p| p.name == *name && p.protocol == protocol).map(|p| p.port)
 }
 
 /// The name the pod has below the service's, if it asked for one.
-pub(crate) fn hostname(pod: &Pod, service: &Service) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let ours = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    spec.hostname
-        .clone()
-        .filter(|name| ours && !name.is_empty() && pod.metadata.namespace == service.metadata.namespace)
+pub(crate) fn hostname(pod: &PodInfo, service: &Service) -> Option<String> {
+    let common = &pod.common;
+    let ours = common.subdomain.is_some() && common.subdomain == service.metadata.name;
+    let here = service.metadata.namespace.as_deref() == Some(&*pod.namespace);
+    common.hostname.clone().filter(|name| ours && here && !name.is_empty())
 }
 
 /// The pod as an endpoint's target.
-pub(crate) fn target_ref(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        kind: Some("Pod".to_owned()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
+pub(crate) fn target_ref(pod: &PodInfo) -> ObjectReference {
+    ObjectReference { api_version: None, resource_version: None, ..pod.reference() }
 }
 
 /// Services and pods for the tests of both controllers.
 #[cfg(test)]
 pub(crate) mod testing {
-    use k8s_openapi::api::core::v1::{Container, ContainerPort, PodCondition, PodIP, PodSpec, PodStatus, ServiceSpec};
+    use k8s_openapi::api::core::v1::ServiceSpec;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
+    use crate::pod::{Common, NamedPort, Phase};
 
     fn metadata(name: &str) -> ObjectMeta {
         ObjectMeta {
@@ -165,31 +148,28 @@ pub(crate) mod testing {
     }
 
     /// A ready pod at `10.244.x.y` that serves `http` at 8080.
-    pub(crate) fn pod(n: usize) -> Pod {
-        let ip = format!("10.244.{}.{}", n / 250, n % 250 + 1);
-        let http = ContainerPort { name: Some("http".to_owned()), container_port: 8080, ..ContainerPort::default() };
-        let container = Container { ports: Some(vec![http]), ..Container::default() };
-        let spec = PodSpec { node_name: Some("box1".to_owned()), containers: vec![container], ..PodSpec::default() };
-        let status = PodStatus {
-            phase: Some("Running".to_owned()),
-            pod_ip: Some(ip.clone()),
-            pod_ips: Some(vec![PodIP { ip }]),
-            conditions: Some(vec![condition("True")]),
-            ..PodStatus::default()
-        };
-        Pod { metadata: metadata(&format!("web-{n:04}")), spec: Some(spec), status: Some(status) }
+    pub(crate) fn pod(n: usize) -> PodInfo {
+        PodInfo {
+            namespace: "default".into(),
+            name: format!("web-{n:04}").into(),
+            uid: format!("uid-web-{n:04}").into(),
+            node: Some("box1".into()),
+            ips: vec![format!("10.244.{}.{}", n / 250, n % 250 + 1).into_boxed_str()].into(),
+            phase: Phase::Running,
+            ready: true,
+            ..serving(8080)
+        }
     }
 
-    /// The `Ready` condition.
-    pub(crate) fn condition(status: &str) -> PodCondition {
-        PodCondition { type_: "Ready".to_owned(), status: status.to_owned(), ..PodCondition::default() }
+    /// A pod without identity that serves `http` at `port`.
+    pub(crate) fn serving(port: i32) -> PodInfo {
+        let http = NamedPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port };
+        PodInfo { common: Common { ports: vec![http], ..Common::default() }.into(), ..PodInfo::default() }
     }
 
     /// A pod that is not ready.
-    pub(crate) fn unready(n: usize) -> Pod {
-        let mut pod = pod(n);
-        pod.status.as_mut().unwrap().conditions = Some(vec![condition("False")]);
-        pod
+    pub(crate) fn unready(n: usize) -> PodInfo {
+        PodInfo { ready: false, ..pod(n) }
     }
 }
 
@@ -221,9 +201,9 @@ mod tests {
     #[test]
     fn only_what_endpoints_show_matters() {
         let (old, mut new) = (pod(0), pod(0));
-        new.status.as_mut().unwrap().message = Some("busy".into());
+        new.restarts = 1;
         assert!(!matters(&old, &new));
-        new.status.as_mut().unwrap().conditions = None;
+        new.ready = false;
         assert!(matters(&old, &new), "readiness");
     }
 }

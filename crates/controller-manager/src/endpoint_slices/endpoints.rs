@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::pods;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 
+use crate::pod::PodInfo;
 use crate::service_pods as backing;
 
 /// What all endpoints of a slice have in common: address type and ports.
@@ -48,7 +48,7 @@ impl Group {
         self.ports.iter().map(port).collect()
     }
 
-    fn in_pod(service: &Service, pod: &Pod, family: &str) -> Group {
+    fn in_pod(service: &Service, pod: &PodInfo, family: &str) -> Group {
         let ports = backing::ports(service).iter().filter_map(|port| {
             let number = backing::target_port(pod, port)?;
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
@@ -64,7 +64,7 @@ impl Group {
 /// service without pods has an empty slice and its readers know that this is on purpose.
 pub(super) fn wanted(
     service: &Service,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<PodInfo>],
     zone: impl Fn(&str) -> Option<String>,
 ) -> BTreeMap<Group, Vec<Endpoint>> {
     let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
@@ -81,13 +81,13 @@ pub(super) fn wanted(
     groups
 }
 
-fn endpoint(service: &Service, pod: &Pod, family: &str, zone: impl Fn(&str) -> Option<String>) -> Option<Endpoint> {
-    if pods::is_terminal(pod) {
+fn endpoint(service: &Service, pod: &PodInfo, family: &str, zone: impl Fn(&str) -> Option<String>) -> Option<Endpoint> {
+    if pod.is_terminal() {
         return None;
     }
     let address = backing::address(pod, family)?;
-    let (serving, terminating) = (pods::is_ready(pod), pods::is_terminating(pod));
-    let node = pods::node_name(pod);
+    let (serving, terminating) = (pod.ready, pod.is_terminating());
+    let node = pod.node.as_deref();
     Some(Endpoint {
         addresses: vec![address.to_owned()],
         conditions: Some(EndpointConditions {

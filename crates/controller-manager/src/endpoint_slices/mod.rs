@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use api::well_known::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME};
 use client::{Change, Lister, Outcome, WorkQueue};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Error;
 
 use crate::context::{Context, Key, new_queue, outcome};
 use crate::informers::{BY_SERVICE, service_key};
 use crate::own_writes::OwnWrites;
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 use crate::service_pods as backing;
 use plan::{Action, plan};
@@ -31,7 +32,7 @@ const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
 struct Controller {
     services: Lister<Service>,
-    pods: Lister<Pod>,
+    pods: Lister<PodInfo>,
     slices: Lister<EndpointSlice>,
     nodes: Lister<Node>,
     own_writes: OwnWrites<Key>,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use api::owners;
 use api::well_known::{LABEL_HEADLESS_SERVICE, LABEL_MANAGED_BY, LABEL_SERVICE_NAME};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::MANAGER;
 use super::endpoints::{Group, wanted};
+use crate::pod::PodInfo;
 use crate::service_pods as backing;
 
 /// Upstream's `--max-endpoints-per-slice`.
@@ -35,7 +36,7 @@ pub(super) enum Action {
 /// The writes that make `slices` show the `pods` of `service`. `zone` tells where a node stands.
 pub(super) fn plan(
     service: Option<&Service>,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<PodInfo>],
     slices: &[Arc<EndpointSlice>],
     zone: impl Fn(&str) -> Option<String>,
 ) -> Vec<Action> {
@@ -187,17 +188,16 @@ fn recycle(creations: Vec<EndpointSlice>, rest: Vec<Action>, slices: &[Arc<Endpo
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 
-    use super::super::super::service_pods::testing::{pod, service, unready};
+    use super::super::super::service_pods::testing::{pod, service, serving, unready};
     use super::*;
 
-    fn pods(numbers: impl IntoIterator<Item = usize>) -> Vec<Arc<Pod>> {
+    fn pods(numbers: impl IntoIterator<Item = usize>) -> Vec<Arc<PodInfo>> {
         numbers.into_iter().map(|n| Arc::new(pod(n))).collect()
     }
 
-    fn plan_for(pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Vec<Action> {
+    fn plan_for(pods: &[Arc<PodInfo>], slices: &[Arc<EndpointSlice>]) -> Vec<Action> {
         plan(Some(&service()), pods, slices, |_| None)
     }
 
@@ -228,8 +228,7 @@ mod tests {
 
     #[test]
     fn conditions_tell_ready_serving_and_terminating_apart() {
-        let mut going = pod(0);
-        going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let going = PodInfo { deletion: Some(Timestamp::UNIX_EPOCH), ..pod(0) };
         let mut publishing = service();
         publishing.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
         let cases = [
@@ -284,8 +283,7 @@ mod tests {
 
     #[test]
     fn pods_with_other_port_numbers_get_a_slice_of_their_own() {
-        let mut other = pod(1);
-        other.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap()[0].container_port = 9090;
+        let other = PodInfo { common: serving(9090).common, ..pod(1) };
         let mut slices = Vec::new();
         apply(&mut slices, plan_for(&[Arc::new(pod(0)), Arc::new(other)], &[]));
         assert_eq!(sizes(&slices), [1, 1]);

@@ -5,22 +5,22 @@ use std::time::Duration;
 use api::nodes;
 use api::well_known::{TAINT_NOT_READY, TAINT_UNREACHABLE};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use super::taints::NO_EXECUTE;
+use crate::pod::PodInfo;
 
 /// The first taint that will evict `pod`, and when. `since` says when a taint came; `patience` is how long a pod that
 /// says nothing about it stays on a node that is not ready or unreachable.
 pub(super) fn deadline<'a>(
-    pod: &Pod,
+    pod: &PodInfo,
     taints: &'a [Taint],
     since: impl Fn(&Taint) -> Timestamp,
     patience: Duration,
 ) -> Option<(&'a Taint, Timestamp)> {
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or(&[]);
     let evicting = taints.iter().filter(|taint| taint.effect == NO_EXECUTE);
     let deadlines = evicting.filter_map(|taint| {
-        let stay = stay(tolerations, taint, patience)?;
+        let stay = stay(&pod.common.tolerations, taint, patience)?;
         Some((taint, since(taint).saturating_add(stay).unwrap_or(Timestamp::MAX)))
     });
     deadlines.min_by_key(|(_, at)| *at)
@@ -40,10 +40,9 @@ fn stay(tolerations: &[Toleration], taint: &Taint, patience: Duration) -> Option
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodSpec;
-
     use super::super::plan::testing::{NOW, now};
     use super::*;
+    use crate::pod::Common;
 
     fn taint(key: &str, effect: &str) -> Taint {
         Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() }
@@ -76,8 +75,8 @@ mod tests {
             ),
         ];
         for (sentence, taints, tolerations, expected) in cases {
-            let spec = PodSpec { tolerations: Some(tolerations), ..PodSpec::default() };
-            let pod = Pod { spec: Some(spec), ..Pod::default() };
+            let common = Common { tolerations, ..Common::default() }.into();
+            let pod = PodInfo { common, ..PodInfo::default() };
             let at = deadline(&pod, &taints, |_| now(), Duration::from_secs(300)).map(|(_, at)| at.as_second() - NOW);
             assert_eq!(at, expected, "{sentence}");
         }

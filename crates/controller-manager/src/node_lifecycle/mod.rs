@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::{nodes, pods};
+use api::nodes;
 use client::{Change, EventType, Lister, Outcome, Recorder, WorkQueue, object_reference};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -34,6 +34,7 @@ use serde_json::json;
 use crate::Config;
 use crate::context::{Context, new_queue, outcome};
 use crate::informers::BY_NODE;
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 use heartbeats::Heartbeats;
 use plan::{Action, View};
@@ -43,7 +44,7 @@ const WORKERS: usize = 8;
 
 struct Controller {
     nodes: Lister<Node>,
-    pods: Lister<Pod>,
+    pods: Lister<PodInfo>,
     heartbeats: Heartbeats,
     /// When a taint without a time of its own was first seen, by node.
     first_seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
@@ -121,9 +122,9 @@ impl Controller {
     }
 
     /// A pod is of interest where its node is not well, or evicts.
-    fn pod_changed(&self, change: &Change<Pod>) {
+    fn pod_changed(&self, change: &Change<PodInfo>) {
         let (Change::Added(pod) | Change::Updated { new: pod, .. }) = change else { return };
-        let Some(node) = pods::node_name(pod).and_then(|name| self.nodes.get(None, name)) else { return };
+        let Some(node) = pod.node.as_ref().and_then(|name| self.nodes.get(None, name)) else { return };
         let evicts = nodes::taints(&node).iter().any(|taint| taint.effect == "NoExecute");
         if evicts || !nodes::is_ready(&node) {
             self.queue.add(node.metadata.name.clone().unwrap_or_default());
@@ -195,23 +196,18 @@ impl Controller {
         Ok(written.metadata.resource_version)
     }
 
-    async fn mark_not_ready(&self, pod: &Arc<Pod>, now: Timestamp) -> Result<(), Error> {
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let path = rest::path::<Pod>(pod.metadata.namespace.as_deref());
-        let changed = plan::not_ready((**pod).clone(), now);
-        let written = self.rest.replace(&path, &name, Some("status"), rest::encode(&changed)).await.map(|_| ());
-        rest::ignore_not_found(written)?;
+    async fn mark_not_ready(&self, pod: &PodInfo, now: Timestamp) -> Result<(), Error> {
+        rest::ignore_not_found(self.rest.patch_pod_status(pod, &plan::not_ready(now)).await)?;
         let message = "Node is not ready".to_owned();
-        self.recorder.event(&object_reference(&**pod), EventType::Warning, "NodeNotReady", message);
+        self.recorder.event(&pod.reference(), EventType::Warning, "NodeNotReady", message);
         Ok(())
     }
 
-    async fn evict(&self, pod: &Arc<Pod>, taint: &Taint) -> Result<(), Error> {
-        let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref().unwrap_or_default());
-        let message = format!("Marking for deletion Pod {}/{name}", namespace.unwrap_or_default());
+    async fn evict(&self, pod: &PodInfo, taint: &Taint) -> Result<(), Error> {
+        let (namespace, name) = (&*pod.namespace, &*pod.name);
+        let message = format!("Marking for deletion Pod {namespace}/{name}");
         tracing::info!(namespace, pod = name, reason = taint.key, "evicting pod");
-        self.recorder.event(&object_reference(&**pod), EventType::Normal, "TaintManagerEviction", message);
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.rest.delete(&rest::path::<Pod>(namespace), name, &rest::only_uid(uid)).await
+        self.recorder.event(&pod.reference(), EventType::Normal, "TaintManagerEviction", message);
+        self.rest.delete(&rest::path::<Pod>(Some(namespace)), name, &rest::only_uid(&pod.uid)).await
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{nodes, pods};
+use api::nodes;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use super::{evictions, taints};
+use crate::pod::PodInfo;
 
 /// The conditions a kubelet answers for.
 const KUBELET_CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
@@ -33,11 +35,11 @@ pub(super) enum Action {
     /// Its taints should be these, by its conditions.
     SetTaints(Vec<Taint>),
     /// The pod's node is unreachable, so nothing should be sent to the pod.
-    MarkNotReady(Arc<Pod>),
+    MarkNotReady(Arc<PodInfo>),
     /// The pod has tolerated the taint for as long as it wanted.
     Evict {
         /// The pod.
-        pod: Arc<Pod>,
+        pod: Arc<PodInfo>,
         /// The reason.
         taint: Taint,
     },
@@ -53,7 +55,7 @@ pub(super) struct Plan {
 }
 
 /// What must happen to `node` and the `pods` bound to it.
-pub(super) fn plan(node: &Node, pods: &[Arc<Pod>], view: &View<'_>, now: Timestamp) -> Plan {
+pub(super) fn plan(node: &Node, pods: &[Arc<PodInfo>], view: &View<'_>, now: Timestamp) -> Plan {
     let mut actions = Vec::new();
     let mut node = node.clone();
     if let Some(conditions) = view.silent.then(|| unknown_conditions(&node, now)).flatten() {
@@ -72,10 +74,10 @@ pub(super) fn plan(node: &Node, pods: &[Arc<Pod>], view: &View<'_>, now: Timesta
     };
     let mut next: Option<Duration> = None;
     for pod in pods {
-        if unreachable && pods::is_ready(pod) && !pods::is_terminal(pod) {
+        if unreachable && pod.ready && !pod.is_terminal() {
             actions.push(Action::MarkNotReady(pod.clone()));
         }
-        if pods::is_terminating(pod) || pods::is_mirror(pod) {
+        if pod.is_terminating() || pod.mirror {
             continue;
         }
         match evictions::deadline(pod, &taints, since, view.eviction_timeout) {
@@ -116,12 +118,9 @@ fn unknown_conditions(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>>
     (new != old).then_some(new)
 }
 
-/// `pod` with its `Ready` condition false.
-pub(super) fn not_ready(mut pod: Pod, now: Timestamp) -> Pod {
-    let ready = pods::condition(&pod, "Ready").cloned().unwrap_or_default();
-    let not_ready = PodCondition { type_: "Ready".to_owned(), status: "False".to_owned(), ..ready };
-    pods::set_condition(pod.status.get_or_insert_default(), not_ready, now);
-    pod
+/// What the status of a pod that was ready should say instead; why it was ready stays.
+pub(super) fn not_ready(now: Timestamp) -> Value {
+    json!({"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": Time(now)}]})
 }
 
 /// Nodes for the tests of this folder.
@@ -169,12 +168,12 @@ pub(super) mod testing {
 #[cfg(test)]
 mod tests {
     use api::well_known::TAINT_UNREACHABLE;
-    use k8s_openapi::api::core::v1::{PodSpec, PodStatus, Toleration};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::api::core::v1::Toleration;
     use proptest::prelude::*;
 
     use super::testing::{NOW, lost_node, node, now};
     use super::*;
+    use crate::pod::Common;
 
     const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -182,38 +181,29 @@ mod tests {
         View { silent, hold, eviction_timeout: TIMEOUT, first_seen: &[] }
     }
 
-    fn pod(n: usize, toleration_seconds: Option<i64>) -> Arc<Pod> {
+    fn pod(n: usize, toleration_seconds: Option<i64>) -> Arc<PodInfo> {
         let toleration = |seconds| Toleration {
             key: Some(TAINT_UNREACHABLE.to_owned()),
             operator: Some("Exists".to_owned()),
             toleration_seconds: Some(seconds),
             ..Toleration::default()
         };
-        let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
-        Arc::new(Pod {
-            metadata: ObjectMeta {
-                name: Some(format!("web-{n}")),
-                uid: Some(format!("u{n}")),
-                ..ObjectMeta::default()
-            },
-            spec: Some(PodSpec {
-                tolerations: toleration_seconds.map(|seconds| vec![toleration(seconds)]),
-                ..PodSpec::default()
-            }),
-            status: Some(PodStatus { conditions: Some(vec![ready]), ..PodStatus::default() }),
-        })
+        let tolerations = toleration_seconds.map(toleration).into_iter().collect();
+        let common = Common { tolerations, ..Common::default() }.into();
+        let (name, uid) = (format!("web-{n}").into(), format!("u{n}").into());
+        Arc::new(PodInfo { name, uid, common, ready: true, ..PodInfo::default() })
     }
 
-    fn apply(node: &mut Node, pods: &mut Vec<Arc<Pod>>, actions: Vec<Action>, now: Timestamp) {
+    fn apply(node: &mut Node, pods: &mut Vec<Arc<PodInfo>>, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::SetConditions(new) => node.status.get_or_insert_default().conditions = Some(new),
                 Action::SetTaints(new) => node.spec.get_or_insert_default().taints = Some(new),
                 Action::MarkNotReady(marked) => {
-                    let pod = pods.iter_mut().find(|pod| pod.metadata.uid == marked.metadata.uid).unwrap();
-                    *pod = Arc::new(not_ready((**pod).clone(), now));
+                    let pod = pods.iter_mut().find(|pod| pod.uid == marked.uid).unwrap();
+                    Arc::make_mut(pod).ready = false;
                 }
-                Action::Evict { pod: evicted, .. } => pods.retain(|pod| pod.metadata.uid != evicted.metadata.uid),
+                Action::Evict { pod: evicted, .. } => pods.retain(|pod| pod.uid != evicted.uid),
             }
         }
     }
@@ -251,7 +241,7 @@ mod tests {
     fn a_pod_goes_when_its_time_is_over_and_stays_while_most_nodes_are_lost() {
         let (mut node, mut pods) = (lost_node(), vec![pod(0, Some(20))]);
         let planned = plan(&node, &pods, &view(true, false), now());
-        apply(&mut node, &mut pods, planned.actions, now());
+        apply(&mut node, &mut pods, planned.actions);
         let later = Timestamp::from_second(NOW + 20).unwrap();
         let planned = plan(&node, &pods, &view(true, false), later);
         assert!(matches!(&planned.actions[..], [Action::Evict { .. }]), "{planned:?}");
@@ -263,7 +253,7 @@ mod tests {
     fn everything_is_undone_when_the_node_is_back() {
         let (mut lost, mut pods) = (lost_node(), vec![]);
         let planned = plan(&lost, &pods, &view(true, false), now());
-        apply(&mut lost, &mut pods, planned.actions, now());
+        apply(&mut lost, &mut pods, planned.actions);
         lost.status = node().status;
         let planned = plan(&lost, &pods, &view(false, false), now());
         assert_eq!(planned.actions, [Action::SetTaints(vec![])]);
@@ -282,7 +272,7 @@ mod tests {
             for at in [NOW, NOW + 300] {
                 let at = Timestamp::from_second(at).unwrap();
                 let planned = plan(&node, &pods, &view(silent, hold), at);
-                apply(&mut node, &mut pods, planned.actions, at);
+                apply(&mut node, &mut pods, planned.actions);
                 prop_assert_eq!(plan(&node, &pods, &view(silent, hold), at).actions, vec![]);
             }
         }

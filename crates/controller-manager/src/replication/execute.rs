@@ -16,6 +16,7 @@ use super::Replication;
 use super::plan::Action;
 use super::replicas::Replicas;
 use crate::context::Key;
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 
 /// The first batch of creations; each batch that succeeds is followed by one twice its size. An owner whose pods
@@ -39,12 +40,12 @@ pub(super) async fn execute<R: Replicas>(
                 if !std::mem::replace(&mut rechecked, true) && !still_wanted(controller, key, &**owner).await? {
                     return Ok(());
                 }
-                let mut references = pod.metadata.owner_references.clone().unwrap_or_default();
+                let mut references = pod.common.owners.clone();
                 references.push(owners::controller_reference(&**owner));
                 set_owners(&controller.rest, &path, &pod, &references).await?;
             }
             Action::Release(pod) => {
-                let mut references = pod.metadata.owner_references.clone().unwrap_or_default();
+                let mut references = pod.common.owners.clone();
                 references.retain(|r| Some(r.uid.as_str()) != owner.meta().uid.as_deref());
                 rest::ignore_not_found(set_owners(&controller.rest, &path, &pod, &references).await)?;
             }
@@ -53,7 +54,7 @@ pub(super) async fn execute<R: Replicas>(
                 creations += count;
             }
             Action::Delete(pod, why) => {
-                tracing::debug!(object = ?key, reason = ?why, pod = ?pod.metadata.name, "deleting pod");
+                tracing::debug!(object = ?key, reason = ?why, pod = &*pod.name, "deleting pod");
                 doomed.push(pod);
             }
         }
@@ -61,7 +62,7 @@ pub(super) async fn execute<R: Replicas>(
     if creations == 0 && doomed.is_empty() {
         return Ok(());
     }
-    let uids: HashSet<_> = doomed.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+    let uids: HashSet<_> = doomed.iter().map(|pod| pod.uid.clone()).collect();
     controller.expectations.expect(key, creations, uids, Instant::now());
     create(controller, key, owner, creations, &path).await?;
     delete(controller, key, owner, doomed, &path).await
@@ -73,16 +74,15 @@ async fn still_wanted<R: Replicas>(controller: &Replication<R>, key: &Key, owner
 }
 
 /// Sets the owners of exactly the pod that was planned for.
-async fn set_owners(rest: &Rest, path: &str, pod: &Pod, references: &[OwnerReference]) -> Result<(), Error> {
-    let metadata = &pod.metadata;
+async fn set_owners(rest: &Rest, path: &str, pod: &PodInfo, references: &[OwnerReference]) -> Result<(), Error> {
     // An empty list is no list, as everywhere in the API.
     let references = (!references.is_empty()).then_some(references);
     let patch = json!({"metadata": {
-        "uid": metadata.uid,
-        "resourceVersion": metadata.resource_version,
+        "uid": pod.uid,
+        "resourceVersion": pod.version,
         "ownerReferences": references,
     }});
-    rest.merge_patch(path, metadata.name.as_deref().unwrap_or_default(), None, &patch).await.map(|_| ())
+    rest.merge_patch(path, &pod.name, None, &patch).await.map(|_| ())
 }
 
 async fn create<R: Replicas>(
@@ -154,34 +154,32 @@ async fn delete<R: Replicas>(
     controller: &Replication<R>,
     key: &Key,
     owner: &Arc<R>,
-    doomed: Vec<Arc<Pod>>,
+    doomed: Vec<Arc<PodInfo>>,
     path: &str,
 ) -> Result<(), Error> {
     let owner = object_reference(&**owner);
     let mut deletions = JoinSet::new();
     for pod in doomed {
         let (rest, path) = (controller.rest.clone(), path.to_owned());
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
         deletions.spawn(async move {
-            let result = rest.delete(&path, &name, &rest::only_uid(&uid)).await;
-            (name, uid, result)
+            let result = rest.delete(&path, &pod.name, &rest::only_uid(&pod.uid)).await;
+            (pod, result)
         });
     }
     let mut failed = None;
     while let Some(joined) = deletions.join_next().await {
         match joined {
-            Ok((name, _, Ok(()))) => {
+            Ok((pod, Ok(()))) => {
                 controller.recorder.event(
                     &owner,
                     EventType::Normal,
                     "SuccessfulDelete",
-                    format!("Deleted pod: {name}"),
+                    format!("Deleted pod: {}", pod.name),
                 );
             }
-            Ok((name, uid, Err(error))) => {
-                controller.expectations.deletion_observed(key, &uid);
-                let message = format!("Error deleting pod \"{name}\": {}", message(&error));
+            Ok((pod, Err(error))) => {
+                controller.expectations.deletion_observed(key, &pod.uid);
+                let message = format!("Error deleting pod \"{}\": {}", pod.name, message(&error));
                 controller.recorder.event(&owner, EventType::Warning, "FailedDelete", message);
                 failed = Some(error);
             }

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 struct Expected {
     creations: usize,
     /// UIDs of pods asked to be deleted.
-    deletions: HashSet<String>,
+    deletions: HashSet<Box<str>>,
     since: Instant,
 }
 
@@ -30,7 +30,7 @@ impl<K: Clone + Eq + Hash> Expectations<K> {
     }
 
     /// Sets what is expected for `key`, before asking for it: `creations` new pods and the end of `deletions`.
-    pub(super) fn expect(&self, key: &K, creations: usize, deletions: HashSet<String>, now: Instant) {
+    pub(super) fn expect(&self, key: &K, creations: usize, deletions: HashSet<Box<str>>, now: Instant) {
         self.0.lock().insert(key.clone(), Expected { creations, deletions, since: now });
     }
 
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_deletion_is_observed_once_however_often_it_is_told() {
         let (expectations, now) = (Expectations::new(), Instant::now());
-        expectations.expect(&"rc", 0, ["a", "b"].map(str::to_owned).into(), now);
+        expectations.expect(&"rc", 0, ["a", "b"].map(Box::from).into(), now);
         expectations.deletion_observed(&"rc", "a");
         expectations.deletion_observed(&"rc", "a");
         assert!(expectations.unmet(&"rc", now).is_some());

@@ -20,20 +20,18 @@ mod status;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use ranks::DELETION_COST;
-
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::{owners, pods};
 use client::{Change, Lister, Outcome, Recorder, WorkQueue};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Error;
 
 use crate::context::{Context, Key, new_queue, outcome};
 use crate::informers::{BY_LABEL, BY_OWNER, BY_SELECTOR, label_keys, selector_key};
+use crate::pod::PodInfo;
 use crate::rest::Rest;
 use expectations::Expectations;
 use replicas::Replicas;
@@ -45,7 +43,7 @@ const WORKERS: usize = 5;
 /// The controller for one kind of owner.
 struct Replication<R> {
     owners: Lister<R>,
-    pods: Lister<Pod>,
+    pods: Lister<PodInfo>,
     expectations: Expectations<Key>,
     queue: WorkQueue<Key>,
     rest: Rest,
@@ -109,12 +107,12 @@ impl<R: Replicas> Replication<R> {
     }
 
     /// The pods `owner` controls and those without a controller that it may adopt.
-    fn pods_for(&self, owner: &R) -> Vec<Arc<Pod>> {
+    fn pods_for(&self, owner: &R) -> Vec<Arc<PodInfo>> {
         let metadata = k8s_openapi::Metadata::metadata(owner);
         let mut pods = self.pods.by_index(BY_OWNER, metadata.uid.as_deref().unwrap_or_default());
         if let Some(label) = selector_key(metadata, owner.match_labels()) {
             let labelled = self.pods.by_index(BY_LABEL, &label);
-            pods.extend(labelled.into_iter().filter(|pod| owners::controller_of(&pod.metadata).is_none()));
+            pods.extend(labelled.into_iter().filter(|pod| pod.controller().is_none()));
         }
         pods
     }
@@ -132,13 +130,13 @@ impl<R: Replicas> Replication<R> {
         self.queue.add(key);
     }
 
-    fn pod_changed(&self, change: &Change<Pod>) {
+    fn pod_changed(&self, change: &Change<PodInfo>) {
         match change {
             // After a restart a pod may show up that is being deleted already.
-            Change::Added(pod) if pods::is_terminating(pod) => self.pod_going(pod),
+            Change::Added(pod) if pod.is_terminating() => self.pod_going(pod),
             Change::Added(pod) => self.pod_added(pod),
             Change::Deleted(pod) => self.pod_going(pod),
-            Change::Updated { old, new } if old.metadata.uid != new.metadata.uid => {
+            Change::Updated { old, new } if old.uid != new.uid => {
                 self.pod_going(old);
                 self.pod_added(new);
             }
@@ -146,8 +144,8 @@ impl<R: Replicas> Replication<R> {
         }
     }
 
-    fn pod_added(&self, pod: &Pod) {
-        match owners::controller_of(&pod.metadata) {
+    fn pod_added(&self, pod: &PodInfo) {
+        match pod.controller() {
             None => self.wake_adopters(pod),
             Some(reference) => {
                 if let Some(key) = self.resolve(pod, reference) {
@@ -158,21 +156,21 @@ impl<R: Replicas> Replication<R> {
         }
     }
 
-    fn pod_going(&self, pod: &Pod) {
-        if let Some(key) = owners::controller_of(&pod.metadata).and_then(|reference| self.resolve(pod, reference)) {
-            self.expectations.deletion_observed(&key, pod.metadata.uid.as_deref().unwrap_or_default());
+    fn pod_going(&self, pod: &PodInfo) {
+        if let Some(key) = pod.controller().and_then(|reference| self.resolve(pod, reference)) {
+            self.expectations.deletion_observed(&key, &pod.uid);
             self.queue.add(key);
         }
     }
 
-    fn pod_updated(&self, old: &Pod, new: &Pod) {
+    fn pod_updated(&self, old: &PodInfo, new: &PodInfo) {
         if !matters(old, new) {
             return;
         }
-        if pods::is_terminating(new) {
+        if new.is_terminating() {
             self.pod_going(new);
         }
-        let (before, after) = (owners::controller_of(&old.metadata), owners::controller_of(&new.metadata));
+        let (before, after) = (old.controller(), new.controller());
         for reference in [before, after].into_iter().flatten() {
             if let Some(key) = self.resolve(new, reference) {
                 self.queue.add(key);
@@ -184,31 +182,25 @@ impl<R: Replicas> Replication<R> {
     }
 
     /// The key of the controller that `reference` means, if it is one of ours and still the same.
-    fn resolve(&self, pod: &Pod, reference: &OwnerReference) -> Option<Key> {
+    fn resolve(&self, pod: &PodInfo, reference: &OwnerReference) -> Option<Key> {
         if reference.kind != R::KIND {
             return None;
         }
-        let namespace = pod.metadata.namespace.as_deref()?;
-        let owner = self.owners.get(Some(namespace), &reference.name)?;
-        (owner.meta().uid.as_deref() == Some(&reference.uid)).then(|| Key::new(namespace, &reference.name))
+        let owner = self.owners.get(Some(&pod.namespace), &reference.name)?;
+        (owner.meta().uid.as_deref() == Some(&reference.uid)).then(|| Key::new(&*pod.namespace, &reference.name))
     }
 
     /// Wakes every controller whose selector matches a pod without controller.
-    fn wake_adopters(&self, pod: &Pod) {
-        let filed = label_keys(&pod.metadata).flat_map(|label| self.owners.by_index(BY_SELECTOR, &label));
-        for owner in filed.filter(|owner| owner.selects(pod.metadata.labels.as_ref())) {
+    fn wake_adopters(&self, pod: &PodInfo) {
+        let filed = label_keys(pod).flat_map(|label| self.owners.by_index(BY_SELECTOR, &label));
+        for owner in filed.filter(|owner| owner.selects(pod.labels())) {
             self.queue.add(Key::of(k8s_openapi::Metadata::metadata(&*owner)));
         }
     }
 }
 
 /// Whether a change of a pod can change what is planned for its controller.
-fn matters(old: &Pod, new: &Pod) -> bool {
-    let view = |pod: &Pod| {
-        let ready = pods::condition(pod, "Ready").map(|c| (c.status.clone(), c.last_transition_time.clone()));
-        (pods::is_terminal(pod), pods::is_terminating(pod), ready)
-    };
-    view(old) != view(new)
-        || old.metadata.labels != new.metadata.labels
-        || old.metadata.owner_references != new.metadata.owner_references
+fn matters(old: &PodInfo, new: &PodInfo) -> bool {
+    let view = |pod: &PodInfo| (pod.is_terminal(), pod.is_terminating(), pod.ready, pod.ready_since);
+    view(old) != view(new) || old.labels() != new.labels() || old.common.owners != new.common.owners
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use api::{owners, pods};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::ranks::sorted_for_deletion;
 use super::replicas::Replicas;
+use crate::pod::PodInfo;
 
 /// At most this many pods are created or deleted in one go.
 pub(super) const BURST: usize = 500;
@@ -25,18 +24,18 @@ pub(super) struct Difference {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
     /// Becomes the controller of a pod that matches the selector and has none.
-    Adopt(Arc<Pod>),
+    Adopt(Arc<PodInfo>),
     /// Gives up a pod that no longer matches the selector.
-    Release(Arc<Pod>),
+    Release(Arc<PodInfo>),
     /// Creates so many pods.
     Create(usize, Difference),
     /// Deletes a pod.
-    Delete(Arc<Pod>, Difference),
+    Delete(Arc<PodInfo>, Difference),
 }
 
 /// The steps for `owner`, given the pods it controls and those without controller that it may adopt. Applying them
 /// and planning again gives nothing, unless more than [`BURST`] pods differ.
-pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<Pod>], now: Timestamp) -> Vec<Action> {
+pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<PodInfo>], now: Timestamp) -> Vec<Action> {
     let active = active(owner, pods);
     // An owner on its way out claims and makes nothing; its pods belong to the garbage collector.
     if owner.meta().deletion_timestamp.is_some() {
@@ -46,8 +45,8 @@ pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<Pod>], now: Timestamp) ->
     let mut actions = Vec::new();
     let mut claimed = Vec::new();
     for pod in active {
-        let matches = selector.matches(pod.metadata.labels.as_ref());
-        match (owners::controller_of(&pod.metadata).is_some(), matches) {
+        let matches = selector.matches(Some(pod.labels()));
+        match (pod.controller().is_some(), matches) {
             (true, true) => claimed.push(pod),
             (true, false) => actions.push(Action::Release(pod.clone())),
             (false, true) => {
@@ -62,7 +61,7 @@ pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<Pod>], now: Timestamp) ->
     actions
 }
 
-fn scale(claimed: &[&Arc<Pod>], difference: Difference, now: Timestamp) -> Vec<Action> {
+fn scale(claimed: &[&Arc<PodInfo>], difference: Difference, now: Timestamp) -> Vec<Action> {
     let Difference { desired, active } = difference;
     if active < desired {
         return vec![Action::Create((desired - active).min(BURST), difference)];
@@ -76,10 +75,10 @@ fn scale(claimed: &[&Arc<Pod>], difference: Difference, now: Timestamp) -> Vec<A
 }
 
 /// The pods that count: neither finished nor being deleted, and controlled by `owner` or by nobody.
-pub(super) fn active<'a, R: Replicas>(owner: &R, pods: &'a [Arc<Pod>]) -> Vec<&'a Arc<Pod>> {
+pub(super) fn active<'a, R: Replicas>(owner: &R, pods: &'a [Arc<PodInfo>]) -> Vec<&'a Arc<PodInfo>> {
     let uid = owner.meta().uid.as_deref();
-    let ours = |pod: &Pod| owners::controller_of(&pod.metadata).is_none_or(|o| Some(o.uid.as_str()) == uid);
-    pods.iter().filter(|pod| !pods::is_terminal(pod) && !pods::is_terminating(pod) && ours(pod)).collect()
+    let ours = |pod: &PodInfo| pod.controller().is_none_or(|owner| Some(owner.uid.as_str()) == uid);
+    pods.iter().filter(|pod| !pod.is_terminal() && !pod.is_terminating() && ours(pod)).collect()
 }
 
 #[cfg(test)]
@@ -87,15 +86,16 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 
-    use super::super::testing::{NOW, apply, controller, now, orphan, pod, ready};
+    use super::super::testing::{apply, common, controller, now, orphan, pod, ready};
     use super::*;
+    use crate::pod::Phase;
 
-    fn pods(count: usize) -> Vec<Arc<Pod>> {
+    fn pods(count: usize) -> Vec<Arc<PodInfo>> {
         (0..count).map(|n| Arc::new(ready(&format!("web-{n}")))).collect()
     }
 
     fn summary(actions: &[Action]) -> Vec<String> {
-        let name = |pod: &Pod| pod.metadata.name.clone().unwrap();
+        let name = |pod: &PodInfo| pod.name.clone();
         let text = |action: &Action| match action {
             Action::Adopt(pod) => format!("adopt {}", name(pod)),
             Action::Release(pod) => format!("release {}", name(pod)),
@@ -122,30 +122,18 @@ mod tests {
 
     #[test]
     fn only_pods_that_live_and_match_count() {
-        type Change = fn(&mut Pod);
+        type Change = fn(&mut PodInfo);
         let cases: &[(&str, Change, Vec<&str>)] = &[
-            (
-                "a finished pod is replaced",
-                |p| p.status.as_mut().unwrap().phase = Some("Failed".into()),
-                vec!["create 1"],
-            ),
-            (
-                "a pod being deleted is replaced",
-                |p| p.metadata.deletion_timestamp = Some(Time(now())),
-                vec!["create 1"],
-            ),
-            ("a matching orphan is adopted", |p| p.metadata.owner_references = None, vec!["adopt web-0"]),
-            (
-                "another's pod is left alone",
-                |p| p.metadata.owner_references.as_mut().unwrap()[0].uid = "x".into(),
-                vec!["create 1"],
-            ),
-            ("a pod with other labels is released", |p| p.metadata.labels = None, vec!["release web-0", "create 1"]),
+            ("a finished pod is replaced", |p| p.phase = Phase::Failed, vec!["create 1"]),
+            ("a pod being deleted is replaced", |p| p.deletion = Some(now()), vec!["create 1"]),
+            ("a matching orphan is adopted", |p| common(p).owners.clear(), vec!["adopt web-0"]),
+            ("another's pod is left alone", |p| common(p).owners[0].uid = "x".into(), vec!["create 1"]),
+            ("a pod with other labels is released", |p| common(p).labels.clear(), vec!["release web-0", "create 1"]),
             (
                 "an orphan with other labels is left alone",
                 |p| {
-                    p.metadata.labels = None;
-                    p.metadata.owner_references = None;
+                    common(p).labels.clear();
+                    common(p).owners.clear();
                 },
                 vec!["create 1"],
             ),
@@ -171,13 +159,13 @@ mod tests {
             kinds in proptest::collection::vec(0..6_u8, 0..40),
         ) {
             let owner = controller(want);
-            let mut pods: Vec<Arc<Pod>> = kinds.iter().enumerate().map(|(n, kind)| {
+            let mut pods: Vec<Arc<PodInfo>> = kinds.iter().enumerate().map(|(n, kind)| {
                 let name = format!("web-{n}");
                 let mut pod = if *kind == 1 { orphan(&name) } else if *kind == 2 { pod(&name) } else { ready(&name) };
                 match kind {
-                    3 => pod.metadata.labels = None,
-                    4 => pod.status.as_mut().unwrap().phase = Some("Succeeded".to_owned()),
-                    5 => pod.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(NOW).unwrap())),
+                    3 => common(&mut pod).labels.clear(),
+                    4 => pod.phase = Phase::Succeeded,
+                    5 => pod.deletion = Some(now()),
                     _ => (),
                 }
                 Arc::new(pod)

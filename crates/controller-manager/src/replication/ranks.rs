@@ -6,20 +6,17 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::pods;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
-/// A pod's owner may say how dear it is; cheaper ones go first.
-pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+use crate::pod::{Phase, PodInfo};
 
 /// `pods` in the order in which they should be deleted.
-pub(super) fn sorted_for_deletion(pods: &[&Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
+pub(super) fn sorted_for_deletion(pods: &[&Arc<PodInfo>], now: Timestamp) -> Vec<Arc<PodInfo>> {
     let mut per_node: HashMap<&str, usize> = HashMap::new();
-    for node in pods.iter().filter_map(|pod| pods::node_name(pod)) {
+    for node in pods.iter().filter_map(|pod| pod.node.as_deref()) {
         *per_node.entry(node).or_default() += 1;
     }
-    let doubled = |pod: &Pod| pods::node_name(pod).map_or(0, |node| per_node[node]);
+    let doubled = |pod: &PodInfo| pod.node.as_deref().map_or(0, |node| per_node[node]);
     let mut sorted: Vec<_> = pods.iter().map(|pod| (Rank::of(pod, doubled(pod), now), (*pod).clone())).collect();
     sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
     sorted.into_iter().map(|(_, pod)| pod).collect()
@@ -28,7 +25,7 @@ pub(super) fn sorted_for_deletion(pods: &[&Arc<Pod>], now: Timestamp) -> Vec<Arc
 /// What the order looks at; the least is deleted first.
 struct Rank {
     assigned: bool,
-    phase: u8,
+    phase: Phase,
     ready: bool,
     cost: i32,
     /// How many of the pods are on the same node.
@@ -37,28 +34,22 @@ struct Rank {
     ready_since: Option<(Timestamp, i64)>,
     restarts: i32,
     created: Option<(Timestamp, i64)>,
-    uid: String,
+    uid: Box<str>,
 }
 
 impl Rank {
-    fn of(pod: &Pod, doubled: usize, now: Timestamp) -> Rank {
-        let ready = pods::is_ready(pod);
-        let ready_since = pods::condition(pod, "Ready").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
-        let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    fn of(pod: &PodInfo, doubled: usize, now: Timestamp) -> Rank {
         Rank {
-            assigned: pods::node_name(pod).is_some(),
-            phase: match pods::phase(pod) {
-                "Pending" | "" => 0,
-                "Unknown" => 1,
-                _ => 2,
-            },
-            ready,
-            cost: deletion_cost(pod),
+            assigned: pod.node.is_some(),
+            // All others are alike; those that have ended are not asked about.
+            phase: pod.phase.min(Phase::Running),
+            ready: pod.ready,
+            cost: pod.deletion_cost,
             doubled,
-            ready_since: ready_since.filter(|_| ready).map(|since| (since, age_bucket(since, now))),
-            restarts: restarts(pod),
-            created: created.map(|at| (at, age_bucket(at, now))),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            ready_since: pod.ready_since.map(|since| (since, age_bucket(since, now))),
+            restarts: pod.restarts,
+            created: pod.created.map(|at| (at, age_bucket(at, now))),
+            uid: pod.uid.clone(),
         }
     }
 
@@ -92,65 +83,37 @@ fn age_bucket(since: Timestamp, now: Timestamp) -> i64 {
     if age <= 0 { -1 } else { i64::from(age.ilog2()) }
 }
 
-fn deletion_cost(pod: &Pod) -> i32 {
-    let cost = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
-    cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
-}
-
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ContainerStatus;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
     use super::super::testing::{NOW, pod, ready, set_ready};
     use super::*;
 
-    fn node(pod: &mut Pod, node: &str) {
-        pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+    fn node(pod: &mut PodInfo, node: &str) {
+        pod.node = Some(node.into());
     }
 
     #[test]
     fn pods_whose_loss_hurts_least_go_first() {
-        type Change = fn(&mut Pod);
+        type Change = fn(&mut PodInfo);
         let cases: &[(&str, Change, Change)] = &[
             ("unassigned before assigned", |_| (), |p| node(p, "n")),
             (
                 "pending before running",
                 |p| {
                     node(p, "n");
-                    p.status.as_mut().unwrap().phase = Some("Pending".to_owned());
+                    p.phase = Phase::Pending;
                 },
                 |p| node(p, "m"),
             ),
-            (
-                "unknown before running",
-                |p| p.status.as_mut().unwrap().phase = Some("Unknown".to_owned()),
-                |p| p.status.as_mut().unwrap().phase = Some("Running".to_owned()),
-            ),
+            ("unknown before running", |p| p.phase = Phase::Unknown, |p| p.phase = Phase::Running),
             ("not ready before ready", |_| (), |p| set_ready(p, 100)),
-            (
-                "cheap before dear",
-                |p| p.metadata.annotations = Some([(DELETION_COST.to_owned(), "-5".to_owned())].into()),
-                |_| (),
-            ),
+            ("cheap before dear", |p| p.deletion_cost = -5, |_| ()),
             ("ready for a short time before ready for long", |p| set_ready(p, 10), |p| set_ready(p, 1000)),
-            (
-                "often restarted before never restarted",
-                |p| {
-                    let status = ContainerStatus { restart_count: 3, ..ContainerStatus::default() };
-                    p.status.as_mut().unwrap().container_statuses = Some(vec![status]);
-                },
-                |_| (),
-            ),
+            ("often restarted before never restarted", |p| p.restarts = 3, |_| ()),
             (
                 "young before old",
-                |p| p.metadata.creation_timestamp = Some(Time(Timestamp::from_second(NOW - 5).unwrap())),
-                |p| p.metadata.creation_timestamp = Some(Time(Timestamp::from_second(NOW - 5000).unwrap())),
+                |p| p.created = Some(Timestamp::from_second(NOW - 5).unwrap()),
+                |p| p.created = Some(Timestamp::from_second(NOW - 5000).unwrap()),
             ),
         ];
         for (sentence, first, second) in cases {
@@ -159,7 +122,7 @@ mod tests {
             second(&mut b);
             let (a, b) = (Arc::new(a), Arc::new(b));
             let sorted = sorted_for_deletion(&[&b, &a], Timestamp::from_second(NOW).unwrap());
-            assert_eq!(sorted[0].metadata.name.as_deref(), Some("a"), "{sentence}");
+            assert_eq!(&*sorted[0].name, "a", "{sentence}");
         }
     }
 
@@ -173,7 +136,7 @@ mod tests {
         let pods = [on("alone", "m"), on("twin-a", "n"), on("twin-b", "n")];
         let pods: Vec<_> = pods.iter().collect();
         let sorted = sorted_for_deletion(&pods, Timestamp::from_second(NOW).unwrap());
-        assert_eq!(sorted[2].metadata.name.as_deref(), Some("alone"));
+        assert_eq!(&*sorted[2].name, "alone");
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub(super) trait Replicas:
     fn with_status(&self, status: Status) -> Self;
 
     /// Whether it selects something with these labels.
-    fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        self.selector().is_some_and(|selector| selector.matches(labels))
+    fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector().is_some_and(|selector| selector.matches(Some(labels)))
     }
 }
 

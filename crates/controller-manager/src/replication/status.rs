@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::pods;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Error;
 
 use super::plan::active;
 use super::replicas::{Condition, Replicas, Status};
+use crate::pod::PodInfo;
 
 /// The condition that says that pods could not be created or deleted.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -33,7 +32,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// What `result` means for `owner`, which had `pods` before.
-    pub(super) fn of<R: Replicas>(result: &Result<(), Error>, owner: &R, pods: &[Arc<Pod>]) -> Failure {
+    pub(super) fn of<R: Replicas>(result: &Result<(), Error>, owner: &R, pods: &[Arc<PodInfo>]) -> Failure {
         let Err(error) = result else { return Failure::None };
         let too_few = active(owner, pods).len() < owner.desired();
         Failure::Failed {
@@ -53,12 +52,12 @@ pub(super) struct StatusPlan {
 }
 
 /// The status of `owner` with these pods.
-pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<Pod>], failure: Failure, now: Timestamp) -> StatusPlan {
+pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<PodInfo>], failure: Failure, now: Timestamp) -> StatusPlan {
     let old = owner.status();
     let selector = owner.selector();
     let counted: Vec<_> = active(owner, pods)
         .into_iter()
-        .filter(|pod| selector.as_ref().is_some_and(|selector| selector.matches(pod.metadata.labels.as_ref())))
+        .filter(|pod| selector.as_ref().is_some_and(|selector| selector.matches(Some(pod.labels()))))
         .collect();
     let mut new = Status {
         replicas: count(counted.len()),
@@ -69,7 +68,7 @@ pub(super) fn plan<R: Replicas>(owner: &R, pods: &[Arc<Pod>], failure: Failure, 
     let mut next: Option<Duration> = None;
     for pod in counted {
         new.fully_labeled += i32::from(fully_labeled(owner, pod));
-        new.ready += i32::from(pods::is_ready(pod));
+        new.ready += i32::from(pod.ready);
         match until_available(pod, owner.min_ready_seconds(), now) {
             Some(wait) if wait.is_zero() => new.available += 1,
             Some(wait) => next = Some(next.map_or(wait, |next| next.min(wait))),
@@ -84,20 +83,20 @@ fn count(n: usize) -> i32 {
 }
 
 /// How long until a ready pod counts as available; `None` for one that is not ready.
-fn until_available(pod: &Pod, min_ready_seconds: i64, now: Timestamp) -> Option<Duration> {
-    let ready = pods::condition(pod, "Ready").filter(|c| c.status == "True")?;
+fn until_available(pod: &PodInfo, min_ready_seconds: i64, now: Timestamp) -> Option<Duration> {
+    if !pod.ready {
+        return None;
+    }
     if min_ready_seconds <= 0 {
         return Some(Duration::ZERO);
     }
-    let since = ready.last_transition_time.as_ref()?.0;
-    let left = (since.as_millisecond() + min_ready_seconds * 1000).saturating_sub(now.as_millisecond());
+    let left = (pod.ready_since?.as_millisecond() + min_ready_seconds * 1000).saturating_sub(now.as_millisecond());
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 
-fn fully_labeled<R: Replicas>(owner: &R, pod: &Pod) -> bool {
+fn fully_labeled<R: Replicas>(owner: &R, pod: &PodInfo) -> bool {
     let wanted = owner.template().and_then(|template| template.metadata.as_ref()).and_then(|m| m.labels.as_ref());
-    let labels = pod.metadata.labels.as_ref();
-    wanted.into_iter().flatten().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+    wanted.into_iter().flatten().all(|(key, value)| pod.labels().get(key) == Some(value))
 }
 
 /// The conditions with `ReplicaFailure` as `failure` says. A failure that lasts keeps its first words, so that a
@@ -121,13 +120,13 @@ fn conditions(old: &[Condition], failure: Failure, now: Timestamp) -> Vec<Condit
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{controller, now, pod, ready, set_ready};
+    use super::super::testing::{common, controller, now, pod, ready, set_ready};
     use super::*;
 
     #[test]
     fn pods_are_counted_by_what_they_have_reached() {
         let mut unlabelled = ready("c");
-        unlabelled.metadata.labels.as_mut().unwrap().remove("tier");
+        common(&mut unlabelled).labels.remove("tier");
         let pods = [pod("a"), ready("b"), unlabelled].map(Arc::new);
         let status = plan(&controller(3), &pods, Failure::None, now()).write.unwrap();
         assert_eq!((status.replicas, status.fully_labeled, status.ready, status.available), (3, 2, 2, 2));

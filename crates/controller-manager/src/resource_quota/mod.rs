@@ -9,7 +9,7 @@ mod plan;
 
 use std::sync::Arc;
 
-use api::{KindInfo, Object, pods, quota};
+use api::{KindInfo, Object, quota};
 use client::{Change, Lister, Outcome, WorkQueue};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service};
 use kube::Error;
@@ -18,6 +18,7 @@ use plan::{Observed, hard, plan};
 use crate::context::{Context, Key, new_queue, outcome};
 use crate::informers::BY_NAMESPACE;
 use crate::objects::ObjectChange;
+use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 
 const NAME: &str = "resourcequota-controller";
@@ -68,12 +69,12 @@ impl Controller {
     }
 
     /// A pod that has ended asks for nothing any more.
-    fn pod_changed(&self, change: &Change<Pod>) {
+    fn pod_changed(&self, change: &Change<PodInfo>) {
         if let Change::Updated { old, new } = change
-            && pods::is_terminal(new)
-            && !pods::is_terminal(old)
+            && new.is_terminal()
+            && !old.is_terminal()
         {
-            self.less_of(&<Pod as api::Resource>::INFO, new.metadata.namespace.as_deref());
+            self.less_of(&<Pod as api::Resource>::INFO, Some(&new.namespace));
         }
     }
 
