@@ -11,8 +11,10 @@ use super::filter::Filter;
 
 /// The most events one ring holds.
 pub(crate) const MAX_EVENTS: usize = 16_384;
-/// The most bytes of encoded objects one ring holds.
+/// The most bytes of events one ring holds.
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// What an event takes beside the encoded object: itself, its entry, its place, and what the allocator rounds up.
+const EVENT_BYTES: usize = 512;
 
 /// A change of one object.
 #[derive(Debug)]
@@ -63,12 +65,12 @@ impl Ring {
     }
 
     pub(crate) fn push(&mut self, event: Arc<CacheEvent>) {
-        self.bytes += event.entry.size();
+        self.bytes += bytes(&event);
         self.events.push_back(event);
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > 1) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.first += 1;
-            self.bytes -= oldest.entry.size();
+            self.bytes -= bytes(&oldest);
             self.complete_after = oldest.entry.revision;
         }
     }
@@ -100,4 +102,8 @@ impl Ring {
     pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
+}
+
+fn bytes(event: &CacheEvent) -> usize {
+    EVENT_BYTES + event.entry.size()
 }
