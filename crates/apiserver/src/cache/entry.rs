@@ -1,11 +1,12 @@
 //! One version of one object as the cache holds it: bytes ready to send, and what selectors look at.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use api::{Kind, KindInfo, Object, Scope};
+use api::{Interner, Kind, KindInfo, Object, Scope};
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use store::Revision;
 
@@ -31,10 +32,15 @@ impl Change {
 /// The end of every watch event.
 pub(crate) const FRAME_END: &[u8] = b"}\n";
 
+type Labels = BTreeMap<String, String>;
+
+/// The labels of all objects; most have the same as many others, and a map of two is most of a kilobyte.
+static LABELS: LazyLock<Mutex<Interner<Labels>>> = LazyLock::new(Mutex::default);
+
 /// What selectors look at.
 #[derive(Debug, Default)]
 pub(crate) struct Selectable {
-    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) labels: Option<Arc<Labels>>,
     /// In the order of `KindInfo::selectable_fields`.
     pub(crate) fields: Box<[Box<str>]>,
 }
@@ -42,7 +48,8 @@ pub(crate) struct Selectable {
 impl Selectable {
     pub(crate) fn of(object: &dyn Object) -> Selectable {
         let fields = object.selectable_fields().into_iter().map(|f| f.into_owned().into_boxed_str()).collect();
-        Selectable { labels: object.metadata().labels.clone(), fields }
+        let labels = object.metadata().labels.as_ref().map(|labels| LABELS.lock().share(labels));
+        Selectable { labels, fields }
     }
 }
 

@@ -88,7 +88,7 @@ impl Filter {
     /// Whether the object under `key` is selected.
     pub(crate) fn matches(&self, key: &str, object: &Selectable) -> bool {
         key.starts_with(&self.prefix)
-            && (self.labels.is_empty() || self.labels.matches(object.labels.as_ref()))
+            && (self.labels.is_empty() || self.labels.matches(object.labels.as_deref()))
             && (self.fields.is_empty() || self.fields.matches(|field| self.value_of(field, key, object)))
     }
 

@@ -57,7 +57,7 @@ fn labels_of_namespace(a: &Attributes<'_>) -> Labels {
     let Some(namespace) = a.namespace else { return Labels::new() };
     let namespaces = a.cache.of(super::kind_of::<Namespace>());
     let entry = namespaces.get(&Namespace::INFO.registry_key(None, namespace));
-    entry.and_then(|entry| entry.select.labels.as_ref().map(levels::security_labels)).unwrap_or_default()
+    entry.and_then(|entry| entry.select.labels.as_deref().map(levels::security_labels)).unwrap_or_default()
 }
 
 fn judge_pod(a: &Attributes<'_>, pod: &Pod, effects: &mut Effects) -> Result<(), ApiError> {
