@@ -54,7 +54,8 @@ const FIRST_REVISION: Revision = 1;
 /// How an embedded store behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memory for pages of the file.
+    /// Memory for pages of the file. Objects are read from the watch cache and recent changes from the ring: what is
+    /// left is the edge of the log that is being written, and the few versions before those that are told.
     pub cache_bytes: usize,
     /// How much the journal holds before the log itself is made durable: what an open after a crash replays at most.
     /// Disk, not memory.
@@ -70,9 +71,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            cache_bytes: 16 << 20,
+            cache_bytes: 4 << 20,
             journal_bytes: 16 << 20,
-            event_bytes: 8 << 20,
+            event_bytes: 4 << 20,
             retention: Duration::from_secs(300),
             history_max: 100_000,
         }

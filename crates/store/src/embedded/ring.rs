@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::row::{Position, Row};
 use crate::{Event, KeyValue, LeaseId, Revision};
 
-/// What an event costs beside its key and value.
-const CHANGE_BYTES: usize = 128;
+/// What an event costs beside its key and value, with what the allocator rounds up.
+const CHANGE_BYTES: usize = 384;
 
 /// One change of one key.
 #[derive(Clone, Debug)]
