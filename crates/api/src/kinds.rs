@@ -12,6 +12,7 @@ mod event;
 mod event_v1;
 mod lease;
 mod limit_range;
+pub mod metrics;
 mod namespace;
 mod node;
 mod persistent_volume;
@@ -210,6 +211,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<coordination::Lease>(),
     Kind::of::<discovery::EndpointSlice>(),
     Kind::viewing::<events::Event>(),
+    Kind::of::<metrics::NodeMetrics>(),
+    Kind::of::<metrics::PodMetrics>(),
     Kind::of::<rbac_v1::ClusterRole>(),
     Kind::of::<rbac_v1::ClusterRoleBinding>(),
     Kind::of::<rbac_v1::Role>(),

@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::well_known::NAMESPACE_SYSTEM;
-use api::{Kind, Object, Verb};
-use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ComponentCondition, ComponentStatus};
 
 use crate::call::Call;
-use crate::negotiate::Shape;
-use crate::respond::{self, ApiResponse};
+use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
-use crate::table::{IncludeObject, Table, partial_metadata};
 use crate::user::User;
-use crate::verbs;
+use crate::virtual_kinds;
 
 /// The components that watch, as ComponentStatus calls them; their user is `system:kube-<name>`.
 const WATCHING: [&str; 2] = ["controller-manager", "scheduler"];
@@ -58,29 +54,7 @@ pub(crate) async fn respond(call: &Call) -> Result<ApiResponse, ApiError> {
             found.push(status(&call.shared, name).await);
         }
     }
-    match (call.info.verb, found.first()) {
-        (Verb::Get, None) => Err(ApiError::NotFound(call.info.subject())),
-        (Verb::Get, Some(one)) => {
-            Ok(respond::object(StatusCode::OK, call.info.kind, Object::encode(one).into(), call.output))
-        }
-        _ => list(call, &found),
-    }
-}
-
-fn list(call: &Call, found: &[ComponentStatus]) -> Result<ApiResponse, ApiError> {
-    let (kind, metadata): (&'static Kind, _) = (call.info.kind, r#"{"resourceVersion":""}"#);
-    let encoded: Vec<Vec<u8>> = found.iter().map(Object::encode).collect();
-    let objects = encoded.iter().map(Vec::as_slice);
-    let json = match call.output.shape {
-        Shape::Object => verbs::list::join("ComponentStatusList", &kind.info.api_version(), metadata, objects),
-        Shape::Metadata => {
-            let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
-            let reduced = reduced.iter().map(Vec::as_slice);
-            verbs::list::join("PartialObjectMetadataList", "meta.k8s.io/v1", metadata, reduced)
-        }
-        Shape::Table => Table::new(kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
-    };
-    Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
+    virtual_kinds::show(call, &found)
 }
 
 async fn status(shared: &Shared, name: &str) -> ComponentStatus {

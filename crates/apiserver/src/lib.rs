@@ -16,6 +16,7 @@
 //!   what lies below objects; `virtual_kinds` the kinds that are answered and not stored.
 //! - `connect`: what passes through to kubelets, pods and services: exec, attach, port-forward, proxies.
 //! - `storage`, `allocators`, `leases`, `turns`: writes as transactions of the store.
+//! - `usage`: what nodes and pods use, asked of the kubelets.
 //! - `component_status`: who of the control plane is there.
 //! - `cache`: the watch cache, from which everything is read.
 //! - `status`, `respond`, `table`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
@@ -66,6 +67,7 @@ mod swagger_ui;
 mod table;
 mod tracking;
 mod turns;
+mod usage;
 mod user;
 mod verbs;
 mod virtual_kinds;

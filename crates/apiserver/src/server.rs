@@ -26,6 +26,7 @@ use crate::respond;
 use crate::status::ApiError;
 use crate::subresources::kubelet::KubeletClient;
 use crate::turns::Turns;
+use crate::usage::Usages;
 use crate::user::User;
 use crate::{bootstrap, compaction, route, serve};
 
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) components: Arc<Components>,
     pub(crate) kubelets: KubeletClient,
     pub(crate) tunnels: Tunnels,
+    pub(crate) usages: Usages,
     pub(crate) stop: CancellationToken,
 }
 
@@ -94,6 +96,7 @@ impl ApiServer {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
             kubelets: KubeletClient::new(&pki)?,
             tunnels: Tunnels::default(),
+            usages: Usages::default(),
             metrics: Metrics::new(audit.as_deref()),
             audit,
             event_lease: SharedLease::default(),

@@ -7,15 +7,18 @@ use http::StatusCode;
 
 use crate::call::Call;
 use crate::metadata::check_namespace;
+use crate::negotiate::Shape;
 use crate::respond::{self, ApiResponse};
 use crate::status::ApiError;
 use crate::subresources::binding;
-use crate::{body, component_status, reviews};
+use crate::table::{IncludeObject, Table, partial_metadata};
+use crate::{body, component_status, reviews, usage, verbs};
 
 /// Answers a request for a virtual kind, whichever of its verbs it has.
 type Handler = for<'a> fn(&'a Call, Body) -> BoxFuture<'a, Result<ApiResponse, ApiError>>;
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
+const METRICS: &str = "metrics.k8s.io";
 
 /// Group and resource of every virtual kind, and what answers it.
 static HANDLERS: &[(&str, &str, Handler)] = &[
@@ -27,6 +30,8 @@ static HANDLERS: &[(&str, &str, Handler)] = &[
     (AUTHORIZATION, "selfsubjectaccessreviews", |call, body| Box::pin(reviews::may_i(call, body))),
     (AUTHORIZATION, "selfsubjectrulesreviews", |call, body| Box::pin(reviews::what_may_i(call, body))),
     (AUTHORIZATION, "subjectaccessreviews", |call, body| Box::pin(reviews::may_they(call, body))),
+    (METRICS, "nodes", |call, _| Box::pin(usage::of_nodes(call))),
+    (METRICS, "pods", |call, _| Box::pin(usage::of_pods(call))),
 ];
 
 fn handler(info: &KindInfo) -> Option<Handler> {
@@ -41,6 +46,29 @@ pub(crate) async fn run(call: &Call, request_body: Body) -> Result<ApiResponse, 
     }
     let handler = handler(info).ok_or_else(|| ApiError::Internal(format!("nothing answers {}", info.plural)))?;
     handler(call, request_body).await
+}
+
+/// Answers GET with the one object found, and LIST with all.
+pub(crate) fn show<T: Object>(call: &Call, found: &[T]) -> Result<ApiResponse, ApiError> {
+    let (kind, metadata) = (call.info.kind, r#"{"resourceVersion":""}"#);
+    let encoded: Vec<Vec<u8>> = found.iter().map(Object::encode).collect();
+    if call.info.verb == Verb::Get {
+        let object = encoded.into_iter().next().ok_or_else(|| ApiError::NotFound(call.info.subject()))?;
+        return Ok(respond::object(StatusCode::OK, kind, object.into(), call.output));
+    }
+    let objects = encoded.iter().map(Vec::as_slice);
+    let json = match call.output.shape {
+        Shape::Object => {
+            verbs::list::join(&format!("{}List", kind.info.kind), &kind.info.api_version(), metadata, objects)
+        }
+        Shape::Metadata => {
+            let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
+            let reduced = reduced.iter().map(Vec::as_slice);
+            verbs::list::join("PartialObjectMetadataList", "meta.k8s.io/v1", metadata, reduced)
+        }
+        Shape::Table => Table::new(kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
+    };
+    Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
 }
 
 /// A question: what the client sent, completed and checked.

@@ -138,9 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_that_is_served_has_a_message() {
+    fn every_kind_that_can_be_sent_has_a_message() {
         let subresources = [&crate::eviction::KIND, &crate::scale::KIND, &crate::token_request::KIND];
-        for kind in crate::KINDS.iter().chain(subresources) {
+        // Nobody sends what can only be looked at.
+        let sent = crate::KINDS.iter().filter(|kind| kind.info.verbs != crate::Verb::READ_ONLY);
+        for kind in sent.chain(subresources) {
             let name = crate::protobuf::message_name(&kind.info.api_version(), kind.info.kind);
             assert!(message(&name).is_some(), "{name}");
         }

@@ -36,6 +36,8 @@ pub(super) async fn allows(
         ("", "pods", "list" | "watch", "") => target.exact_field("spec.nodeName") == Some(node),
         ("", "pods", "update" | "patch", "status") => runs(shared, target, node).await?,
         ("", "secrets" | "configmaps", _, "") if reads => references::needs(shared, node, target),
+        ("", "persistentvolumeclaims", "get", "") => references::claims(shared, node, target.namespace, &target.name),
+        ("", "persistentvolumes", "get", "") => references::mounts(shared, node, &target.name).await?,
         ("", "serviceaccounts", "create", "token") => references::runs_as(shared, node, target).await?,
         ("", "namespaces", "get", "") => true,
         // To let the API server decide who may ask its own port what.

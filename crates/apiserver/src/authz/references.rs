@@ -1,4 +1,4 @@
-//! Which Secrets, ConfigMaps and service accounts the pods of a node need.
+//! Which Secrets, ConfigMaps, claims and service accounts the pods of a node need.
 
 use serde_json::Value;
 
@@ -40,6 +40,37 @@ pub(super) async fn runs_as(shared: &Shared, node: &str, target: &Resource<'_>) 
     Ok(runs_as())
 }
 
+/// Whether a pod of the node names the claim.
+pub(super) fn claims(shared: &Shared, node: &str, namespace: &str, name: &str) -> bool {
+    let Some(pods) = api::kinds::by_kind("v1", "Pod") else { return false };
+    shared.cache.of(pods).with_indexed_value(node).iter().any(|entry| {
+        entry.namespace(pods.info) == Some(namespace)
+            && serde_json::from_slice(entry.json()).is_ok_and(|pod: Value| names_claim(&pod["spec"], name))
+    })
+}
+
+/// Whether the volume is bound to a claim that a pod of the node names.
+pub(super) async fn mounts(shared: &Shared, node: &str, name: &str) -> Result<bool, ApiError> {
+    let Some(volumes) = api::kinds::by_kind("v1", "PersistentVolume") else { return Ok(false) };
+    let mounts = || {
+        let entry = shared.cache.of(volumes).get(&volumes.info.registry_key(None, name))?;
+        let volume: Value = serde_json::from_slice(entry.json()).ok()?;
+        let claim = &volume["spec"]["claimRef"];
+        Some(claims(shared, node, claim["namespace"].as_str()?, claim["name"].as_str()?))
+    };
+    if mounts() == Some(true) {
+        return Ok(true);
+    }
+    // Perhaps its claim was bound a moment ago.
+    shared.cache.catch_up().await?;
+    Ok(mounts() == Some(true))
+}
+
+fn names_claim(spec: &Value, name: &str) -> bool {
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    volumes.map(|volume| &volume["persistentVolumeClaim"]["claimName"]).any(|claim| claim.as_str() == Some(name))
+}
+
 /// Whether a pod's spec names the Secret or ConfigMap.
 fn refers(spec: &Value, secret: bool, name: &str) -> bool {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -67,6 +98,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_names_the_claims_of_its_volumes() {
+        let spec = json!({"volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "x"}}]});
+        assert!(names_claim(&spec, "x") && !names_claim(&spec, "y") && !names_claim(&json!({}), "x"));
+    }
 
     #[test]
     fn every_way_a_pod_names_a_secret_or_config_map_counts() {

@@ -1,17 +1,19 @@
 //! `pods/log`: asked of the pod's kubelet, and passed on as it comes.
 
+use api::field::{ErrorList, Path, forbidden, invalid, not_supported};
 use axum::body::Body;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
 
 use crate::call::Call;
 use crate::connect::find;
+use crate::query::Query;
 use crate::respond::{self, ApiResponse};
-use crate::status::ApiError;
+use crate::status::{ApiError, Subject};
 
 /// The parameters a kubelet understands.
-const PARAMETERS: [&str; 7] =
-    ["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes"];
+const PARAMETERS: [&str; 8] =
+    ["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"];
 
 /// How much of a kubelet's refusal is passed on.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -44,20 +46,80 @@ pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
 /// told in API terms.
 fn path(call: &Call, container: &str) -> Result<String, ApiError> {
     let namespace = call.info.namespace.as_deref().unwrap_or("");
-    let mut parameters = Vec::new();
-    for name in PARAMETERS {
-        let Some(value) = call.query.get(name) else { continue };
-        let fits = match name {
-            "follow" | "previous" | "timestamps" => matches!(value, "true" | "false" | "1" | "0"),
-            "sinceTime" => value.parse::<jiff::Timestamp>().is_ok(),
-            "tailLines" => value.parse::<u64>().is_ok(),
-            _ => value.parse::<u64>().is_ok_and(|n| n > 0),
-        };
-        if !fits {
-            return Err(ApiError::BadRequest(format!("invalid value {value:?} for query parameter {name}")));
-        }
-        parameters.push(format!("{name}={}", value.replace('+', "%2B")));
+    let errors = wrong(&call.query)?;
+    if !errors.is_empty() {
+        let subject = Subject { group: "".into(), name: call.name().to_owned(), ..Subject::options("PodLogOptions") };
+        return Err(ApiError::Invalid(subject, errors));
     }
+    let given = PARAMETERS.iter().filter_map(|name| Some((name, call.query.get(name)?)));
+    let parameters: Vec<String> = given.map(|(name, value)| format!("{name}={}", value.replace('+', "%2B"))).collect();
     let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
     Ok(format!("/containerLogs/{namespace}/{}/{container}{query}", call.name()))
+}
+
+/// What of the options makes no sense (`ValidatePodLogOptions`); what cannot even be read is refused at once.
+fn wrong(query: &Query) -> Result<ErrorList, ApiError> {
+    let mut errors = ErrorList::new();
+    for name in PARAMETERS {
+        let Some(value) = query.get(name) else { continue };
+        let unreadable = || ApiError::BadRequest(format!("invalid value {value:?} for query parameter {name}"));
+        let least = match name {
+            "follow" | "previous" | "timestamps" if matches!(value, "true" | "false" | "1" | "0") => continue,
+            "sinceTime" if value.parse::<jiff::Timestamp>().is_ok() => continue,
+            "stream" if matches!(value, "All" | "Stdout" | "Stderr") => continue,
+            "stream" => {
+                errors.push(not_supported(&Path::new(name), value, &["All", "Stderr", "Stdout"]));
+                continue;
+            }
+            "tailLines" => 0,
+            "limitBytes" | "sinceSeconds" => 1,
+            _ => return Err(unreadable()),
+        };
+        let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+        let number: i64 = value.parse().map_err(|_| unreadable())?;
+        if number < least {
+            errors.push(invalid(&Path::new(name), number, detail));
+        }
+    }
+    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
+        errors.push(forbidden(&Path::new(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    if query.get("tailLines").is_some() && query.get("stream").is_some_and(|stream| stream != "All") {
+        let detail = "`tailLines` and specific `stream` are mutually exclusive for now";
+        errors.push(forbidden(&Path::new(""), detail));
+    }
+    Ok(errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_sense_are_named() {
+        for (query, expected) in [
+            ("follow=true&tailLines=0&limitBytes=1&stream=All&sinceTime=2026-01-01T00:00:00Z", vec![]),
+            ("tailLines=-1", vec!["tailLines: Invalid value: -1: must be greater than or equal to 0"]),
+            ("limitBytes=0", vec!["limitBytes: Invalid value: 0: must be greater than 0"]),
+            ("sinceSeconds=0", vec!["sinceSeconds: Invalid value: 0: must be greater than 0"]),
+            (
+                "stream=out",
+                vec!["stream: Unsupported value: \"out\": supported values: \"All\", \"Stderr\", \"Stdout\""],
+            ),
+            (
+                "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+                vec![": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"],
+            ),
+            (
+                "stream=Stderr&tailLines=1",
+                vec![": Forbidden: `tailLines` and specific `stream` are mutually exclusive for now"],
+            ),
+        ] {
+            let errors = wrong(&Query::parse(Some(query))).unwrap();
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{query}");
+        }
+        for query in ["tailLines=x", "follow=maybe", "sinceTime=yesterday"] {
+            assert!(wrong(&Query::parse(Some(query))).is_err(), "{query}");
+        }
+    }
 }

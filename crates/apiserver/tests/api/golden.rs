@@ -132,9 +132,10 @@ async fn tables_are_as_they_were() {
 async fn discovery_is_as_it_was() {
     let server = Server::start().await;
     let mut documents = Map::new();
-    let groups: BTreeSet<&str> = api::KINDS.iter().map(|kind| kind.info.group).filter(|g| !g.is_empty()).collect();
+    let named = api::KINDS.iter().map(|kind| kind.info).filter(|info| !info.group.is_empty());
+    let groups: BTreeSet<String> = named.map(|info| format!("/apis/{}", info.api_version())).collect();
     let paths = ["/api".to_owned(), "/apis".to_owned(), "/api/v1".to_owned()];
-    for path in paths.into_iter().chain(groups.iter().map(|group| format!("/apis/{group}/v1"))) {
+    for path in paths.into_iter().chain(groups) {
         let mut document = server.get(&path).await.json();
         if let Some(document) = document.as_object_mut() {
             // Where this server is reached.

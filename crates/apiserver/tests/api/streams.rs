@@ -67,6 +67,19 @@ impl Kubelet {
     }
 }
 
+/// What a node says whose every core-second is used: one core by the container `c` of the pod `p`, two by all.
+fn busy() -> String {
+    let now = jiff::Timestamp::now();
+    let (millis, seconds) = (now.as_millisecond(), now.as_millisecond() as f64 / 1e3);
+    let labels = r#"{container="c",namespace="default",pod="p"}"#;
+    format!(
+        "container_cpu_usage_seconds_total{labels} {seconds} {millis}\ncontainer_memory_working_set_bytes{labels} 1048576 {millis}\n\
+         container_start_time_seconds{labels} 1\nnode_cpu_usage_seconds_total {} {millis}\n\
+         node_memory_working_set_bytes 2097152 {millis}\n",
+        2.0 * seconds
+    )
+}
+
 fn answer(
     mut request: Request<Incoming>,
     asked: &mpsc::UnboundedSender<String>,
@@ -81,6 +94,9 @@ fn answer(
         let mut refused = Response::new(Body::from("not now"));
         *refused.status_mut() = StatusCode::FORBIDDEN;
         return Ok(refused);
+    }
+    if path == "/metrics/resource" {
+        return Ok(Response::new(Body::from(busy())));
     }
     if !path.starts_with("/exec") {
         return Ok(Response::new(Body::from(format!("at {}", request.uri()))));
@@ -245,4 +261,45 @@ async fn whoever_opens_a_session_needs_to_be_allowed_to_create_one() {
         let answer = server.send_as(user_object, method, &format!("{PODS}/p/exec?command=ls"), &[], "").await;
         assert_eq!(answer.code, code, "{user} {method}: {}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn what_nodes_and_pods_use_is_asked_of_kubelets() {
+    let secure = secure().await;
+    let _kubelet = Kubelet::start(&secure).await;
+    // A node nobody answers for costs its own line only.
+    secure.server.create("/api/v1/nodes", &json!({"metadata": {"name": "n2"}})).await;
+    let labelled = json!({"metadata": {"labels": {"app": "web"}}});
+    secure.server.patch(&format!("{PODS}/p"), &labelled).await;
+    let root = "/apis/metrics.k8s.io/v1beta1";
+    let nodes = secure.server.get(&format!("{root}/nodes")).await.json();
+    assert_eq!((&nodes["kind"], nodes["items"].as_array().unwrap().len()), (&json!("NodeMetricsList"), 1), "{nodes}");
+    let node = &nodes["items"][0];
+    let cpu =
+        |usage: &serde_json::Value| -> api::quantity::Quantity { usage["cpu"].as_str().unwrap().parse().unwrap() };
+    assert_eq!((&node["metadata"]["name"], &node["usage"]["memory"]), (&json!("n1"), &json!("2Mi")));
+    assert!((1990..=2010).contains(&cpu(&node["usage"]).milli()), "{node}");
+    assert!(node["window"].as_str().unwrap().ends_with('s') && node["timestamp"].is_string(), "{node}");
+
+    let pods = secure.server.get(&format!("{root}/pods?labelSelector=app%3Dweb")).await.json();
+    let pod = &pods["items"][0];
+    assert_eq!((&pod["metadata"]["name"], &pod["metadata"]["labels"]["app"]), (&json!("p"), &json!("web")));
+    assert_eq!((&pod["containers"][0]["name"], &pod["containers"][0]["usage"]["memory"]), (&json!("c"), &json!("1Mi")));
+    assert!((990..=1010).contains(&cpu(&pod["containers"][0]["usage"]).milli()), "{pod}");
+    for (path, code) in [
+        ("namespaces/default/pods/p", 200),
+        ("namespaces/default/pods/none", 404),
+        ("namespaces/other/pods/p", 404),
+        ("nodes/n1", 200),
+        ("nodes/n2", 404),
+    ] {
+        assert_eq!(secure.server.get(&format!("{root}/{path}")).await.code, code, "{path}");
+    }
+    let none = secure.server.get(&format!("{root}/pods?labelSelector=app%3Dother")).await.json();
+    assert_eq!(none["items"], json!([]));
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = secure.server.send("GET", &format!("{root}/nodes"), &table, "").await.json();
+    assert_eq!(table["rows"][0]["cells"][2], "2Mi", "{table}");
+    assert_eq!(secure.server.send("POST", &format!("{root}/nodes"), &[], "{}").await.code, 405);
+    secure.stop().await;
 }

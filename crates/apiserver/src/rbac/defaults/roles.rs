@@ -16,6 +16,7 @@ const CERTIFICATES: &str = "certificates.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
 const DISCOVERY: &str = "discovery.k8s.io";
 const EVENTS_GROUP: &str = "events.k8s.io";
+const METRICS: &str = "metrics.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const POLICY: &str = "policy";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -260,6 +261,8 @@ pub(super) const ROLES: &[DefaultRole] = &[
     ),
     part("system:aggregate-to-edit", "edit", EDITED),
     part("system:aggregate-to-view", "view", VIEWED),
+    // Comes with metrics-server upstream.
+    part("system:aggregated-metrics-reader", "view", &[may(READ, METRICS, &["nodes", "pods"])]),
     role("system:node", NODE),
     role(
         "system:node-problem-detector",
@@ -270,7 +273,19 @@ pub(super) const ROLES: &[DefaultRole] = &[
         &[
             may(READ, "", &["nodes"]),
             may(&["proxy"], "", &["nodes"]),
-            may(&["*"], "", &["nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"]),
+            may(
+                &["*"],
+                "",
+                &[
+                    "nodes/configz",
+                    "nodes/healthz",
+                    "nodes/log",
+                    "nodes/metrics",
+                    "nodes/pods",
+                    "nodes/proxy",
+                    "nodes/stats",
+                ],
+            ),
         ],
     ),
     role(
