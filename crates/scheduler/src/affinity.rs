@@ -22,6 +22,22 @@ pub struct Affinity {
     preferred: Vec<(i64, Term)>,
 }
 
+/// Alternatives, one of which must match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTerms(Vec<Term>);
+
+impl NodeTerms {
+    /// What `terms` say.
+    pub fn of(terms: &[NodeSelectorTerm]) -> NodeTerms {
+        NodeTerms(terms.iter().map(Term::of).collect())
+    }
+
+    /// Whether `node` is meant.
+    pub fn admit(&self, node: &NodeSpec) -> bool {
+        self.0.iter().any(|term| term.matches(node))
+    }
+}
+
 /// One alternative.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Term {

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use rand::Rng;
 
+use crate::affinity::NodeTerms;
 use crate::filter;
 use crate::node::{NodeName, NodeSpec};
 use crate::pod::{Observed, PodInfo};
 use crate::queue::{Hope, Queue};
 use crate::schedule::{Decision, Unschedulable, schedule};
 use crate::snapshot::Snapshot;
+use crate::storage::{ClaimInfo, ClaimKey, Storage};
 
 /// How many changed nodes one step offers to the refused pods: the lock is not held for longer.
 const CHANGED_NODES_PER_STEP: usize = 16;
@@ -35,6 +37,7 @@ pub struct Cluster {
     queue: Queue,
     /// Nodes on which something changed that may let a waiting pod in.
     changed: BTreeSet<NodeName>,
+    storage: Storage,
 }
 
 impl Cluster {
@@ -56,12 +59,14 @@ impl Cluster {
         match observed {
             Observed::Waiting(pod) => self.pod_waits(pod),
             Observed::Placed { pod, node } => {
+                self.storage.forget(uid);
                 self.queue.remove(uid);
                 let freed = self.snapshot.place(pod, &node);
                 self.changed.extend(freed);
             }
             Observed::Finished => self.pod_gone(uid),
             Observed::NotOurs => {
+                self.storage.forget(uid);
                 self.queue.remove(uid);
                 // The binding under way decides whether an assumed pod gets its room after all.
                 if !self.snapshot.is_assumed(uid) {
@@ -75,12 +80,35 @@ impl Cluster {
         // An event from before our binding: what it says is older than what we decided.
         let settled = self.snapshot.is_assumed(&pod.uid) && !self.queue.holds(&pod.uid);
         if !settled {
+            let pod = self.storage.resolve(pod);
+            self.queue.add(pod);
+        }
+    }
+
+    /// A claim is there, different, or gone.
+    pub fn claim_seen(&mut self, key: ClaimKey, claim: Option<ClaimInfo>) {
+        if self.storage.set_claim(key, claim) {
+            self.storage_changed();
+        }
+    }
+
+    /// A volume is there, different, or gone; `place` is where it can be used.
+    pub fn volume_seen(&mut self, name: &str, place: Option<Option<Arc<NodeTerms>>>) {
+        if self.storage.set_volume(name, place) {
+            self.storage_changed();
+        }
+    }
+
+    /// Pods that waited for what changed demand something else now.
+    fn storage_changed(&mut self) {
+        for pod in self.storage.waiting().into_iter().filter(|pod| self.queue.holds(&pod.uid)) {
             self.queue.add(pod);
         }
     }
 
     /// A pod is gone, or takes no room any more.
     pub fn pod_gone(&mut self, uid: &str) {
+        self.storage.forget(uid);
         self.queue.remove(uid);
         self.changed.extend(self.snapshot.remove(uid));
     }

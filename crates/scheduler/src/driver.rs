@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Change, EventType, Informer, Lister, Outcome, Recorder, Tasks, WorkQueue, run_workers};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::runtime::watcher;
 use parking_lot::Mutex;
@@ -12,11 +12,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::affinity::NodeTerms;
 use crate::bind;
 use crate::cluster::{Cluster, Step};
 use crate::node::{self, NodeSpec};
 use crate::pod::{self, Observed, PodInfo, Uid};
 use crate::schedule::{Decision, Unschedulable};
+use crate::storage::{self, ClaimInfo, ClaimKey};
 
 /// Pods that have ended interest nobody here; the server leaves them out (as upstream's informer asks).
 const LIVING_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -64,6 +66,8 @@ pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
     let shared = Arc::new(Shared::default());
     let nodes = watch_nodes(&client, &shared, tasks);
     let pods = watch_pods(&client, &config.scheduler_name, &shared, tasks);
+    let claims = watch_claims(&client, &shared, tasks);
+    let volumes = watch_volumes(&client, &shared, tasks);
     let driver = Driver {
         shared: shared.clone(),
         recorder: Recorder::new(client.clone(), &config.scheduler_name, None, tasks),
@@ -76,6 +80,8 @@ pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
     tasks.spawn(async move {
         nodes.synced().await;
         pods.synced().await;
+        claims.synced().await;
+        volumes.synced().await;
         tracing::info!(nodes = nodes.len(), pods = pods.len(), "scheduler starts");
         driver.run().await;
     });
@@ -94,6 +100,56 @@ fn watch_nodes(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Li
             let name = node.metadata.name.as_deref().unwrap_or("");
             shared.tell(|cluster| cluster.node_gone(name));
         }
+    });
+    informer.run(tasks);
+    lister
+}
+
+/// A claim as the watch keeps it.
+struct SeenClaim {
+    key: ClaimKey,
+    info: ClaimInfo,
+}
+
+fn watch_claims(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<SeenClaim> {
+    let keep = |claim: PersistentVolumeClaim| {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        SeenClaim { key: (text(&claim.metadata.namespace), text(&claim.metadata.name)), info: ClaimInfo::of(&claim) }
+    };
+    let api = Api::<PersistentVolumeClaim>::all(client.clone());
+    let mut informer = Informer::keeping(api, watcher::Config::default(), keep);
+    let (lister, shared) = (informer.lister(), shared.clone());
+    informer.on_change(move |change| {
+        let (claim, info) = match change {
+            Change::Added(claim) | Change::Updated { new: claim, .. } => (claim, Some(claim.info.clone())),
+            Change::Deleted(claim) => (claim, None),
+        };
+        shared.tell(|cluster| cluster.claim_seen(claim.key.clone(), info));
+    });
+    informer.run(tasks);
+    lister
+}
+
+/// A volume as the watch keeps it.
+struct SeenVolume {
+    name: String,
+    place: Option<Arc<NodeTerms>>,
+}
+
+fn watch_volumes(client: &kube::Client, shared: &Arc<Shared>, tasks: &Tasks) -> Lister<SeenVolume> {
+    let keep = |volume: PersistentVolume| SeenVolume {
+        place: storage::place(&volume),
+        name: volume.metadata.name.unwrap_or_default(),
+    };
+    let api = Api::<PersistentVolume>::all(client.clone());
+    let mut informer = Informer::keeping(api, watcher::Config::default(), keep);
+    let (lister, shared) = (informer.lister(), shared.clone());
+    informer.on_change(move |change| {
+        let (volume, place) = match change {
+            Change::Added(volume) | Change::Updated { new: volume, .. } => (volume, Some(volume.place.clone())),
+            Change::Deleted(volume) => (volume, None),
+        };
+        shared.tell(|cluster| cluster.volume_seen(&volume.name, place));
     });
     informer.run(tasks);
     lister

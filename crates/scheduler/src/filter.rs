@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::node::{NodeInfo, Usage};
 use crate::pod::{Demand, PodInfo};
 use crate::resources::Allocatable;
+use crate::storage::Volumes;
 use crate::taints::{Effect, Taint};
 
 /// Why a node does not take a pod; the texts are upstream's, they become Events.
@@ -29,6 +30,10 @@ pub enum Reason {
     },
     /// Node selector or required node affinity do not match.
     NodeAffinity,
+    /// What is wrong with the pod's claims, whatever the node.
+    Claim(Arc<str>),
+    /// A volume of the pod is not on the node.
+    VolumeAffinity,
     /// A host port is taken.
     HostPorts,
     /// It has its full number of pods.
@@ -44,6 +49,8 @@ impl fmt::Display for Reason {
             Reason::NodeName => f.write_str("node(s) didn't match the requested node name"),
             Reason::UntoleratedTaint { key, value } => write!(f, "node(s) had untolerated taint {{{key}: {value}}}"),
             Reason::NodeAffinity => f.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Reason::Claim(why) => f.write_str(why),
+            Reason::VolumeAffinity => f.write_str("node(s) didn't match PersistentVolume's node affinity"),
             Reason::HostPorts => f.write_str("node(s) didn't have free ports for the requested pod ports"),
             Reason::TooManyPods => f.write_str("Too many pods"),
             Reason::Insufficient(resource) => write!(f, "Insufficient {resource}"),
@@ -51,10 +58,18 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Reason {
+    /// Whether it is about the pod alone, and every node says the same.
+    pub fn is_of_pod(&self) -> bool {
+        matches!(self, Reason::Claim(_))
+    }
+}
+
 type Filter = fn(&Demand, &NodeInfo, &mut Vec<Reason>);
 
 /// Every filter, in the order in which they are asked.
-const FILTERS: &[Filter] = &[node_unschedulable, node_name, taints, node_affinity, host_ports, resources];
+const FILTERS: &[Filter] =
+    &[claims, node_unschedulable, node_name, taints, node_affinity, host_ports, resources, volumes];
 
 /// Asks the filters in turn until one refuses; `reasons` then holds why. True: the node takes the pod.
 pub fn admits(pod: &PodInfo, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
@@ -66,6 +81,21 @@ pub fn admits(pod: &PodInfo, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool
         }
     }
     true
+}
+
+/// First of all, as it does not depend on the node (`PreFilter` upstream).
+fn claims(pod: &Demand, _node: &NodeInfo, reasons: &mut Vec<Reason>) {
+    if let Volumes::Wait(reason) = &pod.volumes {
+        reasons.push(reason.clone());
+    }
+}
+
+fn volumes(pod: &Demand, node: &NodeInfo, reasons: &mut Vec<Reason>) {
+    if let Volumes::On(places) = &pod.volumes
+        && !places.iter().all(|place| place.admit(&node.spec))
+    {
+        reasons.push(Reason::VolumeAffinity);
+    }
 }
 
 /// Cordoned nodes take only pods that tolerate the taint that stands for it.

@@ -15,6 +15,7 @@
 //!
 //! In reading order:
 //! - [`pod`], [`node`]: what is kept of pods and nodes; [`resources`], [`taints`], [`affinity`]: their parts.
+//! - [`storage`]: claims, and where the volumes behind them are.
 //! - [`snapshot`]: all nodes with what their pods use, updated event by event.
 //! - [`filter`]: which nodes may take a pod, and why not the others. [`score`]: which of them suits it best.
 //! - [`mod@schedule`]: the decision, its refusal in words, and what each node would say.
@@ -22,7 +23,7 @@
 //! - [`cluster`]: observations in, steps out.
 //! - [`driver`]: watches, the loop, bindings. Start here: [`start`].
 //!
-//! It does not preempt, knows no volumes and no affinity between pods yet, and never evicts.
+//! It does not preempt, binds no volumes, knows no affinity between pods yet, and never evicts.
 
 pub mod affinity;
 mod bind;
@@ -38,6 +39,7 @@ pub mod resources;
 pub mod schedule;
 pub mod score;
 pub mod snapshot;
+pub mod storage;
 pub mod taints;
 
 pub use cluster::{Cluster, Step};

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec, Toler
 
 use crate::affinity::Affinity;
 use crate::resources::{self, Resources};
+use crate::storage::Volumes;
 
 /// What a container without a CPU request counts for in scores, so that such pods spread too
 /// (`DefaultMilliCPURequest`).
@@ -30,6 +31,8 @@ pub struct PodInfo {
     pub name: String,
     /// What it asks of a node.
     pub demand: Demand,
+    /// Names of the claims its volumes are.
+    pub claims: Vec<String>,
     /// The message of its `PodScheduled=False` condition, where it was written.
     pub reported: Option<String>,
 }
@@ -55,6 +58,8 @@ pub struct Demand {
     pub affinity: Affinity,
     /// Taints it bears.
     pub tolerations: Vec<Toleration>,
+    /// What its claims demand, as far as that is known ([`crate::storage`]).
+    pub volumes: Volumes,
 }
 
 /// What an observed pod means to the scheduler.
@@ -117,6 +122,7 @@ impl PodInfo {
             namespace: text(&pod.metadata.namespace),
             name: text(&pod.metadata.name),
             demand: Demand::of(pod),
+            claims: claims(pod),
             reported: reported_refusal(pod),
         }
     }
@@ -132,6 +138,11 @@ impl PodInfo {
             ..ObjectReference::default()
         }
     }
+}
+
+fn claims(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone())).collect()
 }
 
 fn reported_refusal(pod: &Pod) -> Option<String> {
@@ -163,6 +174,7 @@ impl Demand {
             node_name: pods::node_name(pod).map(str::to_owned),
             affinity: Affinity::of(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
+            volumes: Volumes::default(),
         }
     }
 }

@@ -45,7 +45,11 @@ impl fmt::Display for Unschedulable {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        let mut texts: Vec<String> = self.counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let text = |(reason, count): (&Reason, &usize)| match reason.is_of_pod() {
+            true => reason.to_string(),
+            false => format!("{count} {reason}"),
+        };
+        let mut texts: Vec<String> = self.counts.iter().map(text).collect();
         texts.sort();
         write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))
     }
