@@ -68,7 +68,7 @@ start_minion() {
     local begun
     begun=$(now)
     CORACLE_TOKEN=$(cat "$dir/master/join-token") setsid "$bin/minion" --server "https://127.0.0.1:$port" \
-        --data-dir "$dir/minion" --node-name demo --kubelet-port 0 >"$dir/minion.log" 2>&1 </dev/null &
+        --data-dir "$dir/minion" --node-name demo --kubelet-port 0 --healthz-port 0 >"$dir/minion.log" 2>&1 </dev/null &
     echo $! >"$dir/minion.pid"
     until_line 30 'True' "$kctl" get nodes demo -w \
         -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\n"}' >/dev/null || wait_for_node ||

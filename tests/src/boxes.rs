@@ -98,6 +98,8 @@ async fn start_minion(master: &Master, folder: &Path) -> Result<Minion> {
         "box",
         "--kubelet-port",
         "0",
+        "--healthz-port",
+        "0",
     ];
     Minion::start(minion::Options::try_parse_from(flags)?).await
 }

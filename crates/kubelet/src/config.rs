@@ -1,11 +1,15 @@
 //! What a kubelet is told when it starts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::images::collect::Policy;
+use crate::images::puller;
+use crate::node::eviction::signals::{self, Threshold};
+use crate::node::reserved::Reserved;
 use crate::server::Certificate;
 
 /// A kubelet's configuration; [`Config::new`] gives upstream's defaults.
@@ -19,6 +23,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Port of the node server; 0 for any.
     pub port: u16,
+    /// Where health is told in plain HTTP; `None`: nowhere.
+    pub healthz: Option<SocketAddr>,
     /// How the node server proves itself and whom it believes; `None`: no server.
     pub serving: Option<Serving>,
     /// The cluster's DNS server; without one, pods resolve names as their node does.
@@ -27,6 +33,24 @@ pub struct Config {
     pub cluster_domain: String,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// What is kept from pods for the system, and for the kubelet and its like.
+    pub system_reserved: Reserved,
+    /// See [`Config::system_reserved`].
+    pub kube_reserved: Reserved,
+    /// What must stay free, or pods are evicted.
+    pub eviction_hard: Vec<Threshold>,
+    /// How long a pressure condition stays after its cause is gone.
+    pub eviction_pressure_transition_period: Duration,
+    /// How often the machine's means are measured.
+    pub housekeeping_interval: Duration,
+    /// When images are removed.
+    pub image_gc: Policy,
+    /// How many images are pulled at a time.
+    pub max_parallel_image_pulls: usize,
+    /// How often the runtime is asked whether it is there.
+    pub runtime_ping_interval: Duration,
+    /// How long the runtime may be silent before the node is not ready.
+    pub runtime_grace: Duration,
     /// Labels the Node has beside the usual ones.
     pub node_labels: std::collections::BTreeMap<String, String>,
     /// How often the lease is renewed.
@@ -58,10 +82,20 @@ impl Config {
             node_ip,
             data_dir: data_dir.into(),
             port: 10250,
+            healthz: None,
             serving: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".to_owned(),
             max_pods: 110,
+            system_reserved: Reserved::new(),
+            kube_reserved: Reserved::new(),
+            eviction_hard: signals::defaults(),
+            eviction_pressure_transition_period: Duration::from_secs(300),
+            housekeeping_interval: Duration::from_secs(10),
+            image_gc: Policy::default(),
+            max_parallel_image_pulls: puller::DEFAULT_PARALLEL,
+            runtime_ping_interval: Duration::from_secs(5),
+            runtime_grace: Duration::from_secs(30),
             node_labels: std::collections::BTreeMap::new(),
             lease_renew_interval: Duration::from_secs(10),
             lease_duration: Duration::from_secs(40),

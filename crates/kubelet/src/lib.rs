@@ -17,6 +17,7 @@
 //! - `probes`: whether containers have started, are ready and alive: each probe in a task of its own.
 //! - [`container_spec`], [`env`], [`images`], [`objects`], [`tokens`], [`volumes`]: what a container is made from.
 //! - [`node`]: the Node object, its status and its lease.
+//! - [`stats`]: what node, pods and containers use.
 //! - [`server`]: the node's HTTPS server; `spdy`, `mux`: many streams over one of its connections.
 //! - [`bootstrap`]: how a machine becomes a node: credentials from a join token.
 //! - [`names`], [`clock`]: labels and names of containers; time as an argument.
@@ -24,7 +25,6 @@
 //! The kubelet keeps no state of its own: what runs is read from the labels of containers, so a kubelet that starts
 //! again adopts them all. It does not schedule, and it does not touch services or routes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::{Informer, Lister, Recorder, Tasks};
@@ -50,6 +50,7 @@ mod probes;
 pub mod runtime;
 pub mod server;
 mod spdy;
+pub mod stats;
 mod status_writer;
 #[cfg(test)]
 mod testing;
@@ -108,6 +109,7 @@ pub(crate) struct Kubelet {
     pub(crate) client: kube::Client,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) resources: NodeResources,
+    pub(crate) node: node::Shared,
     pub(crate) recorder: Recorder,
     pub(crate) network: watch::Receiver<bool>,
     pub(crate) services: Services,
@@ -171,12 +173,16 @@ pub async fn start(
         Some(serving) => Some(server::bind(serving, config.port).await?),
         None => None,
     };
+    if let Some(address) = config.healthz {
+        tasks.spawn(server::health::serve(server::health::bind(address).await?));
+    }
     let port = listener.as_ref().map(server::Listener::port);
     let recorder = Recorder::new(client.clone(), "kubelet", Some(&config.node_name), tasks);
     let (network_sender, network) = watch::channel(false);
     let services = Informer::new(Api::<Service>::all(client.clone()), watcher::Config::default());
     let kubelet = Arc::new(Kubelet {
-        resources: node_resources(config.node_ip, &machine),
+        resources: node_resources(&config, &machine),
+        node: node::Shared::new(&config, &machine),
         runtime,
         recorder,
         network: network.clone(),
@@ -189,7 +195,7 @@ pub async fn start(
     });
     services.run(tasks);
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
-    node::run(kubelet.clone(), client.clone(), machine, port, network_sender, tasks);
+    node::run(kubelet.clone(), pods.clone(), client.clone(), machine, port, network_sender, tasks);
     follow_pods(&kubelet, &pods, client, tasks);
     if let Some(listener) = listener {
         tasks.spawn(server::serve(listener, kubelet, pods.clone()));
@@ -235,11 +241,14 @@ async fn remove_orphan_directories(kubelet: &Kubelet, pods: &Pods) {
     }
 }
 
-fn node_resources(ip: IpAddr, machine: &runtime::Machine) -> NodeResources {
+/// What containers that have no limits of their own may take the node's to be.
+pub(crate) fn node_resources(config: &Config, machine: &runtime::Machine) -> NodeResources {
+    let allocatable = node::reserved::allocatable(config, machine);
+    let of = |name: &str| allocatable.get(name).copied().unwrap_or(0);
     NodeResources {
-        ip,
-        milli_cpu: machine.milli_cpu,
-        memory: machine.memory,
-        ephemeral_storage: machine.ephemeral_storage,
+        ip: config.node_ip,
+        milli_cpu: of("cpu"),
+        memory: of("memory"),
+        ephemeral_storage: of("ephemeral-storage"),
     }
 }

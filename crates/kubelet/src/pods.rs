@@ -8,7 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::ObjectMeta;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::Kubelet;
 use crate::runtime::{Event, KnownPod, PodIdentity};
@@ -22,11 +22,19 @@ pub(crate) struct Pods {
     writer: StatusWriter,
     tasks: client::Tasks,
     workers: Arc<Mutex<HashMap<String, Arc<Handle>>>>,
+    /// Told of every worker that ended.
+    ended: Arc<Notify>,
 }
 
 impl Pods {
     pub(crate) fn new(kubelet: Arc<Kubelet>, client: kube::Client, tasks: &client::Tasks) -> Pods {
-        Pods { kubelet, writer: StatusWriter::new(client), tasks: tasks.clone(), workers: Arc::default() }
+        Pods {
+            kubelet,
+            writer: StatusWriter::new(client),
+            tasks: tasks.clone(),
+            workers: Arc::default(),
+            ended: Arc::default(),
+        }
     }
 
     /// A source has this version of a pod.
@@ -54,16 +62,36 @@ impl Pods {
             self.tasks.spawn(self.writer.clone().run(desired.pod, receiver));
         }
         let worker = Worker::new(self.kubelet.clone(), handle.clone(), sender);
-        let workers = self.workers.clone();
+        let (workers, ended) = (self.workers.clone(), self.ended.clone());
         self.tasks.spawn(async move {
             worker.run().await;
             workers.lock().remove(&uid);
+            ended.notify_waiters();
         });
+    }
+
+    /// The pod with this UID is to end now, and shows this as the reason.
+    pub(crate) fn evict(&self, uid: &str, message: String) {
+        if let Some(handle) = self.workers.lock().get(uid) {
+            handle.evict(message);
+        }
     }
 
     /// Every pod some source has.
     pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
         self.workers.lock().values().map(|handle| handle.desired().pod).collect()
+    }
+
+    /// Waits until no pod has a worker.
+    #[cfg(test)]
+    pub(crate) async fn until_idle(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.len() == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// How many pods have workers.
@@ -141,3 +169,6 @@ fn orphan(identity: PodIdentity) -> Pod {
         status: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,15 @@
-//! A certificate authority and TLS for tests.
+//! A certificate authority and TLS for tests; a kubelet without a node.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use client::Recorder;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use tokio::sync::watch;
+
+use crate::objects::ObjectCache;
+use crate::runtime::{Machine, Runtime};
+use crate::{Config, Kubelet, Services};
 
 /// A certificate and its key, in PEM.
 pub(crate) struct Signed {
@@ -70,4 +76,40 @@ pub(crate) async fn serve(ca: &Ca, router: axum::Router) -> SocketAddr {
         }
     });
     address
+}
+
+/// A kubelet on `runtime` without a node's tasks; its pod network exists.
+pub(crate) fn kubelet<R: Runtime + Clone>(
+    runtime: &R,
+    machine: &Machine,
+    config: Config,
+    client: &kube::Client,
+) -> Arc<Kubelet> {
+    let (sender, network) = watch::channel(true);
+    // Whoever waits for a change of it waits for ever, not in vain.
+    std::mem::forget(sender);
+    Arc::new(Kubelet {
+        resources: crate::node_resources(&config, machine),
+        node: crate::node::Shared::new(&config, machine),
+        started_at: config.clock.now(),
+        config,
+        client: client.clone(),
+        runtime: Arc::new(runtime.clone()),
+        recorder: Recorder::discard(),
+        network,
+        services: Services::Fixed(Vec::new()),
+        config_maps: ObjectCache::new(client.clone()),
+        secrets: ObjectCache::new(client.clone()),
+    })
+}
+
+/// An API that has nothing and takes nothing.
+pub(crate) fn empty_api() -> kube::Client {
+    let nothing =
+        r#"{"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "nothing here", "code": 404}"#;
+    let answer = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+        let body = http_body_util::Full::from(bytes::Bytes::from_static(nothing.as_bytes()));
+        Ok::<_, std::convert::Infallible>(http::Response::builder().status(404).body(body).unwrap())
+    });
+    kube::Client::new(answer, "default")
 }

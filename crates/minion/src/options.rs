@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use api::names::{NameRule, validate_name};
 use clap::{Parser, ValueEnum};
 use ipnet::Ipv4Net;
+use kubelet::node::eviction::signals::Threshold;
 
 /// What runs the containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -56,6 +58,18 @@ pub struct Options {
     #[arg(long, value_name = "URL", default_value = "unix:///var/run/docker.sock")]
     pub docker_endpoint: String,
 
+    /// Who certifies an engine at tcp://, in PEM
+    #[arg(long, value_name = "FILE", requires_all = ["docker_tls_cert", "docker_tls_key"])]
+    pub docker_tls_ca: Option<PathBuf>,
+
+    /// The certificate such an engine asks for, in PEM
+    #[arg(long, value_name = "FILE", requires = "docker_tls_ca")]
+    pub docker_tls_cert: Option<PathBuf>,
+
+    /// Its key, in PEM
+    #[arg(long, value_name = "FILE", requires = "docker_tls_ca")]
+    pub docker_tls_key: Option<PathBuf>,
+
     /// What runs the containers
     #[arg(long, value_enum, default_value_t)]
     pub runtime: RuntimeKind,
@@ -63,6 +77,14 @@ pub struct Options {
     /// Port of the kubelet's HTTPS server (0: any free one)
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub kubelet_port: u16,
+
+    /// Port on this machine that tells in plain HTTP whether the kubelet is well (0: none)
+    #[arg(long, value_name = "PORT", default_value_t = 10248)]
+    pub healthz_port: u16,
+
+    /// Address of the health port
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub healthz_bind_address: IpAddr,
 
     /// Addresses of all pods in the cluster, as the master has it
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
@@ -79,6 +101,47 @@ pub struct Options {
     /// How many pods the node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+
+    /// What of the machine is kept for the system: cpu=200m,memory=150Mi,ephemeral-storage=1Gi
+    #[arg(long, value_name = "RESOURCES", value_delimiter = ',', value_parser = kubelet::node::reserved::parse)]
+    pub system_reserved: Vec<(String, i64)>,
+
+    /// What of the machine is kept for the minion and the engine
+    #[arg(long, value_name = "RESOURCES", value_delimiter = ',', value_parser = kubelet::node::reserved::parse)]
+    pub kube_reserved: Vec<(String, i64)>,
+
+    /// What must stay free, or pods are evicted [default: memory.available<100Mi, nodefs.available<10%,
+    /// nodefs.inodesFree<5%, imagefs.available<15%, imagefs.inodesFree<5%]
+    #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',')]
+    pub eviction_hard: Option<Vec<Threshold>>,
+
+    /// How long a pressure condition stays after its cause is gone
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub eviction_pressure_transition_period: Duration,
+
+    /// Percent of the disk in use from which on unused images are removed
+    #[arg(long, value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_high_threshold: u8,
+
+    /// Percent of the disk in use down to which they are
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_low_threshold: u8,
+
+    /// How long an image stays at least
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub minimum_image_ttl_duration: Duration,
+
+    /// How long an image nobody uses stays at most [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub image_maximum_gc_age: Option<Duration>,
+
+    /// Images that are never removed: names, or beginnings of names with * behind
+    #[arg(long, value_name = "IMAGES", value_delimiter = ',')]
+    pub pinned_images: Vec<String>,
+
+    /// How many images are pulled at a time
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub max_parallel_image_pulls: u16,
 
     /// Labels to register the node with: key=value,...
     #[arg(long, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
@@ -102,6 +165,13 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A duration as Go prints it: `90s`, `2m`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("a duration looks like 90s or 2m, not {text:?}"))?;
+    Duration::try_from(parsed).map_err(|_| format!("{text}: must not be negative"))
+}
+
 impl Options {
     /// What is wrong with the flags together, before anything starts.
     pub fn validate(&self) -> Result<()> {
@@ -109,6 +179,10 @@ impl Options {
         ensure!(
             engine.starts_with("unix://") || engine.starts_with("tcp://"),
             "--docker-endpoint {engine:?}: it looks like unix:///var/run/docker.sock or tcp://10.0.0.2:2375"
+        );
+        ensure!(
+            self.docker_tls_ca.is_none() || engine.starts_with("tcp://"),
+            "--docker-tls-ca: a local socket has no TLS, --docker-endpoint is {engine:?}"
         );
         if self.cleanup {
             return Ok(());
@@ -118,6 +192,8 @@ impl Options {
         let wrong = validate_name(NameRule::Dns1123Subdomain, &self.node_name()?);
         ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name()?, wrong.join(", "));
         ensure!(self.max_pods > 0, "--max-pods: must be at least 1");
+        let (low, high) = (self.image_gc_low_threshold, self.image_gc_high_threshold);
+        ensure!(low < high, "--image-gc-low-threshold {low}: must be below --image-gc-high-threshold {high}");
         match self.node_ip {
             Some(IpAddr::V6(ip)) => bail!("--node-ip {ip}: only IPv4 is served"),
             Some(IpAddr::V4(ip)) => ensure!(!ip.is_unspecified(), "--node-ip {ip}: not an address of this machine"),
@@ -186,6 +262,13 @@ mod tests {
             (&["--node-ip", "0.0.0.0"], "not an address"),
             (&["--max-pods", "0"], "at least 1"),
             (&["--node-labels", "disk"], "key=value"),
+            (&["--docker-tls-ca", "/ca.pem"], "required arguments"),
+            (&["--system-reserved", "cpu=200m,memory=150Mi"], "fine"),
+            (&["--system-reserved", "gpu=1"], "cannot reserve \"gpu\""),
+            (&["--eviction-hard", "memory.available<5%,pid.available<100"], "fine"),
+            (&["--eviction-hard", "cpu.available<1"], "unsupported eviction signal"),
+            (&["--image-gc-low-threshold", "85"], "must be below"),
+            (&["--minimum-image-ttl-duration", "soon"], "a duration looks like"),
         ];
         for (flags, expected) in table {
             let given: Vec<&str> =

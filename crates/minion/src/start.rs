@@ -1,6 +1,6 @@
 //! From flags to a running node, and back.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use client::Tasks;
 use kubelet::bootstrap::{self, JoinOptions};
+use kubelet::images::collect::Policy;
 use kubelet::runtime::Runtime;
-use kubelet::runtime::docker::{DockerOptions, DockerRuntime};
+use kubelet::runtime::docker::{DockerOptions, DockerRuntime, DockerTls};
 use kubelet::runtime::hollow::Hollow;
 use proxy::{MemorySink, NftSink, RuleSink};
 
@@ -48,9 +49,12 @@ impl Minion {
         let mut config = kubelet::Config::new(&node_name, IpAddr::V4(node_ip), &options.data_dir);
         config.port = options.kubelet_port;
         config.serving = Some(joined.serving);
+        let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
+        config.healthz = Some(healthz).filter(|address| address.port() != 0);
         config.cluster_dns = options.cluster_dns;
         config.max_pods = options.max_pods;
         config.node_labels = options.node_labels.iter().cloned().collect();
+        set_limits(&mut config, &options);
         let kubelet = kubelet::start(joined.client.clone(), config, runtime, &tasks).await?;
         start_proxy(&options, &node_name, joined.client, &tasks)?;
         tracing::info!(node = node_name, ip = %node_ip, port = kubelet.port, version = env!("CARGO_PKG_VERSION"), "minion runs");
@@ -64,6 +68,25 @@ impl Minion {
         }
         tracing::info!("stopped; containers and rules stay");
     }
+}
+
+/// How the node looks after itself.
+fn set_limits(config: &mut kubelet::Config, options: &Options) {
+    config.system_reserved = options.system_reserved.iter().cloned().collect();
+    config.kube_reserved = options.kube_reserved.iter().cloned().collect();
+    if let Some(thresholds) = &options.eviction_hard {
+        config.eviction_hard.clone_from(thresholds);
+    }
+    config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
+    config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
+    let signed = |duration: Duration| duration.try_into().unwrap_or(jiff::SignedDuration::MAX);
+    config.image_gc = Policy {
+        high_percent: options.image_gc_high_threshold,
+        low_percent: options.image_gc_low_threshold,
+        min_age: signed(options.minimum_image_ttl_duration),
+        max_age: options.image_maximum_gc_age.map(signed),
+        pinned: options.pinned_images.clone(),
+    };
 }
 
 /// The node's name: the flag's, the one this machine joined with, or the host's.
@@ -82,7 +105,15 @@ fn stored_name(data_dir: &Path) -> Option<String> {
 
 /// How this machine's engine is reached, and which containers on it are this node's.
 pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOptions {
-    DockerOptions { endpoint: options.docker_endpoint.clone(), ..DockerOptions::new(node_name, &options.data_dir) }
+    let files = (&options.docker_tls_ca, &options.docker_tls_cert, &options.docker_tls_key);
+    let tls = match files {
+        (Some(ca), Some(certificate), Some(key)) => {
+            Some(DockerTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    let endpoint = options.docker_endpoint.clone();
+    DockerOptions { endpoint, tls, ..DockerOptions::new(node_name, &options.data_dir) }
 }
 
 async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>> {

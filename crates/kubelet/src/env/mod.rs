@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, Secret, Service};
 
 use crate::tokens::Tokens;
+use crate::volumes::Claims;
 
 pub mod downward;
 pub mod expansion;
@@ -22,6 +23,8 @@ pub struct Objects {
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
     /// Tokens of the pod's service account.
     pub tokens: Tokens,
+    /// Volumes its claims are bound to.
+    pub claims: Claims,
 }
 
 /// What an environment is made from.
@@ -201,6 +204,7 @@ mod tests {
             config_maps: [("cm".to_string(), Some(Arc::new(map))), ("none".to_string(), None)].into(),
             secrets: [("sec".to_string(), Some(Arc::new(secret)))].into(),
             tokens: Tokens::new(),
+            claims: Claims::new(),
         }
     }
 

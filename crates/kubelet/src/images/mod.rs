@@ -1,12 +1,13 @@
-//! Images: how they are named, when they are pulled and with whose credentials.
-
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::Secret;
+//! Images: how they are named, when they are pulled and with whose credentials, and when they are removed.
+//!
+//! - [`reference`], [`credentials`]: names, and who may ask for them.
+//! - [`puller`]: pulls, many at a time. [`collect`]: which images go.
 
 use crate::runtime::{Credentials, Image, Runtime};
 
+pub mod collect;
 pub mod credentials;
+pub mod puller;
 pub mod reference;
 
 /// What to do about an image before a container is made from it (`shouldPullImage`).
@@ -40,11 +41,10 @@ pub struct ImageError {
     pub message: String,
 }
 
-/// Pulls `image`, with the first of `secrets`' credentials that the registry accepts, or without any.
-pub async fn pull(runtime: &dyn Runtime, image: &str, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
+/// Pulls `image`, with the first of `credentials` that the registry accepts, or without any where there are none.
+pub async fn pull(runtime: &dyn Runtime, image: &str, credentials: &[Credentials]) -> Result<Image, ImageError> {
     let failed = |message: String| ImageError { reason: "ErrImagePull", message };
-    let candidates: Vec<Credentials> = credentials::matching(image, secrets);
-    let mut attempts: Vec<Option<&Credentials>> = candidates.iter().map(Some).collect();
+    let mut attempts: Vec<Option<&Credentials>> = credentials.iter().map(Some).collect();
     if attempts.is_empty() {
         attempts.push(None);
     }

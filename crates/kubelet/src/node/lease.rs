@@ -1,5 +1,4 @@
-//! The node's heartbeat: a Lease renewed on its own schedule, whatever else is slow (`pkg/kubelet/nodelease`). The same
-//! beat measures whether the machine runs short of anything.
+//! The node's heartbeat: a Lease renewed on its own schedule, whatever else is slow (`pkg/kubelet/nodelease`).
 
 use std::sync::Arc;
 
@@ -8,14 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::pressure::{self, Pressure};
 use crate::Kubelet;
 
 /// Renews the lease until dropped.
-pub(crate) async fn renew(kubelet: Arc<Kubelet>, client: kube::Client, pressure: watch::Sender<Pressure>) {
+pub(crate) async fn renew(kubelet: Arc<Kubelet>, client: kube::Client) {
     let config = &kubelet.config;
     let api: Api<Lease> = Api::namespaced(client.clone(), api::well_known::NAMESPACE_NODE_LEASE);
     let nodes = Api::all(client);
@@ -28,10 +25,6 @@ pub(crate) async fn renew(kubelet: Arc<Kubelet>, client: kube::Client, pressure:
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot renew the node's lease"),
             Err(_) => tracing::warn!("cannot renew the node's lease: the API server does not answer"),
-        }
-        if kubelet.runtime.uses_files() {
-            let measured = pressure::measure(&config.data_dir);
-            pressure.send_if_modified(|last| std::mem::replace(last, measured) != measured);
         }
     }
 }

@@ -34,6 +34,7 @@ pub fn detect(data_dir: &Path) -> Machine {
         machine_id,
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         runtime_version: String::new(),
+        image_dir: None,
     }
 }
 
@@ -42,7 +43,7 @@ fn total_memory() -> i64 {
 }
 
 /// A line of `/proc/meminfo` in bytes.
-pub(super) fn meminfo(name: &str) -> Option<i64> {
+fn meminfo(name: &str) -> Option<i64> {
     let table = fs::read_to_string("/proc/meminfo").ok()?;
     let line = table.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: i64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;

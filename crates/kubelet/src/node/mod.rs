@@ -1,27 +1,59 @@
-//! The Node object: registered once, its status kept true, its lease renewed. Three tasks, so that none waits for
-//! another, and none for pods.
+//! The Node object: registered once, its status kept true, its lease renewed; and the machine behind it. Each in a task
+//! of its own, so that none waits for another, and none for pods.
+//!
+//! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
+//! - [`machine`], [`reserved`]: what there is, and what of it pods may have.
+//! - [`eviction`], `image_gc`: what happens where something runs short. `runtime_health`: whether the runtime answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use client::{Informer, Tasks};
-use k8s_openapi::api::core::v1::Node;
+use client::{EventType, Informer, Tasks};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::Api;
 use kube::runtime::watcher;
 use tokio::sync::watch;
 
-use crate::Kubelet;
+use crate::images::puller::Puller;
+use crate::pods::Pods;
 use crate::runtime::Machine;
+use crate::stats::sampler::Sampler;
+use crate::{Config, Kubelet, stats};
+use eviction::signals::Pressure;
+use eviction::{Manager, Measure};
 
+pub mod eviction;
+mod image_gc;
 pub mod lease;
 pub mod machine;
-pub mod pressure;
 pub mod register;
+pub mod reserved;
+mod runtime_health;
 pub mod status;
 mod sync;
+
+/// What the node's parts share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Where the runtime keeps images, if that is on this machine.
+    pub(crate) image_dir: Option<PathBuf>,
+    /// The last measurements.
+    pub(crate) sampler: Sampler,
+    /// Pulls under way.
+    pub(crate) images: Puller,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config, machine: &Machine) -> Shared {
+        let images = Puller::new(config.max_parallel_image_pulls);
+        Shared { image_dir: machine.image_dir.clone(), images, ..Shared::default() }
+    }
+}
 
 /// Starts the node's tasks. `network` is told when the pod network exists.
 pub(crate) fn run(
     kubelet: Arc<Kubelet>,
+    pods: Pods,
     client: kube::Client,
     machine: Machine,
     port: Option<u16>,
@@ -41,11 +73,40 @@ pub(crate) fn run(
     });
     let lister = informer.lister();
     informer.run(tasks);
-    let (pressure_sender, pressure) = watch::channel(pressure::Pressure::default());
-    tasks.spawn(lease::renew(kubelet.clone(), client, pressure_sender));
-    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure };
+    let (pressure_sender, pressure) = watch::channel(Pressure::default());
+    if kubelet.runtime.uses_files() {
+        let measure = measure(&kubelet);
+        tasks.spawn(Manager::new(kubelet.clone(), pods, measure, pressure_sender).run());
+    }
+    let (down_sender, runtime_down) = watch::channel(false);
+    tasks.spawn(runtime_health::watch(kubelet.clone(), down_sender));
+    tasks.spawn(lease::renew(kubelet.clone(), client));
+    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure, runtime_down };
     tasks.spawn(async move {
         lister.synced().await;
         sync.run().await;
     });
+}
+
+/// This machine, measured.
+fn measure(kubelet: &Kubelet) -> Measure {
+    let (data_dir, image_dir) = (kubelet.config.data_dir.clone(), kubelet.node.image_dir.clone());
+    let clock = kubelet.config.clock;
+    Arc::new(move || stats::node::measure(&data_dir, image_dir.as_deref(), clock.now()))
+}
+
+impl Kubelet {
+    /// An Event about the node.
+    pub(crate) fn node_event(&self, type_: EventType, reason: &str, message: String) {
+        // Upstream uses the node's name as the UID here, and tools look for it there.
+        let name = self.config.node_name.clone();
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            uid: Some(name.clone()),
+            name: Some(name),
+            ..ObjectReference::default()
+        };
+        self.recorder.event(&reference, type_, reason, message);
+    }
 }

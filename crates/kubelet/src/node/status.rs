@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::pressure::Pressure;
+use super::eviction::signals::Pressure;
+use super::reserved::{self, Reserved};
 use crate::config::Config;
 use crate::runtime::{Image, Machine};
 
@@ -39,14 +40,13 @@ pub struct Facts<'a> {
 /// The status of the node whose status was `old`, at `now`.
 pub fn status(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> NodeStatus {
     let machine = facts.machine;
-    let capacity = capacity(facts);
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", &facts.config.node_ip.to_string()),
             address("Hostname", &facts.config.node_name),
         ]),
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
+        allocatable: Some(amounts(&reserved::allocatable(facts.config, machine), facts.config.max_pods)),
+        capacity: Some(amounts(&all(machine), facts.config.max_pods)),
         conditions: Some(conditions(facts, old, now)),
         daemon_endpoints: facts
             .port
@@ -73,18 +73,20 @@ fn address(type_: &str, address: &str) -> NodeAddress {
     NodeAddress { type_: type_.to_owned(), address: address.to_owned() }
 }
 
-fn capacity(facts: &Facts<'_>) -> BTreeMap<String, Quantity> {
+/// Everything the machine has.
+fn all(machine: &Machine) -> Reserved {
+    let (cpu, memory, disk) = (machine.milli_cpu, machine.memory, machine.ephemeral_storage);
+    [("cpu", cpu), ("memory", memory), ("ephemeral-storage", disk)].map(|(name, n)| (name.to_owned(), n)).into()
+}
+
+fn amounts(of: &Reserved, pods: u32) -> BTreeMap<String, Quantity> {
     use api::quantity::{Format, Quantity as Amount};
-    let machine = facts.machine;
-    [
-        ("cpu", Amount::from_milli(machine.milli_cpu)),
-        ("memory", Amount::from_units(machine.memory, Format::BinarySi)),
-        ("ephemeral-storage", Amount::from_units(machine.ephemeral_storage, Format::BinarySi)),
-        ("pods", Amount::from_units(i64::from(facts.config.max_pods), Format::DecimalSi)),
-    ]
-    .into_iter()
-    .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_string())))
-    .collect()
+    let amount = |(name, amount): (&String, &i64)| match name.as_str() {
+        "cpu" => (name.clone(), Amount::from_milli(*amount)),
+        _ => (name.clone(), Amount::from_units(*amount, Format::BinarySi)),
+    };
+    let pods = ("pods".to_owned(), Amount::from_units(i64::from(pods), Format::DecimalSi));
+    of.iter().map(amount).chain([pods]).map(|(name, amount)| (name, Quantity(amount.to_string()))).collect()
 }
 
 /// The largest images first, as upstream names them.
@@ -193,12 +195,14 @@ mod tests {
             (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
             ("2", "1Gi", "110")
         );
+        let allocatable = later.allocatable.unwrap();
+        assert_eq!((allocatable["cpu"].0.as_str(), allocatable["memory"].0.as_str()), ("2", "924Mi"));
     }
 
     #[test]
     fn images_are_bounded_and_largest_first() {
         let image =
-            |n: usize| Image { id: n.to_string(), names: vec![n.to_string()], size: n as i64, user: String::new() };
+            |n: usize| Image { id: n.to_string(), names: vec![n.to_string()], size: n as i64, ..Image::default() };
         let named = images(&(0..200).map(image).collect::<Vec<_>>());
         assert_eq!((named.len(), named[0].size_bytes), (MAX_IMAGES, Some(199)));
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use client::EventType;
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pressure::Pressure;
+use super::eviction::signals::Pressure;
 use super::register::{missing_labels, node};
 use super::status::{Facts, differs, status};
 use crate::Kubelet;
@@ -31,6 +31,7 @@ pub(super) struct Sync {
     pub(super) network: watch::Sender<bool>,
     pub(super) node: watch::Receiver<Option<Arc<Node>>>,
     pub(super) pressure: watch::Receiver<Pressure>,
+    pub(super) runtime_down: watch::Receiver<bool>,
 }
 
 /// What the task remembers between two looks.
@@ -39,6 +40,7 @@ struct Memory {
     cidr: Option<Ipv4Net>,
     reported: Option<(Instant, NodeStatus)>,
     was_ready: Option<bool>,
+    pressure: Pressure,
 }
 
 impl Sync {
@@ -63,6 +65,7 @@ impl Sync {
             tokio::select! {
                 Ok(()) = self.node.changed() => {}
                 Ok(()) = self.pressure.changed() => {}
+                Ok(()) = self.runtime_down.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -82,7 +85,12 @@ impl Sync {
             let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
             self.api.patch(&config.node_name, &PatchParams::default(), &patch).await.map_err(|e| e.to_string())?;
         }
-        let network = self.network_for(&node, memory).await;
+        // A runtime that hangs is not asked for a network.
+        let down = *self.runtime_down.borrow();
+        let network = match down {
+            true => Some(("KubeletNotReady", "container runtime is down".to_owned())),
+            false => self.network_for(&node, memory).await,
+        };
         self.report(&node, memory, network.clone()).await?;
         match network {
             Some((_, message)) if memory.cidr.is_none() && pod_cidr(&node).is_some() => Err(message),
@@ -135,7 +143,7 @@ impl Sync {
         let due = memory.reported.as_ref().is_none_or(|(at, _)| at.elapsed() >= config.node_status_report_interval);
         let present = node.status.clone().unwrap_or_default();
         let images = match (&memory.reported, due) {
-            (_, true) => self.kubelet.runtime.images().await.unwrap_or_default(),
+            (_, true) if !*self.runtime_down.borrow() => self.kubelet.runtime.images().await.unwrap_or_default(),
             _ => Vec::new(),
         };
         let ready = not_ready.is_none();
@@ -162,20 +170,27 @@ impl Sync {
             let reason = if ready { "NodeReady" } else { "NodeNotReady" };
             self.event(reason, &format!("Node {} status is now: {reason}", config.node_name));
         }
+        let pressure = facts.pressure;
+        self.tell_pressure(std::mem::replace(&mut memory.pressure, pressure), pressure);
         Ok(())
     }
 
+    /// Events of the conditions that changed.
+    fn tell_pressure(&self, before: Pressure, now: Pressure) {
+        for (before, now, on, off) in [
+            (before.memory, now.memory, "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+            (before.disk, now.disk, "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+            (before.pids, now.pids, "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ] {
+            let reason = if now { on } else { off };
+            if before != now {
+                self.event(reason, &format!("Node {} status is now: {reason}", self.kubelet.config.node_name));
+            }
+        }
+    }
+
     fn event(&self, reason: &str, message: &str) {
-        // Upstream uses the node's name as the UID here, and tools look for it there.
-        let name = self.kubelet.config.node_name.clone();
-        let reference = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            uid: Some(name.clone()),
-            name: Some(name),
-            ..ObjectReference::default()
-        };
-        self.kubelet.recorder.event(&reference, EventType::Normal, reason, message.to_owned());
+        self.kubelet.node_event(EventType::Normal, reason, message.to_owned());
     }
 }
 

@@ -22,12 +22,15 @@ use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    Connection, Container, ContainerSpec, Credentials, Error, Event, Exit, Image, KnownPod, LogOptions, Machine, Phase,
+    Connection, Container, ContainerSpec, Error, Event, Exit, KnownPod, LogOptions, LogStream, Machine, Phase,
     PodIdentity, PodState, Result, Runtime, Sandbox, SandboxSpec, Session, Wanted, fingerprint,
 };
 use crate::clock::Clock;
+use crate::stats::{ContainerDisk, ContainerUsage};
 
+mod images;
 mod shell;
+mod usage;
 mod web;
 
 /// The one port where nothing listens.
@@ -52,6 +55,8 @@ struct Shared {
     events: broadcast::Sender<Event>,
     /// Commands and connections.
     sessions: Arc<watch::Sender<usize>>,
+    /// Containers that run.
+    running: watch::Sender<usize>,
 }
 
 #[derive(Default)]
@@ -62,12 +67,13 @@ struct State {
     /// Keyed by age, oldest first: ids are numbers in hexadecimal of fixed width.
     sandboxes: BTreeMap<String, (PodIdentity, Sandbox)>,
     containers: BTreeMap<String, Entry>,
-    broken_images: BTreeMap<String, String>,
+    images: images::Images,
     /// What the HTTP servers of pods answer, by namespace and name: a status, or no connection at all.
     answers: BTreeMap<(String, String), Option<u16>>,
     /// Requests answered, by path, and when.
     requests: Vec<(String, jiff::Timestamp)>,
     stubborn: bool,
+    silent: bool,
     files: bool,
     network: bool,
     /// How often each call was made, for tests that count work.
@@ -106,11 +112,19 @@ impl Hollow {
             system_uuid: "hollow".to_owned(),
             boot_id: "hollow".to_owned(),
             runtime_version: "hollow://0.1.0".to_owned(),
+            image_dir: None,
             ..machine
         };
         let events = broadcast::Sender::new(EVENT_BUFFER);
         Hollow {
-            shared: Arc::new(Shared { clock, machine, state: Mutex::default(), events, sessions: Arc::default() }),
+            shared: Arc::new(Shared {
+                clock,
+                machine,
+                state: Mutex::default(),
+                events,
+                sessions: Arc::default(),
+                running: watch::Sender::new(0),
+            }),
         }
     }
 
@@ -141,16 +155,6 @@ impl Hollow {
         sandbox.is_some_and(|id| self.shared.finish(&id, KILLED, false))
     }
 
-    /// Lets every pull of `reference` fail with `message`, and every look for it find nothing.
-    pub fn break_image(&self, reference: &str, message: &str) {
-        self.shared.state.lock().broken_images.insert(reference.to_owned(), message.to_owned());
-    }
-
-    /// Lets `reference` be pulled again.
-    pub fn mend_image(&self, reference: &str) {
-        self.shared.state.lock().broken_images.remove(reference);
-    }
-
     /// What the HTTP servers of `namespace/pod` answer from now on: a status, or `None` for no connection at all.
     pub fn answer(&self, namespace: &str, pod: &str, status: Option<u16>) {
         self.shared.state.lock().answers.insert((namespace.to_owned(), pod.to_owned()), status);
@@ -171,6 +175,11 @@ impl Hollow {
         self.shared.state.lock().files = true;
     }
 
+    /// Whether the runtime hangs from now on when it is asked whether it is there.
+    pub fn hang(&self, silent: bool) {
+        self.shared.state.lock().silent = silent;
+    }
+
     /// Whether containers ignore SIGTERM from now on.
     pub fn ignore_terminate(&self, stubborn: bool) {
         self.shared.state.lock().stubborn = stubborn;
@@ -179,6 +188,12 @@ impl Hollow {
     /// How many containers run now, sandboxes not counted.
     pub fn running(&self) -> usize {
         self.shared.state.lock().containers.values().filter(|e| e.container.is_running()).count()
+    }
+
+    /// Waits until so many containers run.
+    pub async fn until_running(&self, count: usize) {
+        let mut running = self.shared.running.subscribe();
+        running.wait_for(|present| *present == count).await.expect("the sender is ours");
     }
 
     /// How many sandboxes and containers were ever made.
@@ -205,6 +220,12 @@ impl Shared {
         let _ = self.events.send(Event::Pod(uid.to_owned()));
     }
 
+    /// Tells those who wait how many containers run.
+    fn count(&self, state: &State) {
+        let count = state.containers.values().filter(|entry| entry.container.is_running()).count();
+        self.running.send_if_modified(|last| std::mem::replace(last, count) != count);
+    }
+
     /// Ends a container, or a sandbox with all that joined it; whether anything ran.
     fn finish(&self, id: &str, code: i32, oom_killed: bool) -> bool {
         let now = self.clock.now();
@@ -228,6 +249,7 @@ impl Shared {
                 uid = Some(entry.pod.uid.clone());
             }
         }
+        self.count(&state);
         drop(state);
         if let Some(uid) = &uid {
             self.tell(uid);
@@ -298,6 +320,11 @@ impl Runtime for Hollow {
         Ok(self.shared.machine.clone())
     }
 
+    async fn ping(&self) -> Result<()> {
+        let silent = self.shared.state.lock().silent;
+        if silent { std::future::pending().await } else { Ok(()) }
+    }
+
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
         self.shared.state.lock().cidr = Some(pod_cidr);
         Ok(())
@@ -366,6 +393,7 @@ impl Runtime for Hollow {
             entry.container.phase = Phase::Running;
             entry.container.started_at = Some(now);
             entry.log.push_str(&output);
+            self.shared.count(&state);
             behaviour
         };
         match behaviour {
@@ -405,25 +433,6 @@ impl Runtime for Hollow {
         Ok(())
     }
 
-    async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        if self.shared.state.lock().broken_images.contains_key(reference) {
-            return Ok(None);
-        }
-        let id = format!("hollow://{reference}");
-        Ok(Some(Image { id, names: vec![reference.to_owned()], size: 1, user: String::new() }))
-    }
-
-    async fn images(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
-    }
-
-    async fn pull(&self, reference: &str, _credentials: Option<&Credentials>) -> Result<()> {
-        match self.shared.state.lock().broken_images.get(reference) {
-            Some(message) => Err(Error::Refused(message.clone())),
-            None => Ok(()),
-        }
-    }
-
     fn events(&self) -> BoxStream<'static, Event> {
         let events = BroadcastStream::new(self.shared.events.subscribe());
         let events = events.map(|event| event.unwrap_or(Event::Relist));
@@ -439,7 +448,8 @@ impl Runtime for Hollow {
         let lines: Vec<&str> = text.lines().collect();
         let skip =
             options.tail.map_or(0, |tail| lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
-        let wanted = options.since.is_none_or(|since| started_at >= since);
+        // Everything is written to standard output.
+        let wanted = options.since.is_none_or(|since| started_at >= since) && options.only != Some(LogStream::Stderr);
         let lines = lines.into_iter().skip(skip).filter(|_| wanted).map(|line| match options.timestamps {
             true => format!("{started_at} {line}\n"),
             false => format!("{line}\n"),
@@ -451,6 +461,23 @@ impl Runtime for Hollow {
         let (shared, id) = (self.shared.clone(), id.to_owned());
         let ended = stream::once(async move { shared.ended(&id).await }).filter_map(async |()| None);
         Ok(printed.chain(ended).boxed())
+    }
+
+    async fn usage(&self) -> Result<Vec<ContainerUsage>> {
+        let now = self.shared.clock.now();
+        let state = self.shared.state.lock();
+        let sandboxes = state.sandboxes.values().filter(|(_, sandbox)| sandbox.running);
+        let sandboxes = sandboxes.map(|(pod, s)| usage::sandbox(pod, &s.id, s.created_at, now));
+        let containers = state.containers.values().filter(|entry| entry.container.is_running());
+        let containers = containers.map(|entry| usage::container(&entry.pod, &entry.container, now));
+        Ok(sandboxes.chain(containers).collect())
+    }
+
+    async fn disks(&self) -> Result<BTreeMap<String, ContainerDisk>> {
+        let state = self.shared.state.lock();
+        let running = state.containers.iter().filter(|(_, entry)| entry.container.is_running());
+        let disk = |entry: &Entry| ContainerDisk { root: 0, logs: entry.log.len() as u64 };
+        Ok(running.map(|(id, entry)| (id.clone(), disk(entry))).collect())
     }
 
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {

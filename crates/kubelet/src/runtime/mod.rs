@@ -13,10 +13,14 @@ use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
+use crate::stats::{ContainerDisk, ContainerUsage};
+
 pub mod docker;
 pub mod hollow;
+pub mod image;
 pub mod session;
 
+pub use image::{Credentials, Image, ImageStore};
 pub use session::{Connection, Output, Process, Session, TerminalSize, Wanted};
 
 /// Why a runtime did not do what was asked.
@@ -237,6 +241,31 @@ pub struct Mount {
     pub read_only: bool,
     /// `private`, `rslave` or `rshared`.
     pub propagation: &'static str,
+    /// Whether what is mounted below the path cannot be written either.
+    pub recursive_read_only: Recursive,
+}
+
+/// Whether a read-only mount covers the mounts below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recursive {
+    /// No.
+    #[default]
+    No,
+    /// Where the runtime can.
+    IfPossible,
+    /// Yes, or there is no container.
+    Yes,
+}
+
+impl Recursive {
+    /// As `recursiveReadOnly` of a volume mount spells it.
+    pub fn of(text: &str) -> Recursive {
+        match text {
+            "Enabled" => Recursive::Yes,
+            "IfPossible" => Recursive::IfPossible,
+            _ => Recursive::No,
+        }
+    }
 }
 
 /// A container to be made.
@@ -304,32 +333,6 @@ pub struct ContainerSpec {
     pub host_ipc: bool,
 }
 
-/// An image that is present.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
-    /// As a pod's status names it.
-    pub id: String,
-    /// `repository:tag` and `repository@digest`.
-    pub names: Vec<String>,
-    /// Bytes.
-    pub size: i64,
-    /// The user it runs as, empty for root.
-    pub user: String,
-}
-
-/// Who asks a registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Credentials {
-    /// User.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// A token instead of a password.
-    pub identity_token: Option<String>,
-    /// The registry they are for.
-    pub server: String,
-}
-
 /// What of a log is wanted (`v1.PodLogOptions`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
@@ -341,6 +344,17 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     /// Whether each line starts with its time.
     pub timestamps: bool,
+    /// Only what was written to standard output or to standard error; both where neither is named.
+    pub only: Option<LogStream>,
+}
+
+/// One of the two streams a container writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// What the event stream of a runtime says.
@@ -386,11 +400,13 @@ pub struct Machine {
     pub boot_id: String,
     /// `docker://20.10.24`.
     pub runtime_version: String,
+    /// Where the runtime keeps images and what containers write, if that is on this machine.
+    pub image_dir: Option<PathBuf>,
 }
 
 /// What runs containers.
 #[async_trait::async_trait]
-pub trait Runtime: Send + Sync + 'static {
+pub trait Runtime: ImageStore {
     /// `docker` or `hollow`: the scheme of container ids in a pod's status.
     fn scheme(&self) -> &'static str;
 
@@ -399,6 +415,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The machine and the runtime's version. Fails while the runtime cannot be reached.
     async fn machine(&self) -> Result<Machine>;
+
+    /// Answers if the runtime does.
+    async fn ping(&self) -> Result<()>;
 
     /// Makes the pod network on `pod_cidr`, unless it is there.
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()>;
@@ -427,21 +446,18 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a container or sandbox, ending it first where it runs.
     async fn remove(&self, id: &str) -> Result<()>;
 
-    /// The image called so, if it is present.
-    async fn image(&self, reference: &str) -> Result<Option<Image>>;
-
-    /// Every image.
-    async fn images(&self) -> Result<Vec<Image>>;
-
-    /// Fetches an image.
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()>;
-
     /// What happened, from now on. Never ends: it reconnects by itself and then says [`Event::Relist`], also as its
     /// first word.
     fn events(&self) -> BoxStream<'static, Event>;
 
     /// What a container wrote.
     async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// What every running container and sandbox uses.
+    async fn usage(&self) -> Result<Vec<ContainerUsage>>;
+
+    /// What running containers have on disk beside their volumes, by id. Not cheap.
+    async fn disks(&self) -> Result<BTreeMap<String, ContainerDisk>>;
 
     /// Starts a command in a container, connected to the caller. The command ends when the session is dropped.
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session>;

@@ -7,11 +7,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::find::{self, Refusal};
 use super::{Shared, plain};
-use crate::runtime::{self, Container, LogOptions};
+use crate::runtime::{self, Container, LogOptions, LogStream};
 
 /// The query, as `v1.PodLogOptions` spells it. Numbers come as text, so that a wrong one is named.
 #[derive(Debug, Default, Deserialize)]
@@ -24,6 +25,7 @@ pub(super) struct LogQuery {
     since_seconds: Option<String>,
     since_time: Option<String>,
     limit_bytes: Option<String>,
+    stream: Option<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -77,9 +79,26 @@ async fn open(
             Err((StatusCode::BAD_REQUEST, message))
         }
         None => {
-            let message = format!("container \"{container}\" in pod \"{name}\" is waiting to start");
+            let why = why(&pod, container);
+            let message = format!("container \"{container}\" in pod \"{name}\" is waiting to start: {why}");
             Err((StatusCode::BAD_REQUEST, message))
         }
+    }
+}
+
+/// Why a container has not started, as upstream says it (`validateContainerLogStatus`).
+fn why(pod: &Pod, container: &str) -> String {
+    let status = pod.status.as_ref();
+    let statuses = status.iter().flat_map(|status| {
+        let own = status.init_container_statuses.iter().chain(&status.container_statuses);
+        own.chain(&status.ephemeral_container_statuses).flatten()
+    });
+    let mut waiting = statuses.filter(|s| s.name == container).filter_map(|s| s.state.as_ref()?.waiting.as_ref());
+    match waiting.next().and_then(|waiting| waiting.reason.as_deref()) {
+        Some("ErrImagePull") => "image can't be pulled".to_owned(),
+        Some("ImagePullBackOff") => "trying and failing to pull image".to_owned(),
+        Some(reason) => reason.to_owned(),
+        None => "ContainerCreating".to_owned(),
     }
 }
 
@@ -117,12 +136,23 @@ impl LogQuery {
             let past = now.as_second().saturating_sub(seconds.max(0));
             Timestamp::from_second(past).unwrap_or(Timestamp::MIN)
         });
+        let only = match self.stream.as_deref() {
+            None | Some("" | "All") => None,
+            Some("Stdout") => Some(LogStream::Stdout),
+            Some("Stderr") => Some(LogStream::Stderr),
+            Some(text) => {
+                return Err(format!(
+                    "stream: Unsupported value: \"{text}\": supported values: \"All\", \"Stderr\", \"Stdout\""
+                ));
+            }
+        };
         Ok(Wanted {
             options: LogOptions {
                 follow: flag("follow", &self.follow)?,
                 tail: number("tailLines", &self.tail_lines)?,
                 since: since_time.transpose()?.or(ago),
                 timestamps: flag("timestamps", &self.timestamps)?,
+                only,
             },
             previous: flag("previous", &self.previous)?,
             limit_bytes: number("limitBytes", &self.limit_bytes)?,
@@ -154,7 +184,7 @@ mod tests {
         let query =
             LogQuery { follow: some("true"), tail_lines: some("5"), since_seconds: some("60"), ..Default::default() };
         let since = Some(Timestamp::from_second(940).unwrap());
-        let options = LogOptions { follow: true, tail: Some(5), since, timestamps: false };
+        let options = LogOptions { follow: true, tail: Some(5), since, ..LogOptions::default() };
         assert_eq!(query.parse(now), Ok(Wanted { options, previous: false, limit_bytes: None }));
         let wrong = LogQuery { tail_lines: some("-1"), ..Default::default() };
         assert!(wrong.parse(now).unwrap_err().starts_with("tailLines: Invalid value"));

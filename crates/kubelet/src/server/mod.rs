@@ -1,9 +1,12 @@
-//! The node's HTTPS server: logs of containers, streams to and from them, the pods here, health. Only clients that show a
-//! certificate of the cluster's CA with group `system:masters` (the API server) are heard.
+//! The node's HTTPS server: logs of containers, streams to and from them, the pods here, what they use, health. Whoever
+//! is heard showed a certificate of the cluster's CA or a token, and may ask what he asks.
 //!
+//! - [`auth`]: who asks, and whether he may.
 //! - [`find`]: from names to pods and containers; [`logs`]: what containers wrote.
 //! - [`upgrade`]: from a request to a byte stream; [`websocket`] and [`crate::spdy`]: streams over it.
 //! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between.
+//! - [`images`]: images there, and on their way.
+//! - [`stats`]: usage and metrics; [`configz`], [`health`]: the kubelet itself.
 //! - [`mod@tls`] has the certificates.
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,11 +30,16 @@ use crate::Kubelet;
 use crate::config::Serving;
 use crate::pods::Pods;
 
+mod auth;
+mod configz;
 mod find;
+pub(crate) mod health;
+mod images;
 mod logs;
 mod port_forward;
 mod pump;
 mod remote_command;
+mod stats;
 mod tls;
 mod upgrade;
 mod websocket;
@@ -91,6 +99,8 @@ struct Shared {
     kubelet: Arc<Kubelet>,
     pods: Pods,
     sessions: Sessions,
+    words: Arc<auth::Words>,
+    transfers: Arc<Semaphore>,
 }
 
 /// Connections that have left HTTP behind. They end with the server.
@@ -118,7 +128,9 @@ pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods)
     let stop = CancellationToken::new();
     let sessions = Sessions { slots: Arc::new(Semaphore::new(MAX_SESSIONS)), stop: stop.clone() };
     let _ends_sessions = stop.drop_guard();
-    let router = router(Shared { kubelet, pods, sessions });
+    stats::warn_without_cgroups();
+    let transfers = Arc::new(Semaphore::new(images::MAX_TRANSFERS));
+    let router = router(Shared { kubelet, pods, sessions, words: Arc::default(), transfers });
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -144,9 +156,20 @@ pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods)
 /// The paths of upstream's kubelet (`pkg/kubelet/server`). WebSockets begin with GET, SPDY with POST.
 fn router(shared: Shared) -> Router {
     use {port_forward::port_forward, remote_command::attach, remote_command::exec, remote_command::run};
-    Router::new()
-        .route("/healthz", get(async || "ok"))
+    health::routes()
         .route("/pods", get(list_pods))
+        .route("/stats/summary", get(stats::stats_summary))
+        .route("/metrics", get(stats::metrics))
+        .route("/metrics/resource", get(stats::metrics_resource))
+        .route("/metrics/cadvisor", get(stats::metrics_cadvisor))
+        .route("/configz", get(configz::configz))
+        .route("/images", get(images::list).delete(images::remove))
+        .route("/images/inspect", get(images::inspect))
+        .route("/images/save", get(images::save))
+        .route("/images/load", post(images::load).layer(DefaultBodyLimit::disable()))
+        .route("/images/pull", post(images::pull))
+        .route("/images/push", post(images::push))
+        .route("/images/tag", post(images::tag))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
         .route("/exec/{namespace}/{pod}/{container}", get(exec).post(exec))
         .route("/exec/{namespace}/{pod}/{uid}/{container}", get(exec).post(exec))
@@ -156,6 +179,7 @@ fn router(shared: Shared) -> Router {
         .route("/portForward/{namespace}/{pod}/{uid}", get(port_forward).post(port_forward))
         .route("/run/{namespace}/{pod}/{container}", post(run))
         .route("/run/{namespace}/{pod}/{uid}/{container}", post(run))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), auth::guard))
         .with_state(shared)
 }
 
@@ -164,14 +188,15 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    if !peer.is_some_and(|certificate| tls::is_master(certificate)) {
-        tracing::warn!("refused a client that is not the API server");
-        return;
-    }
+    let peer = auth::Peer(peer.and_then(auth::User::of_certificate).map(Arc::new));
+    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        tower::Service::call(&mut router.clone(), request)
+    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_LIMIT);
     // How a connection ended is of no interest to anyone.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)).await;
 }
 
 async fn list_pods(State(shared): State<Shared>) -> Response {

@@ -1,19 +1,16 @@
 use std::time::Duration;
 
-use client::{Recorder, Tasks};
+use client::Tasks;
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::json;
-use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::env::NodeResources;
-use crate::objects::ObjectCache;
+use crate::Config;
 use crate::runtime::hollow::Hollow;
 use crate::runtime::{ContainerSpec, PodIdentity, Runtime, SandboxSpec};
 use crate::testing::{Ca, Signed};
-use crate::{Config, Services};
 
 pub(super) struct Node {
     pub(super) ca: Ca,
@@ -24,6 +21,32 @@ pub(super) struct Node {
 
 fn identity() -> PodIdentity {
     PodIdentity { namespace: "ns".into(), name: "web".into(), uid: "u1".into(), grace_period_seconds: 0 }
+}
+
+/// An API server that knows one token, and gives node `box2` the metrics and the token's owner his sight of pods. What
+/// is asked beside is never answered.
+async fn review(
+    request: http::Request<kube::client::Body>,
+) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut review: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let spec = review["spec"].clone();
+    review["status"] = match path.rsplit('/').next() {
+        Some("tokenreviews") if spec["token"] == "good" => {
+            json!({"authenticated": true, "user": {"username": "scraper", "groups": ["system:authenticated"]}})
+        }
+        Some("tokenreviews") => json!({"authenticated": false}),
+        Some("subjectaccessreviews") => {
+            assert_eq!(spec["resourceAttributes"]["name"], "box1");
+            let asked = (spec["user"].as_str(), spec["resourceAttributes"]["subresource"].as_str());
+            let allowed = [(Some("system:node:box2"), Some("metrics")), (Some("scraper"), Some("pods"))];
+            json!({"allowed": spec["resourceAttributes"]["verb"] == "get" && allowed.contains(&asked)})
+        }
+        _ => std::future::pending().await,
+    };
+    let answer = bytes::Bytes::from(review.to_string());
+    Ok(http::Response::builder().status(201).body(http_body_util::Full::from(answer)).unwrap())
 }
 
 /// A node whose one pod ran `echo hello` and then runs `httpd`.
@@ -53,23 +76,9 @@ pub(super) async fn node() -> Node {
         hollow.start_container(&id).await.unwrap();
     }
     let ip = IpAddr::from([127, 0, 0, 1]);
-    let (_, network) = watch::channel(true);
-    let no_api = tower::service_fn(async |_: http::Request<kube::client::Body>| {
-        std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>().await
-    });
-    let client = kube::Client::new(no_api, "default");
-    let kubelet = Arc::new(Kubelet {
-        started_at: jiff::Timestamp::now(),
-        config: Config::new("box1", ip, "/nonexistent"),
-        client: client.clone(),
-        runtime: Arc::new(hollow.clone()),
-        resources: NodeResources { ip, milli_cpu: 0, memory: 0, ephemeral_storage: 0 },
-        recorder: Recorder::discard(),
-        network,
-        services: Services::Fixed(Vec::new()),
-        config_maps: ObjectCache::new(client.clone()),
-        secrets: ObjectCache::new(client.clone()),
-    });
+    let client = kube::Client::new(tower::service_fn(review), "default");
+    let machine = hollow.machine().await.unwrap();
+    let kubelet = crate::testing::kubelet(&hollow, &machine, Config::new("box1", ip, "/nonexistent"), &client);
     let tasks = Tasks::new();
     let pods = Pods::new(kubelet.clone(), client, &tasks);
     let pod: Pod = serde_json::from_value(json!({
@@ -106,10 +115,27 @@ impl Node {
 
     /// What a client with this certificate gets; `None` if it is not even heard.
     async fn get(&self, signed: Option<&Signed>, path: &str) -> Option<(u16, String)> {
+        self.get_with(signed, None, path).await
+    }
+
+    /// The same with a token.
+    async fn get_with(&self, signed: Option<&Signed>, token: Option<&str>, path: &str) -> Option<(u16, String)> {
+        let mut request = http::Request::get(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.answer_to(signed, request.body(http_body_util::Full::default()).unwrap()).await
+    }
+
+    /// What a client gets for any request.
+    async fn answer_to(
+        &self,
+        signed: Option<&Signed>,
+        request: http::Request<http_body_util::Full<bytes::Bytes>>,
+    ) -> Option<(u16, String)> {
         let stream = self.connect(signed).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
-        let request = http::Request::get(path).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.ok()?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.ok()?.to_bytes();
@@ -118,13 +144,28 @@ impl Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_api_server_is_heard() {
+async fn whoever_asks_must_prove_who_he_is_and_have_the_right() {
     let node = node().await;
     let master = node.ca.sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
     assert_eq!(node.get(Some(&master), "/healthz").await, Some((200, "ok".into())));
-    assert_eq!(node.get(None, "/healthz").await, None);
+    assert_eq!(node.get(None, "/healthz").await, Some((401, "Unauthorized".into())));
     let other_node = node.ca.sign("system:node:box2", api::well_known::GROUP_NODES);
-    assert_eq!(node.get(Some(&other_node), "/healthz").await, None);
+    let (code, message) = node.get(Some(&other_node), "/healthz").await.unwrap();
+    assert_eq!(code, 403);
+    assert_eq!(
+        message,
+        "Forbidden (user=system:node:box2, verb=get, resource=nodes, subresource(s)=[healthz proxy])\n"
+    );
+    assert_eq!(node.get(Some(&other_node), "/metrics").await.unwrap().0, 200, "the narrow right is enough");
+    for (token, path, code) in [
+        ("good", "/pods", 200),
+        ("good", "/stats/summary", 403),
+        ("good", "/containerLogs/ns/web/c", 403),
+        ("good", "/no/such/path", 403),
+        ("bad", "/pods", 401),
+    ] {
+        assert_eq!(node.get_with(None, Some(token), path).await.unwrap().0, code, "{token} {path}");
+    }
     let stranger = Ca::new("other").sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
     assert_eq!(node.get(Some(&stranger), "/healthz").await, None);
     assert!(node.tasks.stop(Duration::from_secs(5)).await);
@@ -141,7 +182,14 @@ async fn logs_of_this_life_and_the_last_are_served() {
         ("/containerLogs/ns/web/c?limitBytes=2", 200, "ht"),
         ("/containerLogs/ns/web/c?tailLines=x", 400, "tailLines: Invalid value: \"x\": must be a non-negative integer"),
         ("/containerLogs/ns/web/no", 404, "container no is not valid for pod web"),
-        ("/containerLogs/ns/web/new", 400, "container \"new\" in pod \"web\" is waiting to start"),
+        ("/containerLogs/ns/web/new", 400, "container \"new\" in pod \"web\" is waiting to start: ContainerCreating"),
+        ("/containerLogs/ns/web/c?stream=Stdout", 200, "httpd\n"),
+        ("/containerLogs/ns/web/c?stream=Stderr", 200, ""),
+        (
+            "/containerLogs/ns/web/c?stream=all",
+            400,
+            "stream: Unsupported value: \"all\": supported values: \"All\", \"Stderr\", \"Stdout\"",
+        ),
         ("/containerLogs/ns/nobody/c", 404, "pod \"nobody\" not found"),
     ] {
         assert_eq!(node.get(Some(&master), path).await, Some((status, body.to_owned())), "{path}");
@@ -149,5 +197,96 @@ async fn logs_of_this_life_and_the_last_are_served() {
     let (status, pods) = node.get(Some(&master), "/pods").await.unwrap();
     assert!(status == 200 && pods.contains("\"PodList\"") && pods.contains("\"uid\":\"u1\""));
     node.hollow.kill_sandbox("ns", "web");
+    assert!(node.tasks.stop(Duration::from_secs(5)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_told_as_json_and_as_metrics() {
+    let node = node().await;
+    let master = node.ca.sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
+    let (status, body) = node.get(Some(&master), "/stats/summary").await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    let summary: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&summary["node"]["nodeName"], &summary["pods"][0]["podRef"]["name"]), (&json!("box1"), &json!("web")));
+    let container = &summary["pods"][0]["containers"][0];
+    assert_eq!((&container["name"], &container["memory"]["workingSetBytes"]), (&json!("c"), &json!(16 << 20)));
+    // A hundredth of a core, as precisely as a second is measured.
+    let busy = container["cpu"]["usageNanoCores"].as_u64().unwrap();
+    assert!((9_000_000..11_000_000).contains(&busy), "{busy}");
+    assert_eq!(container["logs"]["usedBytes"], 6);
+    let (_, cpu_only) = node.get(Some(&master), "/stats/summary?only_cpu_and_memory=true").await.unwrap();
+    assert!(!cpu_only.contains("ephemeral-storage") && cpu_only.contains("usageNanoCores"));
+
+    let (_, resource) = node.get(Some(&master), "/metrics/resource").await.unwrap();
+    assert!(
+        resource.contains("container_memory_working_set_bytes{container=\"c\",namespace=\"ns\",pod=\"web\"} 16777216 ")
+    );
+    let (_, own) = node.get(Some(&master), "/metrics").await.unwrap();
+    assert!(
+        own.contains("kubelet_running_pods 1\n")
+            && own.contains("kubelet_running_containers{container_state=\"running\"} 1\n")
+    );
+    let (_, cadvisor) = node.get(Some(&master), "/metrics/cadvisor").await.unwrap();
+    assert!(cadvisor.contains("container_network_receive_bytes_total{container=\"\",interface=\"eth0\","));
+    let (_, configuration) = node.get(Some(&master), "/configz").await.unwrap();
+    assert!(configuration.contains("\"maxPods\":110"));
+    assert!(node.tasks.stop(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn health_is_told_to_anyone_on_the_machine() {
+    let listener = health::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(health::serve(listener));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (path, code) in [("/healthz", 200), ("/pods", 404)] {
+        let request = http::Request::get(path).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), code, "{path}");
+    }
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_listed_moved_named_and_removed() {
+    let node = node().await;
+    let master = node.ca.sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
+    node.hollow.mend_image("i");
+    node.hollow.put_image("i", 7);
+    node.hollow.break_image("none:1", "manifest unknown");
+    for (method, path, body, code, expected) in [
+        ("POST", "/images/load", "app:1\napp:2\n", 200, "{\"loaded\":[\"app:1\",\"app:2\"]}"),
+        ("POST", "/images/load", "", 400, "the archive has no image in it"),
+        ("POST", "/images/tag?reference=app:1&name=quay.io%2Fx%2Fapp:1", "", 200, "{\"tagged\":[\"quay.io/x/app:1\"]}"),
+        (
+            "POST",
+            "/images/tag?reference=app:1&name=No",
+            "",
+            400,
+            "couldn't parse image name \"No\": invalid reference format",
+        ),
+        ("GET", "/images/save?reference=app:1&reference=app:2", "", 200, "app:1\napp:2\n"),
+        ("GET", "/images/save", "", 400, "reference: between 1 and 64 are needed"),
+        ("GET", "/images/inspect?reference=none:1", "", 404, "No such image: none:1"),
+        ("POST", "/images/pull?reference=none:1", "", 502, "manifest unknown"),
+        ("POST", "/images/push?reference=none:1", "", 502, "manifest unknown"),
+        ("POST", "/images/push?reference=app:1", "", 200, "{\"pushed\":[\"app:1\"]}"),
+        ("DELETE", "/images?reference=app:2", "", 200, "{\"removed\":[\"app:2\"]}"),
+        ("DELETE", "/images?reference=app:2", "", 404, "No such image: app:2"),
+        ("DELETE", "/images", "", 400, "reference: exactly one is needed"),
+    ] {
+        let body = http_body_util::Full::from(bytes::Bytes::from(body));
+        let request = http::Request::builder().method(method).uri(path).body(body).unwrap();
+        let answer = node.answer_to(Some(&master), request).await.unwrap();
+        assert_eq!(answer, (code, expected.to_owned()), "{method} {path}");
+    }
+    let (_, list) = node.get(Some(&master), "/images").await.unwrap();
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|i| i["names"][0].as_str().unwrap()).collect();
+    assert_eq!(names, ["app:1", "i", "quay.io/x/app:1"]);
+    // Nobody but who may write to the node's proxy.
+    let other = node.ca.sign("system:node:box2", api::well_known::GROUP_NODES);
+    assert_eq!(node.get(Some(&other), "/images").await.unwrap().0, 403);
     assert!(node.tasks.stop(Duration::from_secs(5)).await);
 }

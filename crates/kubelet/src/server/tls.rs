@@ -1,4 +1,4 @@
-//! TLS of the node server: a certificate that can be exchanged while it serves, and who may be a client.
+//! TLS of the node server: a certificate that can be exchanged while it serves, and whose clients' certificates count.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Error;
 use crate::config::Serving;
@@ -69,17 +68,13 @@ pub(super) fn server_config(serving: &Serving) -> Result<ServerConfig, Error> {
     let text = |error: &dyn fmt::Display| Error::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots(&serving.client_ca_pem)?);
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(|e| text(&e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| text(&e))?;
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| text(&e))?.with_client_cert_verifier(verifier);
     let mut config = builder.with_cert_resolver(serving.certificate.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// Whether a verified client certificate is of group `system:masters`.
-pub(super) fn is_master(certificate: &CertificateDer<'_>) -> bool {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-    parsed.subject().iter_organization().any(|o| o.as_str() == Ok(api::well_known::GROUP_MASTERS))
 }

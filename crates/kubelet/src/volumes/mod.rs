@@ -4,7 +4,10 @@
 //! - [`atomic_writer`]: puts such files in place, all at once.
 //! - [`host_path`]: paths of the host, checked against their type.
 //! - [`subpath`]: a part of a volume, opened so that links cannot lead out of it.
+//! - [`claims`]: PersistentVolumeClaims; [`nfs`], [`image`]: volumes that come from elsewhere.
+//! - [`ownership`]: a pod's group on files that were there before.
 //! - [`tmpfs`]: memory file systems, and who is mounted where.
+//! - [`usage`]: how much is in them.
 //! - [`network_files`]: `/etc/hosts` and `/etc/resolv.conf`.
 
 use std::collections::BTreeMap;
@@ -13,17 +16,24 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, NFSVolumeSource, Pod, Volume};
 
 use crate::env::{EnvError, Sources, expansion};
-use crate::runtime::Mount;
+use crate::runtime::{Mount, Recursive};
 
 pub mod atomic_writer;
+pub mod claims;
 pub mod host_path;
+pub mod image;
 pub mod network_files;
+pub mod nfs;
+pub mod ownership;
 pub mod payload;
 pub mod subpath;
 pub mod tmpfs;
+pub mod usage;
+
+pub use claims::Claims;
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +82,7 @@ pub fn termination_log(data_dir: &Path, uid: &str, container: &str, restart_coun
     pod_dir(data_dir, uid).join("containers").join(container).join(restart_count.to_string())
 }
 
-/// Makes every volume of the pod, or brings it up to date. Blocks on the file system.
+/// Makes every volume of the pod, or brings it up to date, but those that come from elsewhere. Blocks on the file system.
 pub fn set_up(data_dir: &Path, sources: &Sources<'_>) -> Result<(), Error> {
     let pod = sources.pod;
     let fs_group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group);
@@ -83,12 +93,18 @@ pub fn set_up(data_dir: &Path, sources: &Sources<'_>) -> Result<(), Error> {
 }
 
 fn set_up_one(data_dir: &Path, volume: &Volume, sources: &Sources<'_>, fs_group: Option<i64>) -> Result<(), Error> {
-    let dir = volume_path(data_dir, crate::pod::uid(sources.pod), volume);
+    let dir = volume_path(data_dir, crate::pod::uid(sources.pod), volume, &sources.objects.claims);
     if let Some(source) = &volume.empty_dir {
         return empty_dir(&dir, source, fs_group);
     }
     if let Some(source) = &volume.host_path {
         return host_path::check(source).map_err(|message| failed(volume, message));
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return claimed(volume, &claim.claim_name, sources, fs_group.filter(|_| claim.read_only != Some(true)));
+    }
+    if comes_from_elsewhere(volume) {
+        return Ok(());
     }
     let Some(files) = payload::payload(volume, sources) else {
         let kind = kind(volume);
@@ -103,6 +119,62 @@ fn set_up_one(data_dir: &Path, volume: &Volume, sources: &Sources<'_>, fs_group:
         files.values_mut().for_each(|file| file.mode |= 0o440);
     }
     atomic_writer::write(&dir, &files, group(fs_group)).map_err(|source| io_error(&dir, source))
+}
+
+/// Whether making the volume means waiting for others: a server, a registry.
+fn comes_from_elsewhere(volume: &Volume) -> bool {
+    volume.nfs.is_some() || volume.image.is_some()
+}
+
+/// The volume behind a claim, where it is one of this machine.
+fn claimed(volume: &Volume, claim: &str, sources: &Sources<'_>, fs_group: Option<i64>) -> Result<(), Error> {
+    let bound = sources.objects.claims.get(claim).ok_or_else(|| failed(volume, "PVC is not bound".to_owned()))?;
+    let name = bound.metadata.name.clone().unwrap_or_default();
+    let unsupported = |kind| Error::Unsupported { volume: name.clone(), kind };
+    let place = claims::place(bound).map_err(unsupported)?;
+    claims::check(&place).map_err(|message| Error::SetUp { volume: name.clone(), message })?;
+    if let (claims::Place::Local(path), Some(group)) = (&place, group(fs_group)) {
+        let context = sources.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+        let path = Path::new(path);
+        ownership::give(path, group, policy == Some("OnRootMismatch")).map_err(|source| io_error(path, source))?;
+    }
+    Ok(())
+}
+
+/// A volume that comes from elsewhere, and where it is to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// An export to be mounted.
+    Nfs(nfs::Export),
+    /// An image to be unpacked: its name and pull policy.
+    Image(String, Option<String>),
+}
+
+/// The volumes of the pod that come from elsewhere: name, what, and where to.
+pub fn elsewhere(data_dir: &Path, pod: &Pod, claims: &Claims) -> Vec<(String, Elsewhere, PathBuf)> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let found = volumes.filter_map(|volume| {
+        let place = volume_path(data_dir, crate::pod::uid(pod), volume, claims);
+        let export = |source: &NFSVolumeSource, options: &[String]| {
+            let read_only = source.read_only == Some(true);
+            let (server, path, options) = (source.server.clone(), source.path.clone(), options.to_vec());
+            Elsewhere::Nfs(nfs::Export { server, path, read_only, options })
+        };
+        let what = match volume {
+            Volume { nfs: Some(source), .. } => export(source, &[]),
+            Volume { image: Some(source), .. } => {
+                Elsewhere::Image(source.reference.clone().unwrap_or_default(), source.pull_policy.clone())
+            }
+            Volume { persistent_volume_claim: Some(claim), .. } => {
+                let spec = claims.get(&claim.claim_name)?.spec.as_ref()?;
+                export(spec.nfs.as_ref()?, spec.mount_options.as_deref().unwrap_or_default())
+            }
+            _ => return None,
+        };
+        Some((volume.name.clone(), what, place))
+    });
+    found.collect()
 }
 
 fn failed(volume: &Volume, message: String) -> Error {
@@ -135,18 +207,30 @@ fn kind(volume: &Volume) -> String {
 }
 
 /// Where the volume is on the host.
-fn volume_path(data_dir: &Path, uid: &str, volume: &Volume) -> PathBuf {
+fn volume_path(data_dir: &Path, uid: &str, volume: &Volume, claims: &Claims) -> PathBuf {
     if let Some(source) = &volume.host_path {
         return PathBuf::from(&source.path);
+    }
+    let volumes = pod_dir(data_dir, uid).join("volumes");
+    let bound = volume.persistent_volume_claim.as_ref().and_then(|claim| claims.get(&claim.claim_name));
+    match bound.map(|bound| (bound, claims::place(bound))) {
+        Some((_, Ok(claims::Place::HostPath(source)))) => return PathBuf::from(&source.path),
+        Some((_, Ok(claims::Place::Local(path)))) => return PathBuf::from(path),
+        Some((bound, _)) => {
+            return volumes.join("kubernetes.io~nfs").join(bound.metadata.name.as_deref().unwrap_or_default());
+        }
+        None => {}
     }
     let plugin = match volume {
         Volume { empty_dir: Some(_), .. } => "empty-dir",
         Volume { secret: Some(_), .. } => "secret",
         Volume { config_map: Some(_), .. } => "configmap",
         Volume { downward_api: Some(_), .. } => "downward-api",
+        Volume { nfs: Some(_), .. } => "nfs",
+        Volume { image: Some(_), .. } => "image",
         _ => "projected",
     };
-    pod_dir(data_dir, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name)
+    volumes.join(format!("kubernetes.io~{plugin}")).join(&volume.name)
 }
 
 /// A directory of the pod's own: on disk, or one file system in memory that all its containers share.
@@ -175,6 +259,7 @@ pub fn mounts(
     data_dir: &Path,
     pod: &Pod,
     container: &Container,
+    claims: &Claims,
     environment: &[(String, String)],
 ) -> Result<Vec<Mount>, Error> {
     let volumes: BTreeMap<&str, &Volume> =
@@ -184,7 +269,7 @@ pub fn mounts(
         let mount_error = |message: String| Error::Mount { volume: wanted.name.clone(), message };
         let volume = volumes.get(wanted.name.as_str());
         let volume = volume.ok_or_else(|| mount_error("the pod has no such volume".to_owned()))?;
-        let mut source = volume_path(data_dir, crate::pod::uid(pod), volume);
+        let mut source = volume_path(data_dir, crate::pod::uid(pod), volume, claims);
         let expression = wanted.sub_path_expr.as_deref().filter(|e| !e.is_empty());
         let sub_path = match expression {
             Some(expression) => Some(expand_sub_path(expression, environment).map_err(|e| mount_error(e.to_string()))?),
@@ -193,13 +278,13 @@ pub fn mounts(
         if let Some(sub_path) = sub_path {
             let place = pod_dir(data_dir, crate::pod::uid(pod)).join("volume-subpaths");
             let place = place.join(&wanted.name).join(&container.name).join(index.to_string());
-            let read_only_volume = payload::is_payload(volume);
-            source = subpath::bind(&source, &sub_path, &place, !read_only_volume).map_err(mount_error)?;
+            source = subpath::bind(&source, &sub_path, &place, !never_written(volume)).map_err(mount_error)?;
         }
         mounts.push(Mount {
             source,
             target: wanted.mount_path.clone(),
-            read_only: wanted.read_only == Some(true) || payload::is_payload(volume),
+            read_only: wanted.read_only == Some(true) || never_written(volume),
+            recursive_read_only: wanted.recursive_read_only.as_deref().map_or(Recursive::No, Recursive::of),
             propagation: match wanted.mount_propagation.as_deref() {
                 Some("HostToContainer") => "rslave",
                 Some("Bidirectional") => "rshared",
@@ -208,6 +293,12 @@ pub fn mounts(
         });
     }
     Ok(mounts)
+}
+
+/// Whether nobody may write into the volume, whatever the mount says.
+fn never_written(volume: &Volume) -> bool {
+    let claim = volume.persistent_volume_claim.as_ref();
+    payload::is_payload(volume) || volume.image.is_some() || claim.is_some_and(|claim| claim.read_only == Some(true))
 }
 
 /// `subPathExpr` with its references replaced; each must name something.

@@ -32,6 +32,7 @@ impl Fixture {
             config_maps: [("cm".into(), Some(config_map(&[("one", "1"), ("two", "2")])))].into(),
             secrets: [("sec".into(), Some(Arc::new(secret())))].into(),
             tokens: [(wanted("vault"), Arc::new(token()))].into(),
+            claims: Claims::new(),
         };
         Fixture { dir: tempfile::tempdir().unwrap(), pod: serde_json::from_value(pod).unwrap(), objects }
     }
@@ -44,7 +45,8 @@ impl Fixture {
     }
 
     fn path(&self) -> PathBuf {
-        volume_path(self.dir.path(), "u1", &self.pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0])
+        let volume = &self.pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
+        volume_path(self.dir.path(), "u1", volume, &self.objects.claims)
     }
 
     fn files(&self) -> BTreeMap<String, String> {
@@ -121,7 +123,10 @@ fn missing_objects_and_keys_are_named_unless_optional() {
             json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "k", "path": "p"}]}}),
             Some("references non-existent config key: k"),
         ),
-        (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), Some("no volume plugin matched for nfs")),
+        (
+            json!({"name": "v", "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}),
+            Some("no volume plugin matched for iscsi"),
+        ),
         (
             json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "one", "path": "../../etc/x"}]}}),
             Some("invalid path: ../../etc/x"),
@@ -247,4 +252,49 @@ fn sub_paths_cannot_leave_their_volume() {
     let place = bind("a/b", true).unwrap();
     fs::write(place.join("file"), "x").unwrap();
     assert!(fixture.path().join("a/b/file").exists());
+}
+
+#[test]
+fn claims_lead_to_the_places_of_their_volumes() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("file"), "x").unwrap();
+    let claim = |spec: serde_json::Value| {
+        let volume = json!({"metadata": {"name": "pv"}, "spec": spec});
+        let mut fixture = Fixture::new(json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}));
+        fixture.objects.claims.insert("data".into(), Arc::new(serde_json::from_value(volume).unwrap()));
+        fixture.pod.spec.as_mut().unwrap().security_context = serde_json::from_value(json!({"fsGroup": 4242})).unwrap();
+        fixture
+    };
+    let local = claim(json!({"local": {"path": place.path()}}));
+    local.set_up().unwrap();
+    assert_eq!(local.path(), place.path());
+    assert_eq!(fs::metadata(place.path().join("file")).unwrap().gid(), 4242);
+    tear_down(local.dir.path(), "u1").unwrap();
+    assert!(place.path().join("file").exists(), "what a claim holds stays");
+
+    let host = claim(json!({"hostPath": {"path": place.path(), "type": "File"}}));
+    assert!(host.set_up().unwrap_err().to_string().contains("hostPath type check failed"));
+    let missing = claim(json!({"local": {"path": "/no/such/path"}}));
+    let error = missing.set_up().unwrap_err().to_string();
+    assert_eq!(error, "MountVolume.SetUp failed for volume \"pv\" : path \"/no/such/path\" does not exist");
+    let other = claim(json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}));
+    assert!(other.set_up().unwrap_err().to_string().ends_with("no volume plugin matched for iscsi"));
+    let unbound = Fixture::new(json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}));
+    assert!(unbound.set_up().unwrap_err().to_string().ends_with("PVC is not bound"));
+}
+
+#[test]
+fn volumes_from_elsewhere_are_named_with_their_places() {
+    let fixture = Fixture::new(json!({"name": "v", "nfs": {"server": "nas", "path": "/e", "readOnly": true}}));
+    fixture.set_up().unwrap();
+    let found = elsewhere(fixture.dir.path(), &fixture.pod, &Claims::new());
+    let export = nfs::Export { server: "nas".into(), path: "/e".into(), read_only: true, options: Vec::new() };
+    assert_eq!(found, [("v".to_owned(), Elsewhere::Nfs(export), fixture.path())]);
+    let fixture = Fixture::new(json!({"name": "v", "image": {"reference": "app:1", "pullPolicy": "Never"}}));
+    let found = elsewhere(fixture.dir.path(), &fixture.pod, &Claims::new());
+    assert_eq!(found[0].1, Elsewhere::Image("app:1".into(), Some("Never".into())));
+    assert!(fixture.path().ends_with("kubernetes.io~image/v"));
 }

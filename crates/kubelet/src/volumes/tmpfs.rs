@@ -9,12 +9,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Mounts a file system in memory at `dir`, at most `limit` bytes large, unless one is there.
 pub fn ensure(dir: &Path, limit: Option<i64>) -> io::Result<()> {
-    if mount_points()?.iter().any(|point| point == dir) {
+    if is_mounted(dir)? {
         return Ok(());
     }
     let options = limit.map(|bytes| format!("size={bytes}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), dir, Some("tmpfs"), flags, options.as_deref()).map_err(io::Error::from)
+}
+
+/// Whether something is mounted at `place`.
+pub fn is_mounted(place: &Path) -> io::Result<bool> {
+    Ok(mount_points()?.iter().any(|point| point == place))
 }
 
 /// Unmounts what is mounted at `place`, if anything is.

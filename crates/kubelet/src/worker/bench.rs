@@ -181,6 +181,7 @@ impl<R: Runtime + Clone> Bench<R> {
             client: api.client(),
             runtime: Arc::new(runtime.clone()),
             resources,
+            node: Default::default(),
             recorder: Recorder::new(api.client(), "kubelet", None, &tasks),
             network: network_ready,
             services: Services::Fixed(Vec::new()),

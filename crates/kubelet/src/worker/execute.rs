@@ -3,14 +3,12 @@
 use client::EventType;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{ImageBackoff, Worker};
+use super::Worker;
 use crate::clock::after;
 use crate::container_spec::{Life, container_spec, sandbox_spec};
-use crate::images::{self, Decision, ImageError};
 use crate::pod::actions::{Action, KillReason};
-use crate::pod::backoff;
 use crate::pod::observed::{Hold, Termination};
-use crate::runtime::{Error, Image, PodState};
+use crate::runtime::{Error, PodState};
 use crate::volumes::network_files;
 
 /// A container that could not be started shows why for this long before it is tried again.
@@ -167,75 +165,6 @@ impl Worker {
         self.container_event(pod, name, EventType::Normal, "Started", format!("Started container {name}"));
         self.failures.remove(name);
         self.post_start(pod, container, &id, sandbox.ip).await
-    }
-
-    /// Sees that the container's image is there.
-    async fn ensure_image(&mut self, pod: &Pod, container: &Container) -> Result<Image, StartError> {
-        let name = container.name.as_str();
-        let image = container.image.as_deref().unwrap_or_default();
-        if images::reference::Reference::parse(image).is_none() {
-            let message = format!(
-                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
-            );
-            self.container_event(pod, name, EventType::Warning, "InspectFailed", message.clone());
-            return Err(self.image_error(pod, name, ImageError { reason: "InvalidImageName", message }));
-        }
-        let present = self.kubelet.runtime.image(image).await;
-        let present = present.map_err(|e| StartError { reason: "ImageInspectError", message: e.to_string() })?;
-        match (images::decide(container.image_pull_policy.as_deref(), present.is_some()), present) {
-            (Decision::Use, Some(found)) => {
-                let message = format!("Container image \"{image}\" already present on machine");
-                self.container_event(pod, name, EventType::Normal, "Pulled", message);
-                Ok(found)
-            }
-            (Decision::Refuse, _) => {
-                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.container_event(pod, name, EventType::Warning, "ErrImageNeverPull", message.clone());
-                Err(self.image_error(pod, name, ImageError { reason: "ErrImageNeverPull", message }))
-            }
-            _ => self.pull(pod, name, image).await,
-        }
-    }
-
-    async fn pull(&mut self, pod: &Pod, name: &str, image: &str) -> Result<Image, StartError> {
-        let now = self.kubelet.config.clock.now();
-        if let Some(backoff) = self.image_backoffs.get_mut(image).filter(|backoff| backoff.until > now) {
-            let message = format!("Back-off pulling image \"{image}\"");
-            if !std::mem::replace(&mut backoff.told, true) {
-                self.container_event(pod, name, EventType::Normal, "BackOff", message.clone());
-                return Err(self.image_error(pod, name, ImageError { reason: "ImagePullBackOff", message }));
-            }
-            return Err(StartError { reason: "ImagePullBackOff", message });
-        }
-        self.container_event(pod, name, EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
-        let secrets = self.pull_secrets(pod).await;
-        match images::pull(self.kubelet.runtime.as_ref(), image, &secrets).await {
-            Ok(found) => {
-                self.image_backoffs.remove(image);
-                let took = crate::clock::until(now, self.kubelet.config.clock.now());
-                let took = crate::names::go_duration(std::time::Duration::from_millis(took.as_millis() as u64));
-                let message = format!(
-                    "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
-                    found.size
-                );
-                self.container_event(pod, name, EventType::Normal, "Pulled", message);
-                Ok(found)
-            }
-            Err(error) => {
-                let before = self.image_backoffs.get(image).map(|b| b.wait).unwrap_or_default();
-                let wait = (before * 2).clamp(backoff::INITIAL, backoff::MAX);
-                let until = after(self.kubelet.config.clock.now(), wait);
-                self.image_backoffs.insert(image.to_owned(), ImageBackoff { until, wait, told: false });
-                let message = format!("Failed to pull image \"{image}\": {error}");
-                self.container_event(pod, name, EventType::Warning, "Failed", message);
-                Err(self.image_error(pod, name, error))
-            }
-        }
-    }
-
-    fn image_error(&self, pod: &Pod, name: &str, error: ImageError) -> StartError {
-        self.container_event(pod, name, EventType::Warning, "Failed", format!("Error: {}", error.reason));
-        StartError { reason: error.reason, message: error.message }
     }
 
     /// Says that a container is to end, and starts its preStop hook if it has one. Nobody waits here: the plan looks again

@@ -26,15 +26,18 @@ mod bench;
 #[cfg(test)]
 mod docker_tests;
 mod events;
+mod eviction;
 mod execute;
 #[cfg(test)]
 mod health_tests;
 mod hooks;
+mod images;
 mod prepare;
 mod references;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod volumes;
 
 /// Steps of one pod between two waits; what needs more is looked at again a moment later.
 const MAX_STEPS: u32 = 64;
@@ -49,6 +52,8 @@ pub(crate) struct Handle {
     /// Cancelled once the pod is to end: what waits for its sake stops waiting.
     ending: CancellationToken,
     fingerprint: AtomicU64,
+    /// Why the pod is evicted, if it is.
+    eviction: Mutex<Option<String>>,
 }
 
 /// What a pod is to be.
@@ -67,6 +72,7 @@ impl Handle {
             wake: Arc::new(Notify::new()),
             ending: CancellationToken::new(),
             fingerprint: AtomicU64::new(0),
+            eviction: Mutex::default(),
         };
         handle.set(desired);
         handle
@@ -81,6 +87,13 @@ impl Handle {
         let gone = present.gone || desired.gone;
         *present = Desired { gone, ..desired };
         drop(present);
+        self.wake.notify_one();
+    }
+
+    /// The machine needs what the pod uses.
+    pub(crate) fn evict(&self, message: String) {
+        self.eviction.lock().get_or_insert(message);
+        self.ending.cancel();
         self.wake.notify_one();
     }
 
@@ -126,6 +139,8 @@ struct ImageBackoff {
     until: Timestamp,
     wait: Duration,
     told: bool,
+    /// Reason and message of the last failure.
+    error: String,
 }
 
 impl Worker {
@@ -173,9 +188,10 @@ impl Worker {
     /// Observes, plans and acts until there is nothing left to do now.
     async fn sync(&mut self) -> Next {
         for _ in 0..MAX_STEPS {
-            let desired = self.handle.desired();
+            let mut desired = self.handle.desired();
+            let evicted = self.evicted(&mut desired);
             let Some(state) = self.observe(&desired.pod).await else { return self.retry() };
-            let plan = self.plan(&desired, &state);
+            let plan = self.plan(&desired, &state, evicted);
             if plan.gone {
                 return Next::Gone;
             }
@@ -231,7 +247,7 @@ impl Worker {
     }
 
     /// Plans, and says what is before anything is done about it: what ends is in the status before it is removed.
-    fn plan(&mut self, desired: &Desired, state: &PodState) -> PodActions {
+    fn plan(&mut self, desired: &Desired, state: &PodState, evicted: bool) -> PodActions {
         let now = self.kubelet.config.clock.now();
         self.holds.retain(|_, hold| hold.until > now);
         let health = self.probes.health();
@@ -248,7 +264,7 @@ impl Worker {
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
         self.tell_back_offs(&desired.pod, &plan);
-        let news = (status != self.history).then(|| Arc::new(status));
+        let news = (evicted || status != self.history).then(|| Arc::new(status));
         if let Some(status) = &news {
             self.history = (**status).clone();
         }

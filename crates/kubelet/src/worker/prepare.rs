@@ -14,7 +14,7 @@ use super::Worker;
 use super::references::References;
 use crate::container_spec::DEFAULT_TERMINATION_LOG;
 use crate::env::{Objects, Sources, environment, services};
-use crate::runtime::{Container, LogOptions, Mount, PodState, Sandbox};
+use crate::runtime::{Container, LogOptions, Mount, PodState, Recursive, Sandbox};
 use crate::volumes::{self, network_files, payload};
 
 /// Last words longer than this are cut (`MaxContainerTerminationMessageLength`).
@@ -42,7 +42,8 @@ impl Worker {
     async fn objects(&mut self, pod: &Pod) -> Result<Objects, String> {
         let objects = self.references(pod).objects().await?;
         let tokens = self.tokens(pod).await?;
-        Ok(Objects { tokens, ..objects })
+        let claims = self.claims(pod).await?;
+        Ok(Objects { tokens, claims, ..objects })
     }
 
     /// Makes the pod's volumes, or brings them up to date; the message of the FailedMount event if that fails.
@@ -53,6 +54,7 @@ impl Worker {
             () = ending.cancelled() => return Err("the pod is to end".to_owned()),
             objects = self.objects(pod) => objects?,
         };
+        self.make_volumes_from_elsewhere(pod, &objects.claims).await?;
         if self.kubelet.runtime.uses_files() && pod.spec.as_ref().is_some_and(|s| s.volumes.is_some()) {
             let (kubelet, pod, objects) = (self.kubelet.clone(), pod.clone(), objects.clone());
             blocking(move || {
@@ -115,10 +117,12 @@ impl Worker {
         if !self.kubelet.runtime.uses_files() {
             return Ok((env, Vec::new()));
         }
+        let claims = self.volumes.as_ref().map(|made| made.objects.claims.clone()).unwrap_or_default();
         let (kubelet, pod, container) = (self.kubelet.clone(), pod.clone(), container.clone());
         let (env, mounts) = blocking(move || {
             let config = &kubelet.config;
-            let mut mounts = volumes::mounts(&config.data_dir, &pod, &container, &env).map_err(|e| e.to_string())?;
+            let mut mounts =
+                volumes::mounts(&config.data_dir, &pod, &container, &claims, &env).map_err(|e| e.to_string())?;
             let own = own_mounts(&pod, &container, restart_count, pod_ip, config).map_err(|e| e.to_string())?;
             let taken: Vec<String> = mounts.iter().map(|m| m.target.clone()).collect();
             mounts.extend(own.into_iter().filter(|mount| !taken.contains(&mount.target)));
@@ -233,7 +237,7 @@ fn make_termination_log(path: &Path) -> std::io::Result<()> {
 }
 
 fn file_mount(source: PathBuf, target: String) -> Mount {
-    Mount { source, target, read_only: false, propagation: "rprivate" }
+    Mount { source, target, read_only: false, propagation: "rprivate", recursive_read_only: Recursive::No }
 }
 
 /// Runs what blocks on the file system where it delays nobody.

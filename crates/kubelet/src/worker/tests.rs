@@ -177,6 +177,27 @@ async fn deadline_ends_the_pod() {
     web.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_has_failed_and_says_why() {
+    let container = json!({"name": "c", "image": "app", "command": ["httpd"]});
+    let spec = json!({"terminationGracePeriodSeconds": 600, "containers": [container]});
+    let mut web = bench(pod("u1", spec)).await;
+    web.until_phase("Running").await;
+    web.runtime.ignore_terminate(true);
+    let asked = tokio::time::Instant::now();
+    web.handle.evict("The node was low on resource: memory. ".to_owned());
+    let status = web.until_phase("Failed").await;
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory. "));
+    let target = |c: &&k8s_openapi::api::core::v1::PodCondition| c.type_ == "DisruptionTarget" && c.status == "True";
+    let target = status.conditions.iter().flatten().find(target).unwrap();
+    assert_eq!(target.reason.as_deref(), Some("TerminationByKubelet"));
+    let last = web.until("its container to end", |s| first(s).state.as_ref().unwrap().terminated.is_some()).await;
+    assert_eq!((last.reason.as_deref(), web.runtime.running()), (Some("Evicted"), 0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "not after ten minutes of grace");
+    web.end().await;
+}
+
 /// A pod whose one volume holds a token of an hour, on a runtime with files.
 async fn with_token(dir: &tempfile::TempDir, api: Api) -> Bench<Hollow> {
     let hollow = Hollow::new(Clock::tokio());

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
-    MountType, PortBinding,
+    MountType, PortBinding, SystemInfo,
 };
 
-use super::super::{ContainerSpec, SandboxSpec};
+use super::super::{ContainerSpec, Error, Machine, Recursive, Result, SandboxSpec};
+use super::connect::Version;
 use super::{DockerOptions, pause};
 use crate::names;
 
@@ -62,7 +63,12 @@ pub(super) fn sandbox(spec: &SandboxSpec, options: &DockerOptions, oom_score_adj
 }
 
 /// A container that joins its pod's sandbox.
-pub(super) fn container(spec: &ContainerSpec, node: &str, oom_score_adj_min: i64) -> ContainerCreateBody {
+pub(super) fn container(
+    spec: &ContainerSpec,
+    node: &str,
+    oom_score_adj_min: i64,
+    version: Version,
+) -> ContainerCreateBody {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let join = format!("container:{}", spec.sandbox_id);
     let mut security = Vec::new();
@@ -94,7 +100,7 @@ pub(super) fn container(spec: &ContainerSpec, node: &str, oom_score_adj_min: i64
             network_mode: Some(join.clone()),
             ipc_mode: Some(if spec.host_ipc { "host".to_owned() } else { join }),
             pid_mode,
-            mounts: Some(spec.mounts.iter().map(mount).collect()),
+            mounts: Some(spec.mounts.iter().map(|wanted| mount(wanted, version)).collect()),
             cpu_shares: Some(spec.cpu_shares),
             cpu_period: spec.cpu_quota.map(|_| CPU_PERIOD_MICROS),
             cpu_quota: spec.cpu_quota,
@@ -130,18 +136,98 @@ fn labels(spec: &ContainerSpec, node: &str) -> HashMap<String, String> {
     labels
 }
 
-fn mount(mount: &super::super::Mount) -> Mount {
+fn mount(mount: &super::super::Mount, version: Version) -> Mount {
     let propagation = match mount.propagation {
         "rslave" => MountBindOptionsPropagationEnum::RSLAVE,
         "rshared" => MountBindOptionsPropagationEnum::RSHARED,
         _ => MountBindOptionsPropagationEnum::RPRIVATE,
+    };
+    // From 25 on Docker makes read-only mounts so all the way down, unless told otherwise.
+    let knows = mount.read_only && version >= RECURSIVE_READ_ONLY;
+    let bind_options = MountBindOptions {
+        propagation: Some(propagation),
+        read_only_force_recursive: (knows && mount.recursive_read_only == Recursive::Yes).then_some(true),
+        read_only_non_recursive: (knows && mount.recursive_read_only == Recursive::No).then_some(true),
+        ..MountBindOptions::default()
     };
     Mount {
         target: Some(mount.target.clone()),
         source: Some(mount.source.to_string_lossy().into_owned()),
         typ: Some(MountType::BIND),
         read_only: Some(mount.read_only),
-        bind_options: Some(MountBindOptions { propagation: Some(propagation), ..MountBindOptions::default() }),
+        bind_options: Some(bind_options),
         ..Mount::default()
+    }
+}
+
+/// The first API version whose mounts are read-only all the way down.
+const RECURSIVE_READ_ONLY: Version = (1, 44);
+
+/// What a container wants that this engine cannot do.
+pub(super) fn check(spec: &ContainerSpec, version: Version) -> Result<()> {
+    let wants = |mount: &&super::super::Mount| mount.recursive_read_only == Recursive::Yes;
+    match spec.mounts.iter().find(wants) {
+        Some(mount) if version < RECURSIVE_READ_ONLY => Err(Error::Refused(format!(
+            "failed to resolve recursive read-only mode: the mount at \"{}\" requested recursive read-only mode, but it is not \
+             supported by the runtime",
+            mount.target
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The machine of an engine elsewhere, as that says.
+pub(super) fn remote_machine(machine: &mut Machine, info: SystemInfo) {
+    machine.milli_cpu = info.ncpu.unwrap_or(0).saturating_mul(1000);
+    machine.memory = info.mem_total.unwrap_or(0);
+    machine.kernel_version = info.kernel_version.unwrap_or_default();
+    machine.os_image = info.operating_system.unwrap_or_default();
+    machine.operating_system = info.os_type.unwrap_or_else(|| "linux".to_owned());
+    machine.architecture = match info.architecture.as_deref() {
+        Some("x86_64") => "amd64".to_owned(),
+        Some("aarch64") => "arm64".to_owned(),
+        other => other.unwrap_or_default().to_owned(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounted(recursive_read_only: Recursive) -> ContainerSpec {
+        let (source, target) = ("/s".into(), "/t".to_owned());
+        let mount = super::super::super::Mount {
+            source,
+            target,
+            read_only: true,
+            propagation: "rprivate",
+            recursive_read_only,
+        };
+        ContainerSpec { mounts: vec![mount], ..ContainerSpec::default() }
+    }
+
+    #[test]
+    fn mounts_are_read_only_as_deep_as_asked_or_refused() {
+        let of = |spec: &ContainerSpec, version| {
+            let body = container(spec, "n", 0, version);
+            let options = body.host_config.unwrap().mounts.unwrap().remove(0).bind_options.unwrap();
+            (options.read_only_non_recursive, options.read_only_force_recursive)
+        };
+        for (recursive, old, new) in [
+            (Recursive::No, Ok((None, None)), (Some(true), None)),
+            (Recursive::IfPossible, Ok((None, None)), (None, None)),
+            (Recursive::Yes, Err(()), (None, Some(true))),
+        ] {
+            let spec = mounted(recursive);
+            assert_eq!(check(&spec, (1, 41)).map(|()| of(&spec, (1, 41))).map_err(drop), old, "{recursive:?}");
+            assert!(check(&spec, (1, 47)).is_ok());
+            assert_eq!(of(&spec, (1, 47)), new, "{recursive:?}");
+        }
+    }
+
+    #[test]
+    fn logs_are_rotated() {
+        let config = container(&ContainerSpec::default(), "n", 0, (1, 41)).host_config.unwrap().log_config.unwrap();
+        assert_eq!(config.config.unwrap()["max-size"], LOG_MAX_SIZE);
     }
 }

@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, StreamExt};
 use serde_json::json;
 use tokio::io::AsyncWrite;
 
-use super::super::{LogOptions, Process, Result, Session, TerminalSize, Wanted};
+use super::super::{LogOptions, LogStream, Process, Result, Session, TerminalSize, Wanted};
 use super::hijack::Hijacker;
 use super::{events, frames};
 
@@ -145,7 +145,12 @@ pub(super) async fn logs(docker: &Docker, id: &str, options: &LogOptions) -> Res
     // A container that does not exist is an error now, not one in the middle of the stream.
     docker.inspect_container(id, None).await.map_err(super::error)?;
     let tail = options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-    let mut query = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(options.follow).tail(&tail);
+    let wants = |stream| options.only.is_none_or(|only| only == stream);
+    let mut query = LogsOptionsBuilder::new()
+        .stdout(wants(LogStream::Stdout))
+        .stderr(wants(LogStream::Stderr))
+        .follow(options.follow)
+        .tail(&tail);
     query = query.timestamps(options.timestamps);
     if let Some(since) = options.since {
         query = query.since(i32::try_from(since.as_second()).unwrap_or(i32::MAX).max(0));

@@ -1,32 +1,46 @@
 //! Requests whose connection becomes a byte stream. Docker calls it hijacking; bollard does it too, but takes bytes of a
 //! terminal for the heads of its own frames, so this is done here: one HTTP/1.1 exchange on a connection of its own.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::super::{Connection, Error, Result};
 
 /// How much of a refusal is read.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 
+/// How long Docker may take to hand a connection over.
+const HANDOVER_MAX: Duration = Duration::from_secs(120);
+
 /// Where Docker is, and the version of its API to ask for.
 #[derive(Clone, Debug)]
 pub(super) struct Hijacker {
     endpoint: String,
     prefix: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Hijacker {
-    pub(super) fn new(endpoint: &str, prefix: &str) -> Hijacker {
-        Hijacker { endpoint: endpoint.to_owned(), prefix: prefix.to_owned() }
+    pub(super) fn new(endpoint: &str, prefix: &str, tls: Option<Arc<rustls::ClientConfig>>) -> Hijacker {
+        Hijacker { endpoint: endpoint.to_owned(), prefix: prefix.to_owned(), tls }
     }
 
     /// Posts `body` to `path` and takes the connection over.
     pub(super) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<TokioIo<Upgraded>> {
+        let posted = tokio::time::timeout(HANDOVER_MAX, self.take_over(path, body)).await;
+        posted.unwrap_or_else(|_| Err(Error::Unreachable("timed out".to_owned())))
+    }
+
+    async fn take_over(&self, path: &str, body: &serde_json::Value) -> Result<TokioIo<Upgraded>> {
         let request = Request::post(format!("{}{path}", self.prefix))
             .header(header::HOST, "docker")
             .header(header::CONTENT_TYPE, "application/json")
@@ -48,10 +62,17 @@ impl Hijacker {
     }
 
     async fn connect(&self) -> std::io::Result<Connection> {
-        match self.endpoint.split_once("://") {
-            Some(("unix", path)) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Some((_, address)) => Ok(Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)),
-            None => Err(std::io::Error::other("not an endpoint")),
+        match (self.endpoint.split_once("://"), &self.tls) {
+            (Some(("unix", path)), _) => Ok(Box::new(UnixStream::connect(path).await?)),
+            (Some((_, address)), None) => Ok(Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)),
+            (Some((_, address)), Some(config)) => {
+                let address = address.trim_end_matches('/');
+                let stream = TcpStream::connect(address).await?;
+                let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+                let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+                Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?))
+            }
+            (None, _) => Err(std::io::Error::other("not an endpoint")),
         }
     }
 }

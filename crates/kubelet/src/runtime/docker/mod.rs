@@ -7,10 +7,12 @@
 //! - [`pause`]: the image of sandboxes, built in.
 //! - [`events`]: what happened, for ever.
 //! - [`images`]: present, pulled.
+//! - [`usage`]: what containers use.
 //! - [`exec`]: commands in containers, connections to containers, and their logs; [`hijack`] and [`frames`]: the byte
 //!   streams behind these.
 //! - [`netns`]: connections to ports inside a sandbox.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,11 +24,13 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 
+use super::image::{Archive, ImageStore};
 use super::{
     Connection, ContainerSpec, Credentials, Error, Event, Image, KnownPod, LogOptions, Machine, PodIdentity, PodState,
     Result, Runtime, Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
+use crate::stats::{ContainerDisk, ContainerUsage};
 
 mod connect;
 mod create;
@@ -39,12 +43,17 @@ mod netns;
 mod network;
 mod observe;
 pub(crate) mod pause;
+mod usage;
+
+pub use connect::DockerTls;
 
 /// What the runtime is told when it starts.
 #[derive(Clone, Debug)]
 pub struct DockerOptions {
     /// `unix://…`, `tcp://…`.
     pub endpoint: String,
+    /// How the engine and we prove who we are to each other; for `tcp://` only.
+    pub tls: Option<DockerTls>,
     /// The node whose containers these are: several nodes may share one Docker.
     pub node_name: String,
     /// Whose file system's size the machine reports.
@@ -60,11 +69,17 @@ impl DockerOptions {
     pub fn new(node_name: &str, data_dir: impl Into<PathBuf>) -> DockerOptions {
         DockerOptions {
             endpoint: "unix:///var/run/docker.sock".to_owned(),
+            tls: None,
             node_name: node_name.to_owned(),
             data_dir: data_dir.into(),
             network: "coracle".to_owned(),
             bridge: "coracle0".to_owned(),
         }
+    }
+
+    /// Whether the engine is on this machine, so that its processes and files can be seen.
+    fn is_local(&self) -> bool {
+        self.endpoint.starts_with("unix://")
     }
 }
 
@@ -73,20 +88,26 @@ impl DockerOptions {
 pub struct DockerRuntime {
     docker: Docker,
     hijacker: hijack::Hijacker,
+    version: connect::Version,
     options: Arc<DockerOptions>,
     pause: Arc<tokio::sync::OnceCell<()>>,
+    places: Arc<usage::Places>,
     oom_score_adj_min: i64,
 }
 
 impl DockerRuntime {
     /// Connects to Docker; fails if it does not answer.
     pub async fn connect(options: DockerOptions) -> Result<DockerRuntime> {
-        let (docker, hijacker) = connect::connect(&options.endpoint).await?;
+        let connect::Connected { docker, hijacker, version } =
+            connect::connect(&options.endpoint, options.tls.as_ref()).await?;
+        images::remove_leftovers(&docker, &options.node_name).await?;
         Ok(DockerRuntime {
             docker,
             hijacker,
+            version,
             options: Arc::new(options),
             pause: Arc::default(),
+            places: Arc::default(),
             oom_score_adj_min: oom_score_adj_min(),
         })
     }
@@ -140,10 +161,20 @@ impl Runtime for DockerRuntime {
 
     async fn machine(&self) -> Result<Machine> {
         let version = self.docker.version().await.map_err(error)?;
+        let info = self.docker.info().await.map_err(error)?;
+        let image_dir = info.docker_root_dir.clone().map(PathBuf::from).filter(|_| self.options.is_local());
         let data_dir = self.options.data_dir.clone();
         let machine = tokio::task::spawn_blocking(move || crate::node::machine::detect(&data_dir)).await;
-        let machine = machine.map_err(|error| Error::Refused(error.to_string()))?;
-        Ok(Machine { runtime_version: format!("docker://{}", version.version.unwrap_or_default()), ..machine })
+        let mut machine = machine.map_err(|error| Error::Refused(error.to_string()))?;
+        if !self.options.is_local() {
+            create::remote_machine(&mut machine, info.clone());
+        }
+        let runtime_version = format!("docker://{}", version.version.unwrap_or_default());
+        Ok(Machine { runtime_version, image_dir, ..machine })
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.docker.ping().await.map(drop).map_err(error)
     }
 
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
@@ -181,8 +212,9 @@ impl Runtime for DockerRuntime {
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
         let attempt = u32::try_from(spec.restart_count).unwrap_or(0);
+        create::check(spec, self.version)?;
         self.create(
-            create::container(spec, &self.options.node_name, self.oom_score_adj_min),
+            create::container(spec, &self.options.node_name, self.oom_score_adj_min, self.version),
             &spec.pod,
             &spec.name,
             attempt,
@@ -213,24 +245,20 @@ impl Runtime for DockerRuntime {
         }
     }
 
-    async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        images::find(&self.docker, reference).await
-    }
-
-    async fn images(&self) -> Result<Vec<Image>> {
-        images::list(&self.docker).await
-    }
-
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
-        images::pull(&self.docker, reference, credentials).await
-    }
-
     fn events(&self) -> BoxStream<'static, Event> {
         events::events(self.docker.clone(), self.options.node_name.clone())
     }
 
     async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
         exec::logs(&self.docker, id, options).await
+    }
+
+    async fn usage(&self) -> Result<Vec<ContainerUsage>> {
+        usage::usage(&self.docker, &self.options, &self.places).await
+    }
+
+    async fn disks(&self) -> Result<BTreeMap<String, ContainerDisk>> {
+        usage::disks(&self.docker, &self.options).await
     }
 
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Session> {
@@ -247,6 +275,45 @@ impl Runtime for DockerRuntime {
         let pid = pid.ok_or_else(|| Error::Conflict(format!("sandbox {sandbox_id} is not running")))?;
         let refused = |error| Error::Refused(format!("connect to port {port}: {error}"));
         Ok(Box::new(netns::connect(pid, port).await.map_err(refused)?))
+    }
+}
+
+#[async_trait::async_trait]
+impl ImageStore for DockerRuntime {
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        images::find(&self.docker, reference).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        images::list(&self.docker).await
+    }
+
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+        images::pull(&self.docker, reference, credentials).await
+    }
+
+    async fn push(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+        images::push(&self.docker, reference, credentials).await
+    }
+
+    async fn tag(&self, reference: &str, name: &str) -> Result<()> {
+        images::tag(&self.docker, reference, name).await
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        images::remove(&self.docker, reference).await
+    }
+
+    async fn load(&self, archive: Archive) -> Result<Vec<String>> {
+        images::load(&self.docker, archive).await
+    }
+
+    async fn save(&self, references: &[String]) -> Result<Archive> {
+        images::save(&self.docker, references).await
+    }
+
+    async fn image_files(&self, reference: &str, key: &str) -> Result<Archive> {
+        images::files(&self.docker, &self.options.node_name, reference, key).await
     }
 }
 

@@ -139,7 +139,7 @@ fn phase(state: Option<&ContainerState>) -> Phase {
 }
 
 /// Docker writes the year 1 for never.
-fn time(text: &str) -> Option<Timestamp> {
+pub(super) fn time(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok().filter(|time| time.as_second() > 0)
 }
 

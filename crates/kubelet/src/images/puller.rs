@@ -1,0 +1,102 @@
+//! Pulls, many at a time but not all at once. Pods that want the same image with the same credentials wait for one pull;
+//! it ends when none of them waits any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::ImageError;
+use crate::runtime::{Credentials, Image, Runtime};
+
+/// Pulls at a time where nobody says (`maxParallelImagePulls`).
+pub const DEFAULT_PARALLEL: usize = 5;
+
+/// A pull's end: the image, and how long the pull itself took.
+type Pulled = Result<(Image, Duration), ImageError>;
+type Flight = BoxFuture<'static, Pulled>;
+
+/// All pulls of a node.
+pub struct Puller {
+    slots: Arc<Semaphore>,
+    flights: Mutex<HashMap<(String, Vec<Credentials>), WeakShared<Flight>>>,
+}
+
+impl Default for Puller {
+    fn default() -> Puller {
+        Puller::new(DEFAULT_PARALLEL)
+    }
+}
+
+impl Puller {
+    /// At most `parallel` pulls at a time; more wait.
+    pub fn new(parallel: usize) -> Puller {
+        Puller { slots: Arc::new(Semaphore::new(parallel.max(1))), flights: Mutex::default() }
+    }
+
+    /// Pulls `image` with the first of `credentials` that its registry accepts, or without any where there are none.
+    pub async fn pull(&self, runtime: &Arc<dyn Runtime>, image: &str, credentials: Vec<Credentials>) -> Pulled {
+        self.flight(runtime, image, credentials).await
+    }
+
+    fn flight(&self, runtime: &Arc<dyn Runtime>, image: &str, credentials: Vec<Credentials>) -> Shared<Flight> {
+        let key = (image.to_owned(), credentials);
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade).filter(|flight| flight.peek().is_none()) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.upgrade().is_some());
+        let (runtime, slots, (image, credentials)) = (runtime.clone(), self.slots.clone(), key.clone());
+        let flight: Flight = Box::pin(async move {
+            let failed = |message: String| ImageError { reason: "ErrImagePull", message };
+            let _slot = slots.acquire().await.map_err(|error| failed(error.to_string()))?;
+            let begun = Instant::now();
+            let pulled = super::pull(runtime.as_ref(), &image, &credentials).await?;
+            Ok((pulled, begun.elapsed()))
+        });
+        let flight = flight.shared();
+        flights.extend(flight.downgrade().map(|weak| (key, weak)));
+        flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::hollow::Hollow;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_pull_serves_all_who_want_the_same() {
+        let hollow = Hollow::default();
+        hollow.slow_pulls(Duration::from_secs(10));
+        let runtime: Arc<dyn Runtime> = Arc::new(hollow.clone());
+        let puller = Puller::new(2);
+        let pull = |image: &'static str| puller.pull(&runtime, image, Vec::new());
+        let begun = Instant::now();
+        let (a, b, c, d) = tokio::join!(pull("one"), pull("one"), pull("two"), pull("three"));
+        assert_eq!(hollow.pulls(), 3, "two share one");
+        assert_eq!(begun.elapsed().as_secs(), 20, "two at a time, and the third after them");
+        for pulled in [a, b, c, d] {
+            assert_eq!(pulled.unwrap().1.as_secs(), 10, "waiting is not pulling");
+        }
+        pull("one").await.unwrap();
+        assert_eq!(hollow.pulls(), 4, "who comes later pulls again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_nobody_waits_for_ends() {
+        let hollow = Hollow::default();
+        hollow.slow_pulls(Duration::from_secs(1000));
+        let runtime: Arc<dyn Runtime> = Arc::new(hollow.clone());
+        let puller = Puller::new(1);
+        let given_up = tokio::time::timeout(Duration::from_secs(1), puller.pull(&runtime, "one", Vec::new())).await;
+        assert!(given_up.is_err());
+        hollow.slow_pulls(Duration::ZERO);
+        puller.pull(&runtime, "two", Vec::new()).await.unwrap();
+    }
+}

@@ -1,0 +1,78 @@
+//! `GET /configz`: the configuration this kubelet runs with, in upstream's words (`kubelet.config.k8s.io/v1beta1`).
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Shared;
+use crate::config::Config;
+use crate::names::go_duration;
+use crate::node::eviction::signals::{self, Amount, Threshold};
+
+pub(super) async fn configz(State(shared): State<Shared>) -> Response {
+    Json(json!({"kubeletconfig": shown(&shared.kubelet.config)})).into_response()
+}
+
+fn shown(config: &Config) -> Value {
+    let mut shown = json!({
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "port": config.port,
+        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true, "cacheTTL": "2m0s"}},
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"},
+        },
+        "clusterDomain": config.cluster_domain,
+        "nodeStatusUpdateFrequency": go_duration(config.lease_renew_interval),
+        "nodeStatusReportFrequency": go_duration(config.node_status_report_interval),
+        "nodeLeaseDurationSeconds": config.lease_duration.as_secs(),
+        "maxPods": config.max_pods,
+        "maxParallelImagePulls": config.max_parallel_image_pulls,
+        "imageGCHighThresholdPercent": config.image_gc.high_percent,
+        "imageGCLowThresholdPercent": config.image_gc.low_percent,
+        "evictionPressureTransitionPeriod": go_duration(config.eviction_pressure_transition_period),
+        "evictionHard": thresholds(config),
+        "enableServer": config.serving.is_some(),
+    });
+    if let Some(dns) = config.cluster_dns {
+        shown["clusterDNS"] = json!([dns]);
+    }
+    if let Some(address) = config.healthz {
+        shown["healthzPort"] = json!(address.port());
+        shown["healthzBindAddress"] = json!(address.ip());
+    }
+    shown
+}
+
+fn thresholds(config: &Config) -> Value {
+    let entry = |threshold: &Threshold| {
+        let amount = match threshold.amount {
+            Amount::Quantity(amount) => signals::shown(threshold.signal, amount),
+            Amount::Percent(percent) => format!("{percent}%"),
+        };
+        (threshold.signal.name().to_owned(), json!(amount))
+    };
+    config.eviction_hard.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_shown() {
+        let mut config = Config::new("box1", "10.0.0.1".parse().unwrap(), "/x");
+        config.max_pods = 7;
+        config.healthz = Some(([127, 0, 0, 1], 10248).into());
+        let shown = shown(&config);
+        assert_eq!((&shown["maxPods"], &shown["healthzPort"]), (&json!(7), &json!(10248)));
+        assert_eq!(shown["nodeStatusReportFrequency"], "5m0s");
+        assert_eq!(
+            (&shown["evictionHard"]["memory.available"], &shown["evictionHard"]["nodefs.available"]),
+            (&json!("100Mi"), &json!("10%"))
+        );
+        assert!(shown.get("clusterDNS").is_none());
+    }
+}

@@ -1,0 +1,41 @@
+//! A pod that must go because the machine runs short: it has failed from then on, whatever its containers do.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Desired, Worker};
+
+/// How long the containers of an evicted pod may take to end (`immediateEvictionGracePeriodSeconds`).
+const GRACE_SECONDS: i64 = 1;
+
+impl Worker {
+    /// Takes an eviction into account: whether it is new.
+    pub(super) fn evicted(&mut self, desired: &mut Desired) -> bool {
+        let Some(message) = self.handle.eviction.lock().clone() else { return false };
+        if desired.pod.metadata.deletion_timestamp.is_none() {
+            let mut pod = (*desired.pod).clone();
+            pod.metadata.deletion_grace_period_seconds = Some(GRACE_SECONDS);
+            desired.pod = Arc::new(pod);
+        }
+        if matches!(self.history.phase.as_deref(), Some("Failed" | "Succeeded")) {
+            return false;
+        }
+        let target = PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(message.clone()),
+            last_transition_time: Some(Time(self.kubelet.config.clock.now())),
+            ..PodCondition::default()
+        };
+        let conditions = self.history.conditions.get_or_insert_default();
+        conditions.retain(|condition| condition.type_ != target.type_);
+        conditions.push(target);
+        self.history.phase = Some("Failed".to_owned());
+        self.history.reason = Some("Evicted".to_owned());
+        self.history.message = Some(message);
+        true
+    }
+}
