@@ -39,6 +39,8 @@ pub enum Verb {
     Expose(verbs::expose::Expose),
     /// Print the logs for a container in a pod
     Logs(verbs::logs::Logs),
+    /// Manage the images on the cluster's nodes
+    Image(verbs::image::Image),
     /// Update the labels on a resource
     Label(verbs::label::Label),
     /// Update the annotations on a resource
@@ -76,6 +78,7 @@ pub async fn run_verb(verb: &Verb, session: &crate::session::Session, console: &
         Verb::Run(verb) => verb.run(session, console).await,
         Verb::Expose(verb) => verb.run(session, console).await,
         Verb::Logs(verb) => verb.run(session, console).await,
+        Verb::Image(verb) => verb.run(session, console).await,
         Verb::Label(verb) => verb.run(verbs::label::LABELS, session, console).await,
         Verb::Annotate(verb) => verb.run(verbs::label::ANNOTATIONS, session, console).await,
         Verb::Version(verb) => verb.run(Some(session), console).await,

@@ -230,6 +230,25 @@ impl Session {
         Ok(pieces(response))
     }
 
+    /// Any request with a body of one's own; the answer as it is. A body in pieces is sent as it comes, so no timeout
+    /// applies.
+    pub async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: Body,
+    ) -> Result<Bytes, Error> {
+        tracing::debug!(%method, path, "request");
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let request = request.body(body).map_err(|e| Error::message(e.to_string()))?;
+        let response = self.client.send(request).await.map_err(|error| self.transport(&error))?;
+        if response.status().as_u16() < 400 { collect(response).await } else { Err(refused(response).await) }
+    }
+
     /// The events of a watch: one JSON object for each line.
     pub async fn watch(&self, path: &str, accept: &str) -> Result<BoxStream<'static, Result<Value, Error>>, Error> {
         let response = self.send(Method::GET, path, accept, None).await?;

@@ -9,6 +9,7 @@ pub mod delete;
 pub mod describe;
 pub mod expose;
 pub mod get;
+pub mod image;
 pub mod label;
 pub mod logs;
 pub mod run;
