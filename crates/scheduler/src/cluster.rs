@@ -101,8 +101,10 @@ impl Cluster {
 
     /// Pods that waited for what changed demand something else now.
     fn storage_changed(&mut self) {
-        for pod in self.storage.waiting().into_iter().filter(|pod| self.queue.holds(&pod.uid)) {
-            self.queue.add(pod);
+        for pod in self.storage.waiting() {
+            if self.queue.holds(&pod.uid) {
+                self.queue.add(pod);
+            }
         }
     }
 

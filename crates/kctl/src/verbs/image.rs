@@ -15,8 +15,6 @@ use super::list as list_objects;
 use crate::session::Session;
 use crate::{Console, Error, object, tabwriter};
 
-/// Bytes of an archive read at a time.
-const PIECE: usize = 256 << 10;
 /// Nodes asked at a time.
 const MAX_ASKED: usize = 8;
 
@@ -303,25 +301,21 @@ async fn remove(session: &Session, console: &mut Console, nodes: &Nodes, images:
     all_of(failed)
 }
 
+/// The archive is in memory once, however many nodes get it.
 async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Option<&PathBuf>) -> Result<(), Error> {
     let names = nodes.names(session).await?;
-    let from_file = input.filter(|path| path.as_os_str() != "-");
-    let mut failed = Vec::new();
-    let whole = match from_file {
-        Some(_) => None,
+    let archive = match input.filter(|path| path.as_os_str() != "-") {
+        Some(path) => std::fs::read(path).map_err(|e| Error::message(format!("{}: {e}", path.display())))?,
         None => {
-            // What comes once must be kept for every node.
             let mut bytes = Vec::new();
             console.input.read_to_end(&mut bytes).map_err(|e| Error::message(format!("reading the archive: {e}")))?;
-            Some(Bytes::from(bytes))
+            bytes
         }
     };
+    let archive = Bytes::from(archive);
+    let mut failed = Vec::new();
     for node in names {
-        let body = match (&whole, from_file) {
-            (Some(bytes), _) => kube::client::Body::from(bytes.to_vec()),
-            (None, Some(path)) => archive(path)?,
-            (None, None) => kube::client::Body::empty(),
-        };
+        let body = kube::client::Body::from(archive.clone());
         match session.raw(Method::POST, &path(&node, "/load", &[]), None, body).await {
             Ok(answer) => {
                 let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
@@ -333,24 +327,6 @@ async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Op
         }
     }
     all_of(failed)
-}
-
-/// A file as the body of a request, read as it is sent.
-fn archive(path: &PathBuf) -> Result<kube::client::Body, Error> {
-    let wrong = |e: std::io::Error| Error::message(format!("{}: {e}", path.display()));
-    let file = std::fs::File::open(path).map_err(wrong)?;
-    let pieces = futures::stream::try_unfold(file, |mut file| async move {
-        // A local file is read faster than it is sent.
-        let mut piece = vec![0; PIECE];
-        let read = file.read(&mut piece)?;
-        piece.truncate(read);
-        Ok::<_, std::io::Error>((read > 0).then(|| (hyper_frame(piece), file)))
-    });
-    Ok(kube::client::Body::wrap_body(http_body_util::StreamBody::new(pieces)))
-}
-
-fn hyper_frame(piece: Vec<u8>) -> http_body::Frame<Bytes> {
-    http_body::Frame::data(Bytes::from(piece))
 }
 
 async fn save(
