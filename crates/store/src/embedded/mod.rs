@@ -73,7 +73,7 @@ impl Default for Options {
         Options {
             cache_bytes: 4 << 20,
             journal_bytes: 16 << 20,
-            event_bytes: 4 << 20,
+            event_bytes: 8 << 20,
             retention: Duration::from_secs(300),
             history_max: 100_000,
         }
