@@ -41,6 +41,7 @@ pub mod metadata;
 pub mod names;
 pub mod nodes;
 pub mod object;
+mod omit;
 pub mod owners;
 pub mod patch;
 pub mod pods;

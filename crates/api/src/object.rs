@@ -176,7 +176,7 @@ impl<T: Resource> Object for T {
 
     fn encode(&self) -> Vec<u8> {
         let encoded = serde_json::to_vec(self).expect("objects have string keys only, so they always encode");
-        metadata_first(&T::INFO, encoded)
+        metadata_first(&T::INFO, crate::omit::empty(encoded))
     }
 
     fn to_value(&self) -> Value {

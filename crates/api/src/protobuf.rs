@@ -15,6 +15,8 @@ mod special;
 mod table;
 mod wire;
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use table::{Field, Many, Type};
@@ -64,6 +66,16 @@ pub enum ProtobufError {
 
 /// Why a value does not fit its field.
 type Problem = &'static str;
+
+/// Names of fields that are maps wherever they are.
+pub(crate) fn map_fields() -> HashSet<&'static str> {
+    table::names(Many::Map)
+}
+
+/// Names of fields that are lists wherever they are.
+pub(crate) fn list_fields() -> HashSet<&'static str> {
+    table::names(Many::List)
+}
 
 /// The object in `bytes` as JSON of about `limit` bytes at most.
 pub fn to_json(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ProtobufError> {

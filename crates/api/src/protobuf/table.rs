@@ -5,7 +5,7 @@
 //! type (after `[]` a list of it, after `map:` a map from strings to it), and `zero` if 0, `false` or an empty string is
 //! something else there than nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 static TABLE: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| parse(include_str!("wire_fields.txt")));
@@ -13,6 +13,13 @@ static TABLE: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| parse(
 /// A message in the table.
 pub(super) fn message(name: &str) -> Option<&'static Message> {
     TABLE.get(name)
+}
+
+/// Names in JSON of all fields that hold this many values, and never stand for anything else.
+pub(super) fn names(many: Many) -> HashSet<&'static str> {
+    let fields = || TABLE.values().flat_map(|message| message.fields.values());
+    let others: HashSet<&str> = fields().filter(|field| field.many != many).map(|field| field.name).collect();
+    fields().filter(|field| field.many == many && !others.contains(field.name)).map(|field| field.name).collect()
 }
 
 /// The fields of a message.
