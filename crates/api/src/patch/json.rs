@@ -48,10 +48,21 @@ pub(super) fn apply(patch: &json_patch::Patch, mut object: Value) -> Result<Valu
                 )));
             }
         }
+        if expects_nothing(operation, &object) {
+            continue;
+        }
         json_patch::patch(&mut object, std::slice::from_ref(operation))
             .map_err(|e| PatchError::NotApplicable(describe(operation, &e)))?;
     }
     Ok(object)
+}
+
+/// Whether this tests for null a member that an object does not have: that holds, as in `evanphx/json-patch`. kube-rs adds its
+/// finalizers so.
+fn expects_nothing(operation: &PatchOperation, object: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let parent = test.path.parent().and_then(|parent| object.pointer(parent.as_str()));
+    test.value.is_null() && parent.is_some_and(Value::is_object) && object.pointer(test.path.as_str()).is_none()
 }
 
 /// What failed, in the words clients know where there are such words.

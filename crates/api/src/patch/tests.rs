@@ -164,8 +164,13 @@ fn json_patches_apply_or_say_why_not() {
         apply(patch).unwrap(),
         json!({"metadata": {"labels": {"a": "2"}}, "list": [1, 2, 3], "copy": [1, 2, 3]})
     );
+    let finalizer = r#"[{"op":"test","path":"/metadata/finalizers","value":null},
+        {"op":"add","path":"/metadata/finalizers","value":["x"]}]"#;
+    assert_eq!(apply(finalizer).unwrap()["metadata"]["finalizers"], json!(["x"]), "what is not there is null");
     for (patch, text) in [
         (r#"[{"op":"test","path":"/list/0","value":2}]"#, "testing value /list/0 failed"),
+        (r#"[{"op":"test","path":"/list","value":null}]"#, "testing value /list failed"),
+        (r#"[{"op":"test","path":"/no/where","value":null}]"#, "testing value /no/where failed"),
         (r#"[{"op":"remove","path":"/nothing"}]"#, "remove operation does not apply: doc is missing path: /nothing"),
         (
             r#"[{"op":"replace","path":"/a/b","value":1}]"#,
