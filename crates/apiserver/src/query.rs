@@ -31,7 +31,7 @@ impl Query {
 
     /// A switch: given without a value, `true` and `1` are on; upstream treats everything but `false` and `0` so.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| !matches!(v.as_str(), "false" | "0"))
+        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     /// A number that is not negative.
@@ -127,9 +127,11 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+(a)&watch&limit=5&bad=%zz%4"));
+        let query =
+            Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+(a)&watch&tty=False&stdin=0&limit=5&bad=%zz%4"));
         assert_eq!(query.get("labelSelector"), Some("app=web,tier in (a)"));
         assert!(query.flag("watch") && !query.flag("absent"));
+        assert!(!query.flag("tty") && !query.flag("stdin"), "as Python and Go write it");
         assert_eq!(query.number("limit").unwrap(), Some(5));
         assert!(query.number("bad").is_err());
         assert_eq!(query.get("bad"), Some("%zz%4"));

@@ -11,9 +11,9 @@ use crate::query::Query;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 
-/// The parameters a kubelet understands.
-const PARAMETERS: [&str; 8] =
-    ["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"];
+/// The parameters a kubelet understands: switches, and what has a value.
+const SWITCHES: [&str; 3] = ["follow", "previous", "timestamps"];
+const VALUES: [&str; 5] = ["tailLines", "sinceSeconds", "sinceTime", "limitBytes", "stream"];
 
 /// How much of a kubelet's refusal is passed on.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -51,8 +51,10 @@ fn path(call: &Call, container: &str) -> Result<String, ApiError> {
         let subject = Subject { group: "".into(), name: call.name().to_owned(), ..Subject::options("PodLogOptions") };
         return Err(ApiError::Invalid(subject, errors));
     }
-    let given = PARAMETERS.iter().filter_map(|name| Some((name, call.query.get(name)?)));
-    let parameters: Vec<String> = given.map(|(name, value)| format!("{name}={}", value.replace('+', "%2B"))).collect();
+    let on = SWITCHES.iter().filter(|name| call.query.flag(name)).map(|name| format!("{name}=true"));
+    let given = VALUES.iter().filter_map(|name| Some((name, call.query.get(name)?)));
+    let given = given.map(|(name, value)| format!("{name}={}", value.replace('+', "%2B")));
+    let parameters: Vec<String> = on.chain(given).collect();
     let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
     Ok(format!("/containerLogs/{namespace}/{}/{container}{query}", call.name()))
 }
@@ -60,11 +62,10 @@ fn path(call: &Call, container: &str) -> Result<String, ApiError> {
 /// What of the options makes no sense (`ValidatePodLogOptions`); what cannot even be read is refused at once.
 fn wrong(query: &Query) -> Result<ErrorList, ApiError> {
     let mut errors = ErrorList::new();
-    for name in PARAMETERS {
+    for name in VALUES {
         let Some(value) = query.get(name) else { continue };
         let unreadable = || ApiError::BadRequest(format!("invalid value {value:?} for query parameter {name}"));
         let least = match name {
-            "follow" | "previous" | "timestamps" if matches!(value, "true" | "false" | "1" | "0") => continue,
             "sinceTime" if value.parse::<jiff::Timestamp>().is_ok() => continue,
             "stream" if matches!(value, "All" | "Stdout" | "Stderr") => continue,
             "stream" => {
@@ -118,7 +119,7 @@ mod tests {
             let errors = wrong(&Query::parse(Some(query))).unwrap();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{query}");
         }
-        for query in ["tailLines=x", "follow=maybe", "sinceTime=yesterday"] {
+        for query in ["tailLines=x", "sinceTime=yesterday"] {
             assert!(wrong(&Query::parse(Some(query))).is_err(), "{query}");
         }
     }
