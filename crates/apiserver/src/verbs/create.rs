@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use api::{Kind, KindInfo, Object, Scope};
+use api::{Kind, Object, Scope};
 use axum::body::Body;
 use bytes::Bytes;
 use http::StatusCode;
@@ -124,7 +124,7 @@ impl Shared {
             let value = with_managed(&*object, plain, &managed)?;
             let Effects { mut ops, warnings, in_turn, .. } = effects;
             if dry_run {
-                return self.pretend(object.info(), &subject, &key, value, warnings).await;
+                return self.pretend(&subject, &key, value, warnings).await;
             }
             if in_turn && turn.is_none() {
                 // Others may have been first: look again.
@@ -188,10 +188,9 @@ impl Shared {
         Ok((encode(object)?, effects))
     }
 
-    /// A dry run fails where the write would.
+    /// A dry run fails where the write would, and gives no revision to what was never written.
     async fn pretend(
         &self,
-        info: &KindInfo,
         subject: &Subject,
         key: &str,
         value: Bytes,
@@ -199,9 +198,7 @@ impl Shared {
     ) -> Result<Written, ApiError> {
         match self.store.get(key, None).await? {
             (Some(_), _) => Err(ApiError::AlreadyExists(subject.clone())),
-            (None, revision) => {
-                Ok(Written { json: encode_with_revision(info, &value, revision), removed: false, warnings })
-            }
+            (None, _) => Ok(Written { json: value, removed: false, warnings }),
         }
     }
 }
