@@ -58,9 +58,7 @@ pub(crate) fn show<T: Object>(call: &Call, found: &[T]) -> Result<ApiResponse, A
     }
     let objects = encoded.iter().map(Vec::as_slice);
     let json = match call.output.shape {
-        Shape::Object => {
-            verbs::list::join(&format!("{}List", kind.info.kind), &kind.info.api_version(), metadata, objects)
-        }
+        Shape::Object => verbs::list::join_typed(kind.info, metadata, objects),
         Shape::Metadata => {
             let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
             let reduced = reduced.iter().map(Vec::as_slice);

@@ -305,7 +305,7 @@ pub(super) async fn delete_collection(call: &Call, request_body: Body) -> Result
     let deleted = results.into_iter().collect::<Result<Vec<_>, _>>()?;
     let metadata = json!({"resourceVersion": revision.to_string()}).to_string();
     let objects = deleted.iter().flatten().map(|json| &json[..]);
-    let list = super::list::join(&format!("{}List", info.kind), &info.api_version(), &metadata, objects);
+    let list = super::list::join_typed(info, &metadata, objects);
     Ok(respond::encoded(StatusCode::OK, list.into(), call.output.encoding))
 }
 

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use api::KindInfo;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::json;
 use store::{ListRequest, Revision};
 
-use super::list_body::ListBody;
+use super::list_body::{ListBody, item};
 use super::revision::Freshness;
 use crate::cache::{Change, Entry, Filter, Snapshot};
 use crate::call::Call;
@@ -28,6 +29,9 @@ pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
         None | Some(0) => usize::MAX,
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
+    // Whoever takes what is at hand gets all of it (`computeListLimit`).
+    let is_first = call.query.get("continue").is_none();
+    let limit = if is_first && Freshness::of(&call.query)? == Freshness::Any { usize::MAX } else { limit };
     let snapshot = snapshot(call, &filter, limit).await?;
     let metadata = list_metadata(&filter, &snapshot);
     answer(call, &metadata, snapshot)
@@ -149,10 +153,10 @@ fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResp
     let objects = snapshot.items.iter().map(|e| e.json());
     let json = match call.output.shape {
         Shape::Object if call.output.is_plain() => {
-            let body = ListBody::new(&format!("{}List", info.kind), &info.api_version(), metadata, snapshot.items);
+            let body = ListBody::new(info, metadata, snapshot.items);
             return Ok(respond::json_body(axum::body::Body::new(body)));
         }
-        Shape::Object => join(&format!("{}List", info.kind), &info.api_version(), metadata, objects),
+        Shape::Object => join_typed(info, metadata, objects),
         Shape::Metadata => {
             let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
             let reduced = reduced.iter().map(Vec::as_slice);
@@ -161,6 +165,12 @@ fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResp
         Shape::Table => Table::new(call.info.kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
     };
     Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
+}
+
+/// A whole list of objects of one kind, in one piece.
+pub(crate) fn join_typed<'a>(info: &KindInfo, metadata: &str, objects: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let items: Vec<Vec<u8>> = objects.map(|json| [b"{", item(info, json)].concat()).collect();
+    join(&format!("{}List", info.kind), &info.api_version(), metadata, items.iter().map(Vec::as_slice))
 }
 
 /// A whole list in one piece.

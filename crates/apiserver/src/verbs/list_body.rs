@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use api::KindInfo;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
@@ -20,8 +21,16 @@ pub(super) fn start(kind: &str, api_version: &str, metadata: &str) -> Vec<u8> {
     format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#).into_bytes()
 }
 
+/// An object as it stands in a list of its kind, but for the brace it begins with: its apiVersion and kind are left out, as
+/// Go's typed lists do.
+pub(super) fn item<'a>(info: &KindInfo, json: &'a [u8]) -> &'a [u8] {
+    const METADATA: &str = r#""metadata":{"#;
+    json.get(info.metadata_prefix().len() - METADATA.len()..).unwrap_or_default()
+}
+
 /// A list on its way out.
 pub(super) struct ListBody {
+    info: &'static KindInfo,
     start: Vec<u8>,
     items: Vec<Arc<Entry>>,
     /// The next item.
@@ -31,21 +40,20 @@ pub(super) struct ListBody {
 }
 
 impl ListBody {
-    pub(super) fn new(kind: &str, api_version: &str, metadata: &str, items: Vec<Arc<Entry>>) -> ListBody {
-        let start = start(kind, api_version, metadata);
-        let commas = items.len().saturating_sub(1);
-        let left = start.len() + commas + items.iter().map(|i| i.json().len()).sum::<usize>() + END.len();
-        ListBody { start, items, next: 0, left }
+    pub(super) fn new(info: &'static KindInfo, metadata: &str, items: Vec<Arc<Entry>>) -> ListBody {
+        let start = start(&format!("{}List", info.kind), &info.api_version(), metadata);
+        let (braces, commas) = (items.len(), items.len().saturating_sub(1));
+        let texts: usize = items.iter().map(|i| item(info, i.json()).len()).sum();
+        let left = start.len() + braces + commas + texts + END.len();
+        ListBody { info, start, items, next: 0, left }
     }
 
     fn chunk(&mut self) -> Vec<u8> {
         let mut chunk = std::mem::take(&mut self.start);
         chunk.reserve(self.left.min(CHUNK_BYTES + CHUNK_BYTES / 4).saturating_sub(chunk.len()));
-        while let Some(item) = self.items.get(self.next) {
-            if self.next > 0 {
-                chunk.push(b',');
-            }
-            chunk.extend_from_slice(item.json());
+        while let Some(entry) = self.items.get(self.next) {
+            chunk.extend_from_slice(if self.next > 0 { b",{" } else { b"{" });
+            chunk.extend_from_slice(item(self.info, entry.json()));
             self.next += 1;
             if chunk.len() >= CHUNK_BYTES {
                 break;

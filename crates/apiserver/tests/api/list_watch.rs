@@ -34,6 +34,37 @@ async fn pages_show_the_revision_of_the_first_one() {
 }
 
 #[tokio::test]
+async fn whoever_takes_what_is_at_hand_gets_all_of_it() {
+    let server = Server::start().await;
+    five(&server).await;
+    let list = server.get(&format!("{CONFIG_MAPS}?limit=2&resourceVersion=0")).await.json();
+    assert_eq!((list["items"].as_array().unwrap().len(), &list["metadata"]["continue"]), (5, &Value::Null));
+}
+
+#[tokio::test]
+async fn items_of_a_list_leave_out_what_the_list_says() {
+    let server = Server::start().await;
+    five(&server).await;
+    let yaml = server.send("GET", CONFIG_MAPS, &[("accept", "application/yaml")], "").await.text;
+    let yaml = api::yaml::parse_all(&yaml).unwrap().remove(0);
+    let deleted = server.delete(&format!("{CONFIG_MAPS}?dryRun=All")).await.json();
+    for list in [server.get(CONFIG_MAPS).await.json(), yaml, deleted] {
+        assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("ConfigMapList"), &json!("v1")));
+        for item in list["items"].as_array().unwrap() {
+            let keys: Vec<_> = item.as_object().unwrap().keys().collect();
+            assert_eq!(keys, ["data", "metadata"], "{item}");
+        }
+    }
+    for path in ["/api/v1/componentstatuses", "/apis/events.k8s.io/v1/events", "/api/v1/namespaces"] {
+        let list = server.get(path).await.json();
+        assert!(list["items"].as_array().unwrap().iter().all(|item| item["kind"].is_null()), "{list}");
+    }
+    let metadata = [("accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")];
+    let list = server.send("GET", CONFIG_MAPS, &metadata, "").await.json();
+    assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata");
+}
+
+#[tokio::test]
 async fn a_page_of_forgotten_history_is_gone() {
     let server = Server::start().await;
     five(&server).await;

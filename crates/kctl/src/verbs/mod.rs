@@ -16,7 +16,7 @@ pub mod run;
 pub mod scale;
 pub mod version;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::discovery::{Discovery, Resource};
 use crate::manifest::{Files, Manifest};
@@ -186,10 +186,21 @@ pub async fn list(session: &Session, path: &str, parameters: &[(&str, String)], 
             Some(before) => joined(before, chunk),
         };
         if object::text(&merged, &["metadata", "continue"]).is_empty() {
-            return Ok(merged);
+            return Ok(said_by_each(merged));
         }
         whole = Some(merged);
     }
+}
+
+/// Items of a typed list leave out what the list says once: each says it again.
+fn said_by_each(mut list: Value) -> Value {
+    let Some(kind) = object::kind(&list).strip_suffix("List").map(str::to_owned) else { return list };
+    let api_version = list["apiVersion"].clone();
+    for item in list["items"].as_array_mut().into_iter().flatten().filter(|item| item["kind"].is_null()) {
+        item["apiVersion"] = api_version.clone();
+        item["kind"] = json!(kind);
+    }
+    list
 }
 
 /// The items (or rows) of both, the metadata of the second.
