@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::{KINDS, KindInfo, Scope, Verb};
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -27,7 +27,12 @@ pub(crate) fn respond(
         [] => json!({"paths": paths()}),
         ["api" | "apis"] if aggregated => {
             let body = aggregated_list(segments == ["api"]).to_string();
-            return Ok(Some(respond::with_type(StatusCode::OK, AGGREGATED, body.into())));
+            let tag = ring::digest::digest(&ring::digest::SHA512, body.as_bytes());
+            let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+            let response = respond::with_type(StatusCode::OK, AGGREGATED, body.into());
+            let mut response = respond::tagged(headers, response, &tag);
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+            return Ok(Some(response));
         }
         ["api"] => api_versions(shared),
         ["apis"] => {

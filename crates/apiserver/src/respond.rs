@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER, VARY};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
 
 use api::Kind;
@@ -70,6 +70,21 @@ pub(crate) fn object(code: StatusCode, kind: &'static Kind, json: Bytes, output:
 /// A request that succeeded and has no object to show.
 pub(crate) fn succeeded(code: StatusCode, details: Value) -> ApiResponse {
     json(code, &success(details))
+}
+
+/// An answer under a tag that names its content; 304 and no content for a client that has it. Clients ask for the same
+/// path in several forms, and keep one of each.
+pub(crate) fn tagged(headers: &HeaderMap, mut response: ApiResponse, tag: &str) -> ApiResponse {
+    let quoted = format!("\"{tag}\"");
+    let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let mut tags = values.flat_map(|v| v.split(',')).map(|t| t.trim().trim_start_matches("W/"));
+    if tags.any(|known| known == "*" || known == quoted) {
+        response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    response.headers_mut().extend(HeaderValue::try_from(quoted).ok().map(|quoted| (ETAG, quoted)));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// The `Status` of an error.

@@ -7,7 +7,7 @@ mod operations;
 mod protobuf;
 mod schemas;
 
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG};
+use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -20,9 +20,11 @@ use crate::status::ApiError;
 
 /// The answer to a path below `/openapi`.
 pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> Result<Option<ApiResponse>, ApiError> {
+    let tag = hash();
     if segments == ["openapi", "v2"] && !accepts(headers, JSON) && accepts(headers, &PROTOBUF_V2) {
         let media_type = HeaderValue::from_static(PROTOBUF_V2[1]);
-        return Ok(Some(respond::with_type(StatusCode::OK, media_type, protobuf::document().into())));
+        let response = respond::with_type(StatusCode::OK, media_type, protobuf::document().into());
+        return Ok(Some(respond::tagged(headers, response, &tag)));
     }
     if !accepts(headers, JSON) {
         return Err(ApiError::NotAcceptable("application/json"));
@@ -30,17 +32,36 @@ pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> 
     let document = match segments {
         ["openapi", "v2"] => v2(),
         ["openapi", "v3"] => index(),
-        ["openapi", "v3", path @ ..] => v3(&path.join("/")).ok_or(ApiError::PathNotFound)?,
+        ["openapi", "v3", path @ ..] => {
+            let path = path.join("/");
+            let document = v3(&path).ok_or(ApiError::PathNotFound)?;
+            if query.get("hash").is_some_and(|hash| !hash.is_empty() && hash != tag) {
+                return Ok(Some(moved(&url(&path, &tag))));
+            }
+            document
+        }
         _ => return Err(ApiError::PathNotFound),
     };
-    let mut response = respond::json(StatusCode::OK, &document);
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", hash())) {
-        response.headers_mut().insert(ETAG, etag);
-    }
-    if query.get("hash").is_some_and(|h| h == hash()) {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    let mut response = respond::tagged(headers, respond::json(StatusCode::OK, &document), &tag);
+    if query.get("hash").is_some_and(|h| h == tag) {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        response.headers_mut().extend(in_a_year().map(|date| (EXPIRES, date)));
     }
     Ok(Some(response))
+}
+
+/// To the document as it is now, from one that a client remembers.
+fn moved(location: &str) -> ApiResponse {
+    let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, "");
+    response.headers_mut().extend(HeaderValue::try_from(location).ok().map(|location| (LOCATION, location)));
+    response
+}
+
+/// The furthest `Expires` there is, for what never changes (RFC 2616, 14.21).
+fn in_a_year() -> Option<HeaderValue> {
+    let date = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(365 * 24)).ok()?;
+    let date = date.to_zoned(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    HeaderValue::try_from(date).ok()
 }
 
 const JSON: &[&str] = &["application/json", "*/*", "application/*"];
@@ -86,10 +107,14 @@ fn documents() -> Vec<String> {
 fn index() -> Value {
     let hash = hash();
     let entries = documents().into_iter().map(|path| {
-        let url = format!("/openapi/v3/{path}?hash={hash}");
+        let url = url(&path, &hash);
         (path, json!({"serverRelativeURL": url}))
     });
     json!({"paths": entries.collect::<serde_json::Map<_, _>>()})
+}
+
+fn url(path: &str, hash: &str) -> String {
+    format!("/openapi/v3/{path}?hash={hash}")
 }
 
 fn info() -> Value {

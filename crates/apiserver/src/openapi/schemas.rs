@@ -8,7 +8,11 @@ use serde_json::{Map, Value, json};
 /// The names of the kinds' schemas, and every schema, for OpenAPI v3.
 pub(super) fn v3(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
     let settings = SchemaSettings::openapi3().with(|s| s.meta_schema = None);
-    collect(kinds, settings)
+    let (names, mut schemas) = collect(kinds, settings);
+    let one_of = |types: [&str; 2]| json!(types.map(|t| json!({"type": t})));
+    describe(&mut schemas, QUANTITY, &[("oneOf", one_of(["string", "number"]))]);
+    describe(&mut schemas, INT_OR_STRING, &[("oneOf", one_of(["integer", "string"])), int_or_string_format()]);
+    (names, schemas)
 }
 
 /// The same for OpenAPI v2, where a reference stands alone.
@@ -19,7 +23,23 @@ pub(super) fn v2(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
     });
     let (names, mut schemas) = collect(kinds, settings);
     schemas.values_mut().for_each(flatten_references);
+    describe(&mut schemas, QUANTITY, &[("type", json!("string"))]);
+    describe(&mut schemas, INT_OR_STRING, &[("type", json!("string")), int_or_string_format()]);
     (names, schemas)
+}
+
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+
+fn int_or_string_format() -> (&'static str, Value) {
+    ("format", json!("int-or-string"))
+}
+
+/// Says of numbers that may be text what upstream's documents say: each form of the document has its own words.
+fn describe(schemas: &mut Map<String, Value>, name: &str, words: &[(&str, Value)]) {
+    let Some(schema) = schemas.get_mut(name).and_then(Value::as_object_mut) else { return };
+    schema.remove("x-kubernetes-int-or-string");
+    schema.extend(words.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
 }
 
 fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<String, Value>) {
@@ -40,9 +60,25 @@ fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<Strin
         let gvk = json!([{"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind}]);
         if let Some(schema) = schemas.get_mut(name) {
             schema["x-kubernetes-group-version-kind"] = gvk;
+            needs_no_metadata(name, schema);
         }
     }
     (names, schemas)
+}
+
+/// `metadata` is there in every object and is not asked of clients, but for Events of the core (`api/openapi-spec`).
+fn needs_no_metadata(name: &str, schema: &mut Value) {
+    if name == "io.k8s.api.core.v1.Event" {
+        return;
+    }
+    let required = schema["required"].as_array_mut();
+    let left = required.is_some_and(|required| {
+        required.retain(|field| field != "metadata");
+        !required.is_empty()
+    });
+    if let Some(schema) = schema.as_object_mut().filter(|_| !left) {
+        schema.remove("required");
+    }
 }
 
 /// Adds what the types do not say: how their fields merge. Without it kubectl would replace whole lists.
