@@ -107,7 +107,7 @@ async fn who_the_api_sees(boxes: &Boxes, container: &str) -> String {
     });
     let path = folder.path().join("kubeconfig");
     std::fs::write(&path, kubeconfig.to_string()).unwrap();
-    let client = client::connect::from_kubeconfig(Some(&path), None).await.unwrap();
+    let client = client::connect::from_kubeconfig(Some(&path), None, "test").await.unwrap();
     let reviews = Api::<SelfSubjectReview>::all(client);
     let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await.unwrap();
     review.status.unwrap().user_info.unwrap().username.unwrap()

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -117,12 +118,16 @@ impl ApiServer {
         Ok(ApiServer { shared })
     }
 
-    /// The API as a service in this process, for a component that is `user`.
+    /// The API as a service in this process, for a component that is `user` and manages what it writes under that name.
     pub fn service_as(&self, user: User) -> axum::Router {
+        let agent = HeaderValue::try_from(user.name.strip_prefix("system:").unwrap_or(&user.name)).ok();
         let user = Arc::new(user);
         let shared = self.shared.clone();
-        axum::Router::new().fallback(move |request: Request<Body>| {
+        axum::Router::new().fallback(move |mut request: Request<Body>| {
             let (shared, user) = (shared.clone(), user.clone());
+            if let Some(agent) = &agent {
+                request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
+            }
             async move { shared.handle(Caller::InProcess(user), request).await }
         })
     }

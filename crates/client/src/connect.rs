@@ -7,6 +7,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 
 /// Why no client could be made; the text says which file or value was wrong.
@@ -29,18 +31,29 @@ pub enum ConnectError {
     Client(#[from] kube::Error),
 }
 
-/// What a kubeconfig says, before it becomes a client: where the server is and which namespace is the default.
-pub async fn kubeconfig(path: Option<&Path>, context: Option<&str>) -> Result<kube::Config, ConnectError> {
+/// What a kubeconfig says, before it becomes a client: where the server is and which namespace is the default. `program`
+/// is who asks: the manager of the fields it writes.
+pub async fn kubeconfig(
+    path: Option<&Path>,
+    context: Option<&str>,
+    program: &'static str,
+) -> Result<kube::Config, ConnectError> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    Ok(match path {
+    let mut config = match path {
         Some(path) => kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
         None => kube::Config::from_kubeconfig(&options).await?,
-    })
+    };
+    config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
+    Ok(config)
 }
 
 /// A client for what a kubeconfig names: `path` or `$KUBECONFIG` or `~/.kube/config`, its `context` or the current one.
-pub async fn from_kubeconfig(path: Option<&Path>, context: Option<&str>) -> Result<kube::Client, ConnectError> {
-    Ok(kube::Client::try_from(kubeconfig(path, context).await?)?)
+pub async fn from_kubeconfig(
+    path: Option<&Path>,
+    context: Option<&str>,
+    program: &'static str,
+) -> Result<kube::Client, ConnectError> {
+    Ok(kube::Client::try_from(kubeconfig(path, context, program).await?)?)
 }
 
 /// A client for `server` (`https://host:port`) that trusts `ca_pem` only and shows a client certificate.
@@ -97,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
-        let error = kubeconfig(Some(Path::new("/does/not/exist")), None).await.err().map(|e| e.to_string());
+        let error = kubeconfig(Some(Path::new("/does/not/exist")), None, "test").await.err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.starts_with("kubeconfig: ")));
     }
 }

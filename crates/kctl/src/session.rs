@@ -90,7 +90,7 @@ impl Connection {
         use kube::config::KubeconfigError;
         // Without any kubeconfig, or with an empty one, kubectl talks to localhost:8080, unless told where.
         let otherwise = || Ok(kube::Config::new(http::Uri::from_static("http://localhost:8080")));
-        match client::connect::kubeconfig(self.kubeconfig.as_deref(), self.context.as_deref()).await {
+        match client::connect::kubeconfig(self.kubeconfig.as_deref(), self.context.as_deref(), "kctl").await {
             Ok(config) => Ok(config),
             Err(ConnectError::Kubeconfig(KubeconfigError::CurrentContextNotSet)) if self.context.is_none() => {
                 otherwise()

@@ -94,24 +94,27 @@ impl Master {
         tracing::info!("stopped");
     }
 
-    /// A client that acts as `user`, in this process where the API server is, else over the kubeconfig.
-    async fn client_as(&self, user: &str, options: &Options) -> Result<kube::Client> {
+    /// A client that acts as `component`, in this process where the API server is, else over the kubeconfig.
+    async fn client_as(&self, component: &'static str, options: &Options) -> Result<kube::Client> {
         match &self.server {
-            Some(server) => Ok(kube::Client::new(server.service_as(User::master(user)), "default")),
-            None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None).await?),
+            Some(server) => {
+                let user = User::master(format!("system:{component}"));
+                Ok(kube::Client::new(server.service_as(user), "default"))
+            }
+            None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None, component).await?),
         }
     }
 
     async fn start_components(&mut self, options: &Options) -> Result<()> {
         if options.runs(Component::ControllerManager) {
-            let api = self.client_as("system:kube-controller-manager", options).await?;
+            let api = self.client_as("kube-controller-manager", options).await?;
             let config = controller_manager_config(options)?;
             self.lead("kube-controller-manager", api, options, move |api, tasks| {
                 controller_manager::start(api, config.clone(), &tasks);
             });
         }
         if options.runs(Component::Scheduler) {
-            let api = self.client_as("system:kube-scheduler", options).await?;
+            let api = self.client_as("kube-scheduler", options).await?;
             self.lead("kube-scheduler", api, options, |api, tasks| {
                 scheduler::start(api, scheduler::Config::default(), &tasks);
             });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -28,6 +28,8 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 /// Flow-control windows that do not let many watches starve each other.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Who the API server writes down as the manager of what is written here.
+const KUBELET: HeaderValue = HeaderValue::from_static(concat!("kubelet/", env!("CARGO_PKG_VERSION")));
 
 /// The node's certificate as a client.
 #[derive(Clone)]
@@ -106,6 +108,7 @@ fn client(server: &http::Uri, config: ClientConfig, authorization: Option<Header
     let server = server.clone();
     let service = http.map_request(move |mut request: http::Request<kube::client::Body>| {
         *request.uri_mut() = at(&server, request.uri());
+        request.headers_mut().insert(USER_AGENT, KUBELET);
         if let Some(value) = &authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
