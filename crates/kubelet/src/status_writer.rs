@@ -140,7 +140,8 @@ fn failure(pod: &Pod, error: &kube::Error) -> Done {
 }
 
 /// The strategic merge patch from `old` to `new` for the pod with this UID, if they differ as written. Conditions merge by type, so that what
-/// others own stays; lists that merge by key upstream are replaced whole where they changed.
+/// others own stays, and what a condition no longer says is taken back; lists that merge by key upstream are replaced whole
+/// where they changed.
 fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
     let mut status = serde_json::to_value(new).unwrap_or_default();
     let before = serde_json::to_value(old).unwrap_or_default();
@@ -151,6 +152,14 @@ fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
     fields.retain(|key, value| before.get(key) != Some(value));
     if fields.is_empty() {
         return None;
+    }
+    for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        let of_before = before.get("conditions").and_then(Value::as_array).into_iter().flatten();
+        let was = of_before.filter(|was| was["type"] == condition["type"]).filter_map(Value::as_object).next();
+        let Some(condition) = condition.as_object_mut() else { continue };
+        for key in was.into_iter().flat_map(|was| was.keys()) {
+            condition.entry(key).or_insert(Value::Null);
+        }
     }
     for key in ["podIPs", "hostIPs"] {
         if before.contains_key(key)
@@ -164,7 +173,7 @@ fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodIP;
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
 
     use super::*;
 
@@ -183,6 +192,22 @@ mod tests {
             "phase": "Running", "reason": null, "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}]}});
         assert_eq!(patch("u", &old, &new), Some(expected));
         assert_eq!(patch("u", &new, &new), None);
+    }
+
+    #[test]
+    fn a_condition_takes_back_the_reason_it_no_longer_has() {
+        let ready = |status: &str, reason: Option<&str>| PodStatus {
+            conditions: Some(vec![PodCondition {
+                type_: "Ready".into(),
+                status: status.into(),
+                reason: reason.map(Into::into),
+                ..PodCondition::default()
+            }]),
+            ..PodStatus::default()
+        };
+        let patch = patch("u", &ready("False", Some("ContainersNotReady")), &ready("True", None)).unwrap();
+        let expected = json!([{"type": "Ready", "status": "True", "reason": null}]);
+        assert_eq!(patch["status"]["conditions"], expected);
     }
 
     #[test]
