@@ -14,7 +14,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, ready};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -91,7 +91,7 @@ impl Channels {
 }
 
 /// Channels over a connection, of which the client writes `written`, and the future that must run for anything to happen.
-/// It ends when the client is gone; or when every writer is gone, all was sent and the client has closed.
+/// It ends when the client is gone; or when every writer is gone, all was sent and the client has closed, too.
 pub(super) fn channels(io: Io, form: Form, written: &[u8]) -> (Channels, impl Future<Output = ()> + Send + use<>) {
     let (outgoing, queue) = mpsc::channel(MAX_OUTGOING);
     let (mut readers, mut open) = (HashMap::new(), HashMap::new());
@@ -101,20 +101,24 @@ pub(super) fn channels(io: Io, form: Form, written: &[u8]) -> (Channels, impl Fu
         open.insert(*channel, sender);
     }
     let run = async move {
-        let (sink, stream) = accept(io).await.split();
-        let reading = read(stream, form, open);
-        tokio::pin!(reading);
+        let (mut sink, mut stream) = accept(io).await.split();
         tokio::select! {
-            () = &mut reading => return,
-            written = write(sink, form, queue) => if written.is_err() { return },
+            () = read(&mut stream, form, open) => return,
+            written = write(&mut sink, form, queue) => if written.is_err() { return },
         }
-        // The client answers our close frame with its own.
-        let _ = tokio::time::timeout(LINGER, reading).await;
+        let Ok(mut socket) = sink.reunite(stream) else { return };
+        // Clients that only look at the socket see the end, too. A reset would take from them what is still under way, so
+        // what they send is read until they close.
+        let ending = async {
+            let _ = socket.get_mut().shutdown().await;
+            while matches!(socket.next().await, Some(Ok(_))) {}
+        };
+        let _ = tokio::time::timeout(LINGER, ending).await;
     };
     (Channels { readers, outgoing }, run)
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<Io>>, form: Form, mut open: HashMap<u8, mpsc::Sender<Bytes>>) {
+async fn read(stream: &mut SplitStream<WebSocketStream<Io>>, form: Form, mut open: HashMap<u8, mpsc::Sender<Bytes>>) {
     while let Some(Ok(message)) = stream.next().await {
         let bytes = match message {
             Message::Binary(bytes) => bytes,
@@ -138,7 +142,7 @@ async fn read(mut stream: SplitStream<WebSocketStream<Io>>, form: Form, mut open
 }
 
 async fn write(
-    mut sink: SplitSink<WebSocketStream<Io>, Message>,
+    sink: &mut SplitSink<WebSocketStream<Io>, Message>,
     form: Form,
     mut queue: mpsc::Receiver<Outgoing>,
 ) -> Result<(), Error> {
