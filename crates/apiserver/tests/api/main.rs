@@ -1,15 +1,15 @@
-//! The API as its clients see it: in process, and over TLS by stock kubectl.
+//! The API as its clients see it: in process, and over TLS. Outside judges are in `tests/tests/clients`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod access;
 mod admission;
 mod apply;
 mod audit;
+mod client_go;
 mod common;
 mod concurrency;
 mod crud;
 mod golden;
-mod kubectl;
 mod lifecycle;
 mod list_watch;
 mod quota;

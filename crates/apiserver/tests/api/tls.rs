@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use apiserver::{ApiServer, Config};
@@ -10,6 +10,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::*;
@@ -45,14 +47,13 @@ impl Secure {
         tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap();
     }
 
-    /// GETs a path with credentials of one kind or another, over HTTP/2 or HTTP/1.1.
-    pub(crate) async fn get(
-        &self,
-        path: &str,
-        identity: Option<(&Path, &Path)>,
-        token: Option<&str>,
-        h2: bool,
-    ) -> (u16, String) {
+    /// Certificate and key of somebody who may do anything.
+    pub(crate) fn admin(&self) -> (PathBuf, PathBuf) {
+        (self.path("pki/apiserver-kubelet-client.crt"), self.path("pki/apiserver-kubelet-client.key"))
+    }
+
+    /// A connection for HTTP/2 or HTTP/1.1, with a client certificate or without.
+    pub(crate) async fn connect(&self, identity: Option<&(PathBuf, PathBuf)>, h2: bool) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -68,9 +69,20 @@ impl Secure {
                 .unwrap(),
         };
         config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// GETs a path with credentials of one kind or another, over HTTP/2 or HTTP/1.1.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        identity: Option<&(PathBuf, PathBuf)>,
+        token: Option<&str>,
+        h2: bool,
+    ) -> (u16, String) {
+        let stream = self.connect(identity, h2).await;
         let mut request = http::Request::get(format!("https://{}{path}", self.address)).header("host", "localhost");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -97,9 +109,8 @@ async fn credentials_decide_what_a_connection_may_do() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tokens.path(), "s3cret,alice,1,\"system:masters\"\nt0ken,bob,2\n").unwrap();
     let secure = Secure::start(|c| c.token_auth_file = Some(tokens.path().to_owned())).await;
-    let (certificate, key) =
-        (secure.path("pki/apiserver-kubelet-client.crt"), secure.path("pki/apiserver-kubelet-client.key"));
-    let identity = Some((certificate.as_path(), key.as_path()));
+    let admin = secure.admin();
+    let identity = Some(&admin);
     let join = std::fs::read_to_string(secure.path("join-token")).unwrap();
     let (bearer, fingerprint) = join.trim().rsplit_once('.').unwrap();
     assert_eq!(fingerprint.len(), 64);
