@@ -3,7 +3,7 @@
 #
 #   deploy/setup.sh build   what the build needs
 #   deploy/setup.sh run     ... and what a minion needs (Docker, nftables)
-#   deploy/setup.sh test    ... and what the tests need (etcd)
+#   deploy/setup.sh test    ... and what the tests need (etcd; an old kubectl and the Python client, kept in ~/.cache/coracle)
 #
 # Says what it does; run a second time it does nothing and takes no time.
 set -euo pipefail
@@ -37,6 +37,7 @@ if [ "$level" != build ]; then
 fi
 if [ "$level" = test ]; then
     need etcd etcd-server
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -91,4 +92,30 @@ if [ "$level" != build ] && ! docker_answers; then
         [ $SECONDS -lt $deadline ] || die "Docker did not answer within 30 s; see /var/log/coracle-dockerd.log or journalctl -u docker"
         sleep 0.1
     done
+fi
+
+# Clients that judge the API from outside. They are kept, not installed: a kubectl the user has stays the one there is.
+if [ "$level" = test ]; then
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/clients
+    mkdir -p "$cache"
+    if have apt-get && ! compgen -G "$cache/kubectl.*" >/dev/null; then
+        say "fetching the distribution's kubectl"
+        fetched=$(mktemp -d)
+        if (cd "$fetched" && { apt-get download kubernetes-client || { apt-get update && apt-get download kubernetes-client; }; }) \
+            >"$fetched/log" 2>&1 && dpkg-deb -x "$fetched"/*.deb "$fetched"; then
+            version=$("$fetched/usr/bin/kubectl" version --client -o json | sed -n 's/.*"minor": "\([0-9]*\).*/\1/p')
+            install -m 755 "$fetched/usr/bin/kubectl" "$cache/kubectl.1.$version"
+        else
+            say "there is none here ($(tail -1 "$fetched/log")); the tests say what they leave out"
+        fi
+        rm -rf "$fetched"
+    fi
+    wanted=$(dirname "$0")/../tests/tests/clients/requirements.txt
+    if ! cmp -s "$wanted" "$cache/python/requirements.txt"; then
+        say "fetching the Python client"
+        rm -rf "$cache/python"
+        python3 -m venv "$cache/python"
+        "$cache/python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+        cp "$wanted" "$cache/python/requirements.txt"
+    fi
 fi

@@ -1,7 +1,8 @@
-//! A master and a minion as they run on boxes, on this machine's Docker Engine and nftables. One pair at a time, as the
-//! machine has one of each.
+//! A master and minions as they run on boxes: on this machine's Docker Engine and nftables, one pair at a time, as the
+//! machine has one of each; or with hollow runtimes, as many as one likes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -10,34 +11,56 @@ use master::Master;
 use minion::Minion;
 
 use crate::docker::{self, output};
-use crate::wait::until;
+use crate::wait::{PATIENCE, until};
 
 /// The image of test pods: a static busybox.
 pub const IMAGE: &str = "coracle/test-web:1";
 
-/// Both daemons, and what they keep on disk.
+/// The daemons, and what they keep on disk.
 pub struct Boxes {
     master: Master,
-    minion: Minion,
+    minions: Vec<Minion>,
     folder: tempfile::TempDir,
-    _alone: std::fs::File,
+    /// Held by who uses this machine's Docker Engine.
+    alone: Option<std::fs::File>,
 }
 
 impl Boxes {
-    /// Starts both; returns when the node is ready.
+    /// Starts a master and a minion on Docker; returns when the node is ready.
     pub async fn start() -> Result<Boxes> {
         let alone = docker::alone()?;
         docker::import_busybox(IMAGE)?;
+        let mut boxes = Boxes { alone: Some(alone), ..Boxes::without_nodes().await? };
+        boxes.add("box", &[]).await?;
+        boxes.ready().await
+    }
+
+    /// Starts a master and as many minions, `box-0` and so on, whose containers exist in memory only; returns when they
+    /// are ready.
+    pub async fn hollow(nodes: usize) -> Result<Boxes> {
+        let mut boxes = Boxes::without_nodes().await?;
+        for node in 0..nodes {
+            boxes.add(&format!("box-{node}"), &["--runtime", "hollow"]).await?;
+        }
+        boxes.ready().await
+    }
+
+    async fn without_nodes() -> Result<Boxes> {
         let folder = tempfile::tempdir()?;
-        let data = folder.path().join("master");
-        let data = data.to_str().context("temporary folders have plain names")?;
-        let flags = ["master", "--data-dir", data, "--bind-address", "127.0.0.1", "--secure-port", "0"];
-        let master = Master::start(master::Options::try_parse_from(flags)?).await?;
-        let minion = start_minion(&master, folder.path()).await?;
-        let boxes = Boxes { master, minion, folder, _alone: alone };
-        let ready = |nodes: &[std::sync::Arc<Node>]| nodes.len() == 1 && api::nodes::is_ready(&nodes[0]);
-        until::<Node>(&boxes.client(), "the node is ready", "", ready).await?;
-        Ok(boxes)
+        let master = start_master(folder.path(), 0).await?;
+        Ok(Boxes { master, minions: Vec::new(), folder, alone: None })
+    }
+
+    async fn add(&mut self, name: &str, flags: &[&str]) -> Result<()> {
+        self.minions.push(start_minion(&self.master, self.folder.path(), name, flags).await?);
+        Ok(())
+    }
+
+    async fn ready(self) -> Result<Boxes> {
+        let count = self.minions.len();
+        let ready = |nodes: &[Arc<Node>]| nodes.iter().filter(|node| api::nodes::is_ready(node)).count() == count;
+        until::<Node>(&self.client(), "the nodes are ready", "", ready).await?;
+        Ok(self)
     }
 
     /// A client that may do anything.
@@ -56,50 +79,64 @@ impl Boxes {
         self.folder.path().join("master/admin.kubeconfig")
     }
 
-    /// Stops the minion and starts it again; containers run on.
-    pub async fn restart_minion(self) -> Result<Boxes> {
-        self.minion.stop().await;
-        let minion = start_minion(&self.master, self.folder.path()).await?;
-        Ok(Boxes { minion, ..self })
+    /// Stops the minion on Docker and starts it again; containers run on.
+    pub async fn restart_minion(mut self) -> Result<Boxes> {
+        for minion in std::mem::take(&mut self.minions) {
+            minion.stop().await;
+        }
+        self.add("box", &[]).await?;
+        Ok(self)
     }
 
-    /// Stops both and shows that nothing is left on the machine.
-    pub async fn stop(self) -> Result<()> {
-        self.minion.stop().await;
+    /// Stops the master and starts it again where it was.
+    pub async fn restart_master(self) -> Result<Boxes> {
+        let port = self.master.address().port();
         self.master.stop().await;
-        let data = self.folder.path().join("minion");
-        let data = data.to_str().context("temporary folders have plain names")?;
-        let flags = ["minion", "--cleanup", "--data-dir", data];
+        // The store is let go of when the last connection is.
+        let store = std::fs::File::open(self.folder.path().join("master/store/store.redb"))?;
+        tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || store.lock())).await???;
+        let master = start_master(self.folder.path(), port).await?;
+        Ok(Boxes { master, ..self })
+    }
+
+    /// Stops everything and shows that nothing is left on the machine.
+    pub async fn stop(self) -> Result<()> {
+        for minion in self.minions {
+            minion.stop().await;
+        }
+        self.master.stop().await;
+        if self.alone.is_none() {
+            return Ok(());
+        }
+        let data = path(self.folder.path(), "box")?;
+        let flags = ["minion", "--cleanup", "--data-dir", &data];
         minion::cleanup::run(&minion::Options::try_parse_from(flags)?).await?;
         let label = "label=io.coracle.node=box";
         ensure!(output("docker", &["ps", "-aq", "--filter", label])?.is_empty(), "a container is left");
         let networks = output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"])?;
         ensure!(networks.is_empty(), "the network is left");
         ensure!(!output("nft", &["list", "tables"])?.contains("coracle"), "a table of rules is left");
-        ensure!(!std::fs::read_to_string("/proc/mounts")?.contains(data), "a mount is left");
+        ensure!(!std::fs::read_to_string("/proc/mounts")?.contains(&data), "a mount is left");
         output("docker", &["image", "rm", "-f", IMAGE])?;
         Ok(())
     }
 }
 
-async fn start_minion(master: &Master, folder: &Path) -> Result<Minion> {
+async fn start_master(folder: &Path, port: u16) -> Result<Master> {
+    let (data, port) = (path(folder, "master")?, port.to_string());
+    let flags = ["master", "--data-dir", &data, "--bind-address", "127.0.0.1", "--secure-port", &port];
+    Master::start(master::Options::try_parse_from(flags)?).await
+}
+
+async fn start_minion(master: &Master, folder: &Path, name: &str, flags: &[&str]) -> Result<Minion> {
     let token = std::fs::read_to_string(folder.join("master/join-token"))?;
-    let server = format!("https://{}", master.address());
-    let data = folder.join("minion");
-    let flags = [
-        "minion",
-        "--server",
-        &server,
-        "--token",
-        token.trim(),
-        "--data-dir",
-        data.to_str().context("temporary folders have plain names")?,
-        "--node-name",
-        "box",
-        "--kubelet-port",
-        "0",
-        "--healthz-port",
-        "0",
-    ];
+    let (server, data) = (format!("https://{}", master.address()), path(folder, name)?);
+    let own = ["minion", "--server", &server, "--token", token.trim(), "--node-name", name, "--kubelet-port", "0"];
+    let data = ["--data-dir", &data, "--healthz-port", "0"];
+    let flags = own.iter().chain(&data).chain(flags);
     Minion::start(minion::Options::try_parse_from(flags)?).await
+}
+
+fn path(folder: &Path, name: &str) -> Result<String> {
+    Ok(folder.join(name).to_str().context("temporary folders have plain names")?.to_owned())
 }

@@ -9,7 +9,8 @@
 //! In reading order:
 //! - [`cluster`]: starts it, waits for what a scenario expects, stops it.
 //! - [`wait`]: waiting on a watch.
-//! - [`boxes`]: a master and a minion on this machine's Docker Engine.
+//! - [`boxes`]: a master and minions as daemons with all their TLS, on this machine's Docker Engine or hollow.
+//! - [`kubectl`]: stock kubectl in many versions.
 //! - [`docker`]: images for tests on the machine's Docker Engine, and whether there is one.
 //!
 //! Scenarios live in `tests/`, one file per theme; each reads like the sentence it proves. Nothing here sleeps to look
@@ -18,6 +19,7 @@
 pub mod boxes;
 pub mod cluster;
 pub mod docker;
+pub mod kubectl;
 pub mod wait;
 
 pub use cluster::Cluster;

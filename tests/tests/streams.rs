@@ -1,101 +1,28 @@
 //! Streams to and from pods on Docker, as stock kubectl of both generations uses them: SPDY up to 1.28, WebSockets after.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use harness::boxes::{Boxes, IMAGE};
 use harness::docker::{self, output};
+use harness::kubectl::{Kubectl, line};
 use harness::wait::{PATIENCE, until};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// SPDY for everything; WebSockets for exec; WebSockets for everything; the newest.
-const VERSIONS: [&str; 4] = ["1.27", "1.30", "1.31", "1.33"];
+const VERSIONS: [u32; 4] = [27, 30, 31, 33];
 /// What is sent through in one go.
 const MUCH: usize = 20 << 20;
 
 /// Bytes in which a lost or doubled piece shows.
 fn much() -> Vec<u8> {
     (0..MUCH as u32 / 4).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
-}
-
-struct Kubectl {
-    program: PathBuf,
-    boxes: std::sync::Arc<Boxes>,
-    home: tempfile::TempDir,
-}
-
-impl Kubectl {
-    /// Those that are on this machine.
-    fn all(boxes: &std::sync::Arc<Boxes>) -> Vec<Kubectl> {
-        let programs = VERSIONS.map(|v| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.{v}")));
-        let more = std::env::var_os("KUBECTL").map(PathBuf::from);
-        let found = programs.into_iter().chain(more).filter(|program| program.exists());
-        found.map(|program| Kubectl { program, boxes: boxes.clone(), home: tempfile::tempdir().unwrap() }).collect()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(self.boxes.kubeconfig()).args(arguments);
-        command.env("HOME", self.home.path()).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdin(Stdio::piped()).spawn().unwrap()
-    }
-
-    /// Runs to the end with this input.
-    async fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self.spawn(arguments);
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        let feed = tokio::spawn(async move {
-            // A command may end before it has read everything.
-            let _ = stdin.write_all(&input).await;
-        });
-        let output = tokio::time::timeout(2 * PATIENCE, child.wait_with_output()).await;
-        feed.abort();
-        output.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", self.program.display())).unwrap()
-    }
-
-    /// Runs to its good end; what it printed.
-    async fn ok(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = self.run(arguments, input).await;
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{} {arguments:?}: {error}", self.program.display());
-        output.stdout
-    }
-
-    /// A port-forward, and the port it got.
-    async fn forward(&self, target: &str, port: u16) -> Forward {
-        let mut child = self.spawn(&["port-forward", target, &format!(":{port}")]);
-        let mut printed = BufReader::new(child.stdout.take().unwrap());
-        let line = line(&mut printed).await;
-        let local = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next());
-        let port = local.unwrap_or_else(|| panic!("{line}")).parse().unwrap();
-        Forward { child, port, _printed: printed }
-    }
-}
-
-/// A port-forward that stands. It dies when nobody can read what it prints.
-struct Forward {
-    child: Child,
-    port: u16,
-    _printed: BufReader<tokio::process::ChildStdout>,
-}
-
-async fn line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> String {
-    let mut line = String::new();
-    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.unwrap().unwrap();
-    line.trim().to_owned()
 }
 
 async fn create_pod(boxes: &Boxes, name: &str, container: Value) {
@@ -112,17 +39,12 @@ async fn create_pod(boxes: &Boxes, name: &str, container: Value) {
     until::<Pod>(&boxes.client(), "the pod runs", &format!("app={name}"), ready).await.unwrap();
 }
 
-async fn start() -> Option<std::sync::Arc<Boxes>> {
+async fn start() -> Option<Boxes> {
     if !docker::available() {
         eprintln!("skipped: no Docker Engine answers, or not root");
         return None;
     }
-    Some(std::sync::Arc::new(Boxes::start().await.unwrap()))
-}
-
-async fn stop(boxes: std::sync::Arc<Boxes>) {
-    let Ok(boxes) = std::sync::Arc::try_unwrap(boxes) else { panic!("every client is gone") };
-    boxes.stop().await.unwrap();
+    Some(Boxes::start().await.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,14 +53,15 @@ async fn kubectl_runs_commands_attaches_and_copies() {
     create_pod(&boxes, "box", json!({"command": ["sleep", "100000"]})).await;
     let echo = "while read line; do echo \"got $line\"; done; sleep 100000";
     create_pod(&boxes, "echo", json!({"command": ["sh", "-c", echo], "stdin": true})).await;
-    for kubectl in Kubectl::all(&boxes) {
-        eprintln!("{}", kubectl.program.display());
+    for kubectl in Kubectl::all(&boxes.kubeconfig(), &VERSIONS) {
+        eprintln!("kubectl 1.{}", kubectl.minor);
         commands(&kubectl).await;
         terminal(&kubectl).await;
         attached(&kubectl).await;
+        run_and_removed(&kubectl).await;
         copies(&kubectl).await;
     }
-    stop(boxes).await;
+    boxes.stop().await.unwrap();
 }
 
 async fn commands(kubectl: &Kubectl) {
@@ -161,12 +84,12 @@ async fn commands(kubectl: &Kubectl) {
 async fn terminal(kubectl: &Kubectl) {
     let inner =
         "trap 'stty size' WINCH; stty size; while [ \"$(stty size)\" != '44 111' ]; do sleep 1 & wait; done; exit 3";
-    let file = kubectl.home.path().join("inner");
+    let file = kubectl.home().join("inner");
     std::fs::write(&file, inner).unwrap();
-    let run = format!("{} --kubeconfig {}", kubectl.program.display(), kubectl.boxes.kubeconfig().display());
+    let run = kubectl.line();
     let outer = format!("tty; stty rows 33 cols 99; exec {run} exec -it box -- sh -c \"$(cat {})\"", file.display());
     let mut script = Command::new("script");
-    script.args(["-qfec", &outer, "/dev/null"]).env("HOME", kubectl.home.path()).env("SHELL", "/bin/sh");
+    script.args(["-qfec", &outer, "/dev/null"]).env("HOME", kubectl.home()).env("SHELL", "/bin/sh");
     let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(script.stdout.take().unwrap());
     let tty = line(&mut lines).await;
@@ -185,9 +108,18 @@ async fn attached(kubectl: &Kubectl) {
     child.kill().await.unwrap();
 }
 
+/// A pod for one conversation: it ends with its input, and goes.
+async fn run_and_removed(kubectl: &Kubectl) {
+    let image = format!("--image={IMAGE}");
+    let run = ["run", "talk", &image, "--image-pull-policy=IfNotPresent", "--restart=Never", "--rm", "-i"];
+    let said = kubectl.ok(&[&run[..], &["--command", "--", "cat"]].concat(), b"hello\n").await;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.starts_with("hello\n") && said.ends_with("pod \"talk\" deleted\n"), "{said}");
+}
+
 async fn copies(kubectl: &Kubectl) {
     let much = much();
-    let (there, back) = (kubectl.home.path().join("there"), kubectl.home.path().join("back"));
+    let (there, back) = (kubectl.home().join("there"), kubectl.home().join("back"));
     std::fs::write(&there, &much).unwrap();
     kubectl.ok(&["cp", there.to_str().unwrap(), "box:/copied"], b"").await;
     kubectl.ok(&["cp", "box:/copied", back.to_str().unwrap()], b"").await;
@@ -212,8 +144,8 @@ async fn listening(kubectl: &Kubectl) {
 async fn kubectl_forwards_ports() {
     let Some(boxes) = start().await else { return };
     create_pod(&boxes, "server", server()).await;
-    for kubectl in Kubectl::all(&boxes) {
-        eprintln!("{}", kubectl.program.display());
+    for kubectl in Kubectl::all(&boxes.kubeconfig(), &VERSIONS) {
+        eprintln!("kubectl 1.{}", kubectl.minor);
         listening(&kubectl).await;
         let mut forward = kubectl.forward("pod/server", 8080).await;
         assert_eq!(output("curl", &["-s", &format!("http://127.0.0.1:{}/page", forward.port)]).unwrap(), "page");
@@ -230,7 +162,7 @@ async fn kubectl_forwards_ports() {
         forward.child.kill().await.unwrap();
         refused(&kubectl).await;
     }
-    stop(boxes).await;
+    boxes.stop().await.unwrap();
 }
 
 /// A connection whose first byte came back.
@@ -282,7 +214,7 @@ async fn nodes_pods_and_services_are_reached_through_the_proxy() {
         subsets.any(|subsets| !subsets.is_empty())
     };
     until(&boxes.client(), "the service has an endpoint", "", has_address).await.unwrap();
-    let kubectl = Kubectl::all(&boxes).pop().unwrap();
+    let kubectl = Kubectl::all(&boxes.kubeconfig(), &VERSIONS).pop().unwrap();
     listening(&kubectl).await;
     let raw = async |path: &str| {
         let output = kubectl.run(&["get", "--raw", path], b"").await;
@@ -304,8 +236,7 @@ async fn nodes_pods_and_services_are_reached_through_the_proxy() {
     assert!(raw(&format!("{namespace}/services/web:81/proxy/")).await.contains("no service port 81 found"));
     assert!(raw("/api/v1/proxy/nodes/box/healthz").await.contains("could not find the requested resource"));
     through_kubectl_proxy(&kubectl).await;
-    drop(kubectl);
-    stop(boxes).await;
+    boxes.stop().await.unwrap();
 }
 
 async fn through_kubectl_proxy(kubectl: &Kubectl) {
@@ -337,8 +268,8 @@ async fn processes(boxes: &Boxes) -> usize {
 async fn clients_that_are_killed_leave_nothing_behind() {
     let Some(boxes) = start().await else { return };
     create_pod(&boxes, "server", server()).await;
-    for kubectl in Kubectl::all(&boxes) {
-        eprintln!("{}", kubectl.program.display());
+    for kubectl in Kubectl::all(&boxes.kubeconfig(), &VERSIONS) {
+        eprintln!("kubectl 1.{}", kubectl.minor);
         // Whatever is made once is made now.
         listening(&kubectl).await;
         let before = (held(), processes(&boxes).await);
@@ -352,14 +283,13 @@ async fn clients_that_are_killed_leave_nothing_behind() {
             children.push(child);
         }
         children.push(kubectl.spawn(&["attach", "server"]));
-        let forward = kubectl.forward("pod/server", 7).await;
+        let mut forward = kubectl.forward("pod/server", 7).await;
         let connection = accepted(forward.port).await;
         assert!(processes(&boxes).await > before.1 + 1);
-        let Forward { child, _printed: printed, .. } = forward;
-        for mut child in children.into_iter().chain([child]) {
+        for child in children.iter_mut().chain([&mut forward.child]) {
             child.kill().await.unwrap();
         }
-        drop((printed, connection));
+        drop((forward, connection));
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
             let now = (held(), processes(&boxes).await);
@@ -371,5 +301,5 @@ async fn clients_that_are_killed_leave_nothing_behind() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    stop(boxes).await;
+    boxes.stop().await.unwrap();
 }

@@ -1,0 +1,80 @@
+//! Stock kubectl: the oldest and the newest do everything, those in between what differs between them.
+
+mod access;
+mod between;
+mod nodes;
+mod pods;
+mod reading;
+mod writing;
+
+use harness::boxes::Boxes;
+use harness::kubectl::{Kubectl, line};
+use tokio::io::BufReader;
+
+/// 1.20 speaks SPDY and asks for OpenAPI v2 as protobuf; 1.33 WebSockets, OpenAPI v3 and aggregated discovery, and sends
+/// protobuf.
+const BOTH: [u32; 2] = [20, 33];
+
+/// A replication controller of two pods, its service and a config map.
+const WEB: &str = r#"
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {app: web}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: example/web:1
+        command: [serve, everything]
+        ports: [{name: http, containerPort: 80}]
+        env: [{name: A, value: "1"}, {name: B, value: "2"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web}
+data: {a: "1", b: "2"}
+"#;
+
+/// Lets the oldest and the newest kubectl judge one cluster at once, each in a namespace of its own, `v20` and `v33`.
+async fn judge(nodes: usize, part: impl AsyncFn(Kubectl)) {
+    let boxes = Boxes::hollow(nodes).await.unwrap();
+    let judges = Kubectl::all(&boxes.kubeconfig(), &BOTH);
+    let judge = async |kubectl: &Kubectl| {
+        let namespace = format!("v{}", kubectl.minor);
+        kubectl.prints(&format!("create namespace {namespace}"), &format!("namespace/{namespace} created\n")).await;
+        part(kubectl.inside(&namespace)).await;
+    };
+    futures::future::join_all(judges.iter().map(judge)).await;
+    boxes.stop().await.unwrap();
+}
+
+/// Applies [`WEB`] and waits until it runs.
+async fn start_web(kubectl: &Kubectl) {
+    kubectl.ok(&["apply", "-f", "-"], WEB.as_bytes()).await;
+    until_shown(kubectl, "rc/web", "{.status.readyReplicas}", "2").await;
+}
+
+/// Watches an object until what `look` shows of it is as expected.
+async fn until_shown(kubectl: &Kubectl, what: &str, look: &str, expected: &str) {
+    let mut watch = kubectl.spawn(&["get", what, "-w", "-o", &format!("jsonpath={look}{{\"\\n\"}}")]);
+    let mut lines = BufReader::new(watch.stdout.take().unwrap());
+    while line(&mut lines).await != expected {}
+    watch.kill().await.unwrap();
+}
+
+/// A table as it stands on the terminal, cell by cell; without its heading.
+fn cells(table: &str) -> Vec<Vec<&str>> {
+    table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
+}
