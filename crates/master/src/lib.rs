@@ -9,11 +9,9 @@
 //! In reading order:
 //! - [`options`]: the flags, and what is wrong with them.
 //! - [`start`]: what is built from them, in which order, and how it stops.
-//! - [`memory`]: what is given back once it has started.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
-pub mod memory;
 pub mod options;
 pub mod start;
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 use master::options::LogFormat;
-use master::{Master, Options, memory};
+use master::{Master, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Gives memory back when objects go; the C library's keeps what once held ten thousand pods.
@@ -34,7 +34,6 @@ async fn run(options: Options) -> Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    tokio::spawn(memory::give_back_code());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
