@@ -20,6 +20,9 @@ const MAX_ALIASED_NODES: usize = 100_000;
 const MAX_DEPTH: usize = 128;
 /// The most documents in one text.
 const MAX_DOCUMENTS: usize = 100_000;
+/// The stack for reading: the decoder recurses, and takes some 30 KiB a level where nothing is optimised, which the usual
+/// stack of a thread does not have for every level allowed.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a text is not YAML.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +34,18 @@ pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
     if let Some(line) = tab_indented_line(text) {
         return Err(YamlError(format!("yaml: line {line}: found character that cannot start any token")));
     }
-    serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| explain(e.without_snippet()))
+    on_a_large_stack(|| {
+        serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| explain(e.without_snippet()))
+    })
+}
+
+/// Does `work` where it may recurse as deep as [`MAX_DEPTH`] allows, whoever calls.
+fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, YamlError> + Send) -> Result<T, YamlError> {
+    let failed = || YamlError("yaml: cannot be read now".to_owned());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        thread.map_err(|_| failed())?.join().map_err(|_| failed())?
+    })
 }
 
 /// Reads the only document of a text that is bytes yet, JSON or YAML.

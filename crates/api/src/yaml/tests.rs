@@ -85,6 +85,20 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn what_is_as_deep_as_may_be_is_read_and_what_is_deeper_refused() {
+    let blocks = |n: usize| (0..n).map(|level| format!("{}a:\n", " ".repeat(level))).collect::<String>();
+    let lists = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    // On a stack as small as a worker's.
+    let read = |text: String| {
+        std::thread::Builder::new().stack_size(256 * 1024).spawn(move || parse_all(&text)).unwrap().join().unwrap()
+    };
+    assert!(read(blocks(120)).is_ok() && read(lists(120)).is_ok());
+    for deep in [blocks(1000), lists(1000), "[".repeat(100_000), "- ".repeat(50_000), "{a: ".repeat(50_000)] {
+        assert!(read(deep).is_err());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
