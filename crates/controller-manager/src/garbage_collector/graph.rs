@@ -85,7 +85,8 @@ impl Graph {
             }
         }
         let mut woken = self.waiting(old_owners.iter().chain(&*node.owners));
-        if node.needs_us() || node.owners.iter().any(|owner| !self.is_solid(&owner.uid)) {
+        let lacks = |owner: &OwnerReference| self.owner_state(&node, owner) != Some(OwnerState::Solid);
+        if node.needs_us() || node.owners.iter().any(lacks) {
             woken.push(node.uid.to_string());
         }
         woken
@@ -136,8 +137,10 @@ impl Graph {
         same.then(|| if owner.is_waiting() { OwnerState::Waiting } else { OwnerState::Solid })
     }
 
-    fn is_solid(&self, uid: &str) -> bool {
-        self.nodes.get(uid).is_some_and(|node| !node.is_waiting())
+    /// Whether what `reference` means is there, and not where `item` could belong to it.
+    pub(super) fn is_elsewhere(&self, item: &Node, reference: &OwnerReference) -> bool {
+        let owner = self.nodes.get(&reference.uid);
+        owner.is_some_and(|owner| owner.namespace.is_some() && owner.namespace != item.namespace)
     }
 
     fn unlink(&mut self, owners: &[OwnerReference], uid: &str) {
@@ -200,7 +203,11 @@ mod tests {
         assert_eq!(graph.owner_state(&item, &right), Some(OwnerState::Solid));
         let other_kind = OwnerReference { kind: "Service".to_owned(), ..right.clone() };
         assert_eq!(graph.owner_state(&item, &other_kind), None);
-        let elsewhere = Node { namespace: Some("other".into()), ..item };
+        let elsewhere = Node { namespace: Some("other".into()), ..item.clone() };
         assert_eq!(graph.owner_state(&elsewhere, &right), None);
+        assert!(graph.is_elsewhere(&elsewhere, &right) && !graph.is_elsewhere(&item, &right));
+        let mut child = metadata("pod", &["rc"]);
+        child.namespace = Some("other".to_owned());
+        assert_eq!(graph.observe(kind("pods"), &child), ["pod"], "it has no owner where it is");
     }
 }

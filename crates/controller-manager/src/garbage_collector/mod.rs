@@ -15,7 +15,8 @@ mod plan;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use client::{Outcome, WorkQueue};
+use client::{EventType, Outcome, Recorder, WorkQueue};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Error;
 use kube::api::{DeleteParams, Preconditions};
@@ -39,6 +40,7 @@ struct Controller {
     absent: Mutex<Absent>,
     queue: WorkQueue<String>,
     rest: Rest,
+    recorder: Recorder,
 }
 
 /// Owners that the API has said do not exist. A UID never comes back.
@@ -56,6 +58,7 @@ pub(crate) fn register(context: &mut Context) {
         absent: Mutex::default(),
         queue: new_queue(),
         rest: context.rest.clone(),
+        recorder: context.recorder("garbage-collector-controller"),
     });
     let c = controller.clone();
     context.objects.on_change(move |kind, change| {
@@ -134,10 +137,30 @@ impl Controller {
         match live.filter(|live| live.uid.as_deref() == Some(&reference.uid)) {
             Some(live) => Ok(OwnerState::of(&live)),
             None => {
+                if self.graph.lock().is_elsewhere(item, reference) {
+                    self.tell_of_invalid_namespace(item, reference);
+                }
                 self.absent.lock().remember(key);
                 Ok(OwnerState::Absent)
             }
         }
+    }
+
+    /// Who wrote such a reference learns why the object goes (`reportInvalidNamespaceOwnerRef`).
+    fn tell_of_invalid_namespace(&self, item: &Node, reference: &OwnerReference) {
+        let about = ObjectReference {
+            api_version: Some(item.kind.api_version()),
+            kind: Some(item.kind.kind.to_owned()),
+            namespace: item.namespace.clone(),
+            name: Some(item.name.clone()),
+            uid: Some(item.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let namespace = item.namespace.as_deref().unwrap_or_default();
+        let OwnerReference { api_version, kind, name, uid, .. } = reference;
+        let owner = format!("[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]");
+        let message = format!("ownerRef {owner} does not exist in namespace {namespace:?}");
+        self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
     async fn execute(&self, action: Action) -> Result<(), Error> {
