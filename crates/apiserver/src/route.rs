@@ -47,6 +47,7 @@ pub(crate) async fn route(
     let Some(info) = info else { return not_a_resource(shared, &parts, &query).await };
     observed.resource(&info);
     if info.connects() {
+        connect::note_forwarded(&mut parts.headers, caller.address());
         return connect::run(shared, &user, info, query, parts, body).await;
     }
     let output = negotiate::accept(&parts.headers)?;

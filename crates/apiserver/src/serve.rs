@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::{Caller, user_of_certificate};
+use crate::connect::http1;
 use crate::error::Error;
 use crate::pki::Pki;
 use crate::server::Shared;
@@ -85,7 +86,9 @@ async fn connection(
     watcher: Watcher,
     _place: OwnedSemaphorePermit,
 ) {
-    let _ = stream.set_nodelay(true);
+    if let Err(error) = http1::prepare(&stream) {
+        return tracing::debug!(%error, "a connection ended before it began");
+    }
     let handshake = tokio::select! {
         () = shared.stop.cancelled() => return,
         handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => handshake,

@@ -1,5 +1,6 @@
 //! An exchange passed on as it is, but for what concerns one connection only; and two upgraded connections joined.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -28,6 +29,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+/// The clients and proxies a request came through.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// How browsers send bearer tokens with WebSockets.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -37,6 +40,17 @@ pub(crate) struct Tunnels(Arc<Semaphore>);
 impl Default for Tunnels {
     fn default() -> Tunnels {
         Tunnels(Arc::new(Semaphore::new(MAX_TUNNELS)))
+    }
+}
+
+/// Says on whose behalf the request goes on: after whoever is named already comes who sent it here
+/// (`AppendForwardedForHeader` in `k8s.io/apimachinery/pkg/util/net`, and Go's `ReverseProxy`).
+pub(crate) fn note_forwarded(headers: &mut HeaderMap, peer: Option<IpAddr>) {
+    let Some(peer) = peer else { return };
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<String> = before.map(str::to_owned).chain([peer.to_canonical().to_string()]).collect();
+    if let Ok(all) = HeaderValue::try_from(all.join(", ")) {
+        headers.insert(FORWARDED_FOR, all);
     }
 }
 
@@ -180,6 +194,26 @@ mod tests {
         assert_eq!(sent.len(), expected.len(), "{sent:?}");
         for (name, value) in expected {
             assert_eq!(sent[name], value);
+        }
+    }
+
+    #[test]
+    fn whoever_sent_the_request_is_named_last() {
+        let peer = "192.0.2.7".parse().ok();
+        let cases: [(&[&str], Option<IpAddr>, &[&str]); 4] = [
+            (&[], peer, &["192.0.2.7"]),
+            (&["10.0.0.1"], peer, &["10.0.0.1, 192.0.2.7"]),
+            (&["10.0.0.1, 10.0.0.2", "10.0.0.3"], peer, &["10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7"]),
+            (&["10.0.0.1"], None, &["10.0.0.1"]),
+        ];
+        for (before, peer, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in before {
+                headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+            }
+            note_forwarded(&mut headers, peer);
+            let after: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(after, expected);
         }
     }
 

@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -53,6 +54,11 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_SESSIONS: usize = 512;
 /// A handshake, or the head of a request, that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A silent client is asked whether it is there, and again after as long, as Go's servers do.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A client that has not answered so many times is gone.
+const KEEP_ALIVE_PROBES: u32 = 9;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -183,9 +189,19 @@ fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
+/// Keystrokes and their echoes are not to wait for more; and an API server that vanished without a word does not leave its
+/// sessions behind.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keep_alive =
+        TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE).with_retries(KEEP_ALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive)
+}
+
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
-    // Keystrokes and their echoes are not to wait for more.
-    let _ = stream.set_nodelay(true);
+    if prepare(&stream).is_err() {
+        return;
+    }
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = auth::Peer(peer.and_then(auth::User::of_certificate).map(Arc::new));
