@@ -28,6 +28,10 @@ pub struct Config {
     pub token_auth_file: Option<PathBuf>,
     /// Who signs service account tokens: the first name is in new ones, tokens of all are accepted.
     pub service_account_issuers: Vec<String>,
+    /// The private key that signs service account tokens, if it is not one of the server's own making.
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// More keys, public or private, whose service account tokens are accepted.
+    pub service_account_key_files: Vec<PathBuf>,
     /// Whom tokens for this API are meant for; empty: the issuer.
     pub api_audiences: Vec<String>,
     /// Whether tokens of pods are good for a year while clients that never read a newer one are still about.
@@ -42,6 +46,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// How long history is kept in the store; also how often it is compacted. `None` leaves compaction to others.
     pub compaction_interval: Option<Duration>,
+    /// How long a request may take, body and all; watches, logs and streams may take longer.
+    pub request_timeout: Duration,
     /// Requests in flight that only read, watches and logs not counted.
     pub max_requests_inflight: usize,
     /// Requests in flight that write.
@@ -61,12 +67,15 @@ impl Config {
             token_auth_file: None,
             audit: None,
             service_account_issuers: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+            service_account_signing_key_file: None,
+            service_account_key_files: Vec::new(),
             api_audiences: Vec::new(),
             service_account_extend_token_expiration: true,
             cluster_domain: "cluster.local".to_owned(),
             git_version: "v1.35.0+coracle.0.1.0".to_owned(),
             event_ttl: Duration::from_secs(3600),
             compaction_interval: Some(Duration::from_secs(300)),
+            request_timeout: Duration::from_secs(60),
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
         }

@@ -88,7 +88,7 @@ impl ApiServer {
     pub async fn start(config: Config, store: Arc<dyn Store>, stop: CancellationToken) -> Result<ApiServer, Error> {
         let audit = config.audit.as_ref().map(Audit::new).transpose()?.map(Arc::new);
         let pki = Pki::load_or_create(&config)?;
-        let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &config)?);
+        let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &pki.service_account_keys, &config)?);
         let cache = Arc::new(Cache::new(store.clone()));
         let authenticator = Authenticator::new(config.token_auth_file.as_deref(), issuer.clone(), cache.clone())?;
         cache::load(&cache, &*store).await?;

@@ -93,6 +93,15 @@ pub struct Options {
     )]
     pub service_account_issuer: Vec<String>,
 
+    /// The private key (PEM, curve P-256) that signs service account tokens [default: pki/sa.key in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+
+    /// Keys (PEM, public or private, several in a file) whose service account tokens are accepted beside those of the
+    /// signing key; may be given several times
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub service_account_key_file: Vec<PathBuf>,
+
     /// Whom tokens for this API are meant for [default: the issuer]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub api_audiences: Vec<String>,

@@ -55,6 +55,8 @@ impl Master {
             token_auth_file: options.token_auth_file.clone(),
             audit: audit_config(options),
             service_account_issuers: options.service_account_issuer.clone(),
+            service_account_signing_key_file: options.service_account_signing_key_file.clone(),
+            service_account_key_files: options.service_account_key_file.clone(),
             api_audiences: options.api_audiences.clone(),
             service_account_extend_token_expiration: options.service_account_extend_token_expiration,
             // The embedded store forgets old versions by itself; etcd wants to be told.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::TokenError;
 use super::claims::{Claims, Kubernetes};
-use super::jws::{self, SigningKey};
+use super::jws::{self, JwsError, SigningKey, VerifyingKey};
 use crate::config::Config;
 use crate::error::Error;
 use crate::status::ApiError;
@@ -26,13 +26,15 @@ const EXTENDED_EXPIRATION_SECONDS: i64 = 365 * 24 * 3600;
 /// Signs for the first of its names, and knows tokens of all of them.
 pub(crate) struct Issuer {
     key: Arc<SigningKey>,
+    /// Whose signatures count: that of `key`, and those of keys that signed before it or will after it.
+    known: Vec<VerifyingKey>,
     names: Vec<String>,
     audiences: Vec<String>,
     extends: bool,
 }
 
 impl Issuer {
-    pub(crate) fn new(key: Arc<SigningKey>, config: &Config) -> Result<Issuer, Error> {
+    pub(crate) fn new(key: Arc<SigningKey>, others: &[VerifyingKey], config: &Config) -> Result<Issuer, Error> {
         let names = config.service_account_issuers.clone();
         if names.is_empty() || names.iter().any(String::is_empty) {
             return Err(Error::Issuer("at least one name is needed, and none may be empty".into()));
@@ -45,7 +47,9 @@ impl Issuer {
             [] => names[..1].to_vec(),
             given => given.to_vec(),
         };
-        Ok(Issuer { key, names, audiences, extends: config.service_account_extend_token_expiration })
+        let mut known = vec![key.public().clone()];
+        known.extend(others.iter().filter(|other| *other != key.public()).cloned());
+        Ok(Issuer { key, known, names, audiences, extends: config.service_account_extend_token_expiration })
     }
 
     /// What tokens for this API are meant for.
@@ -97,7 +101,12 @@ impl Issuer {
             Ok(claimed) if self.names.contains(&claimed.iss) => {}
             _ => return Ok(None),
         }
-        let payload = self.key.verify(token).map_err(|e| TokenError::Invalid(e.to_string()))?;
+        let signed_by = |key: &VerifyingKey| match key.verify(token) {
+            Err(JwsError::OtherKey) => None,
+            outcome => Some(outcome),
+        };
+        let payload = self.known.iter().find_map(signed_by).unwrap_or(Err(JwsError::OtherKey));
+        let payload = payload.map_err(|e| TokenError::Invalid(e.to_string()))?;
         serde_json::from_slice(&payload).map(Some).map_err(|e| TokenError::Invalid(e.to_string()))
     }
 
@@ -115,7 +124,7 @@ impl Issuer {
 
     /// The document at `/openid/v1/jwks`.
     pub(crate) fn key_set(&self) -> Value {
-        json!({"keys": [self.key.jwk()]})
+        json!({"keys": self.known.iter().map(VerifyingKey::jwk).collect::<Vec<_>>()})
     }
 }
 
@@ -123,7 +132,7 @@ impl Issuer {
 pub(super) fn test_issuer(change: impl FnOnce(&mut Config)) -> Result<Issuer, Error> {
     let mut config = Config::new("/nonexistent");
     change(&mut config);
-    Issuer::new(Arc::new(jws::test_key()), &config)
+    Issuer::new(Arc::new(jws::test_key()), &[], &config)
 }
 
 #[cfg(test)]
@@ -184,5 +193,19 @@ mod tests {
         assert!(ours.verify(&issue(&theirs)).is_err(), "the name is ours, the key is not");
         assert!(ours.verify(&issue(&other)).unwrap().is_none());
         assert!(ours.verify("abcdef.0123456789abcdef").unwrap().is_none());
+    }
+
+    #[test]
+    fn tokens_of_a_key_that_signs_no_more_count_as_long_as_it_is_known() {
+        let (old, new) = (Arc::new(jws::test_key()), Arc::new(jws::test_key()));
+        let config = Config::new("/nonexistent");
+        let before = Issuer::new(old.clone(), &[new.public().clone()], &config).unwrap();
+        let after = Issuer::new(new.clone(), &[new.public().clone(), old.public().clone()], &config).unwrap();
+        let later = Issuer::new(new, &[], &config).unwrap();
+        let issue = |issuer: &Issuer| issuer.issue(bound_to_pod(), vec!["a".into()], 600, Timestamp::now()).unwrap();
+        assert!(after.verify(&issue(&before)).unwrap().is_some(), "signed before the change");
+        assert!(before.verify(&issue(&after)).unwrap().is_some(), "by a server that has changed already");
+        assert!(later.verify(&issue(&before)).is_err(), "the old key is known no more");
+        assert_eq!(after.key_set()["keys"].as_array().unwrap().len(), 2);
     }
 }

@@ -37,7 +37,7 @@ use crate::user::User;
 pub(crate) use certificate::user_of_certificate;
 pub(crate) use impersonation::impersonate;
 pub(crate) use issuer::{ADMISSION_EXPIRATION_SECONDS, Issuer};
-pub(crate) use jws::SigningKey;
+pub(crate) use jws::{SigningKey, VerifyingKey};
 use service_account::ServiceAccountTokens;
 use token_file::StaticTokens;
 

@@ -13,7 +13,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::authn::SigningKey;
+use crate::authn::{SigningKey, VerifyingKey};
 use crate::config::Config;
 use crate::error::Error;
 
@@ -38,6 +38,8 @@ pub(crate) struct Pki {
     pub(crate) kubelet_client: Identity,
     pub(crate) join_token: JoinToken,
     pub(crate) service_account_key: Arc<SigningKey>,
+    /// More keys whose tokens count.
+    pub(crate) service_account_keys: Vec<VerifyingKey>,
 }
 
 impl Pki {
@@ -63,7 +65,8 @@ impl Pki {
             server: identity(&server)?,
             kubelet_client: identity(&kubelet_client)?,
             join_token,
-            service_account_key: Arc::new(service_account_key(&directory)?),
+            service_account_key: Arc::new(service_account_key(&directory, config)?),
+            service_account_keys: service_account_keys(config)?,
         })
     }
 }
@@ -107,12 +110,14 @@ fn authority(directory: &Path) -> Result<Pair, Error> {
     }
 }
 
-/// The key that signs service account tokens, where kubeadm keeps it. Masters that share a store must share it, too. It
-/// is never replaced: every token in the cluster hangs on it.
-fn service_account_key(directory: &Path) -> Result<SigningKey, Error> {
-    let path = directory.join("sa.key");
+/// The key that signs service account tokens: the one that is given, else one where kubeadm keeps it. Masters that share
+/// a store must share it, too. It is never replaced: every token in the cluster hangs on it.
+fn service_account_key(directory: &Path, config: &Config) -> Result<SigningKey, Error> {
+    let given = config.service_account_signing_key_file.as_deref();
+    let path = given.map_or_else(|| directory.join("sa.key"), Path::to_owned);
     let pem = match files::read(&path)? {
         Some(pem) => pem,
+        None if given.is_some() => return Err(damaged(format!("{}: no such file", path.display()))),
         None => {
             let pem = KeyPair::generate().map_err(damaged)?.serialize_pem();
             files::write_private(&path, &pem)?;
@@ -120,6 +125,17 @@ fn service_account_key(directory: &Path) -> Result<SigningKey, Error> {
         }
     };
     SigningKey::from_pem(&pem).map_err(|reason| damaged(format!("{}: {reason}", path.display())))
+}
+
+/// The keys in the files that are given.
+fn service_account_keys(config: &Config) -> Result<Vec<VerifyingKey>, Error> {
+    let mut keys = Vec::new();
+    for path in &config.service_account_key_files {
+        let failed = |reason: &str| damaged(format!("{}: {reason}", path.display()));
+        let pem = files::read(path)?.ok_or_else(|| failed("no such file"))?;
+        keys.extend(VerifyingKey::all_from_pem(&pem).map_err(|reason| failed(&reason))?);
+    }
+    Ok(keys)
 }
 
 /// A certificate as `wanted`: the one that is there if it still fits, else a new one.
