@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use api::well_known::NAMESPACE_SYSTEM;
 use apiserver::{ApiServer, User};
 use client::Tasks;
 use k8s_openapi::api::core::v1::Node;
@@ -21,6 +23,13 @@ use store::embedded::Embedded;
 
 /// How long stopping may take.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Whom the components are to the API server.
+const MANAGER: &str = "system:kube-controller-manager";
+const SCHEDULER: &str = "system:kube-scheduler";
+/// What they asked of it, below the cluster's folder, and how a refusal reads there.
+const AUDIT_LOG: &str = "audit.log";
+const FORBIDDEN: &str = r#""authorization.k8s.io/decision":"forbid""#;
 
 /// A node of the cluster.
 struct NodeHandle {
@@ -63,7 +72,8 @@ impl Builder {
         let folder = tempfile::Builder::new().prefix("coracle-cluster-").tempdir()?;
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory()?);
         let serving = Tasks::new();
-        let config = apiserver::Config::new(folder.path().join("master"));
+        let mut config = apiserver::Config::new(folder.path().join("master"));
+        config.audit = Some(audit(folder.path())?);
         let server = ApiServer::start(config, store.clone(), serving.token()).await?;
         let mut cluster = Cluster {
             store,
@@ -154,9 +164,10 @@ impl Cluster {
             root_ca_pem,
             ..controller_manager::Config::default()
         };
-        let manager = self.client_as(User::master("system:kube-controller-manager"));
-        controller_manager::start(manager, config, &self.controllers);
-        let scheduler = self.client_as(User::master("system:kube-scheduler"));
+        let manager = self.client_as(User::new(MANAGER, [""; 0]));
+        let account = |name: &str| self.client_as(User::service_account(NAMESPACE_SYSTEM, name));
+        controller_manager::start(manager, account, config, &self.controllers);
+        let scheduler = self.client_as(User::new(SCHEDULER, [""; 0]));
         scheduler::start(scheduler, scheduler::Config::default(), &self.controllers);
     }
 
@@ -197,12 +208,31 @@ impl Cluster {
         crate::wait::until(&self.client(), what, labels, expected).await
     }
 
-    /// Stops everything.
+    /// Stops everything. Whatever the scenario was, no component may have tried what it has no right to.
     pub async fn stop(self) {
         for node in self.nodes.values() {
             node.tasks.stop(STOP_GRACE).await;
         }
         self.controllers.stop(STOP_GRACE).await;
         self.serving.stop(STOP_GRACE).await;
+        let Cluster { server, folder, .. } = self;
+        // The last handle on the server writes what still waits.
+        drop(server);
+        let log = std::fs::read_to_string(folder.path().join(AUDIT_LOG)).unwrap_or_default();
+        let forbidden: Vec<&str> = log.lines().filter(|line| line.contains(FORBIDDEN)).take(5).collect();
+        assert!(forbidden.is_empty(), "components tried what they may not: {forbidden:#?}");
     }
+}
+
+/// What the components ask of the API server is written down.
+fn audit(folder: &Path) -> Result<apiserver::AuditConfig> {
+    let policy = folder.join("audit-policy.yaml");
+    let rules = format!(
+        "{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived, ResponseStarted], rules: [
+            {{level: Metadata, users: ['{MANAGER}', '{SCHEDULER}']}},
+            {{level: Metadata, userGroups: ['system:serviceaccounts:{NAMESPACE_SYSTEM}']}}, {{level: None}}]}}"
+    );
+    std::fs::write(&policy, rules)?;
+    let limits = apiserver::AuditLogLimits { max_size_megabytes: 0, max_backups: 0, max_age_days: 0 };
+    Ok(apiserver::AuditConfig { log_path: folder.join(AUDIT_LOG), policy_file: Some(policy), limits })
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::well_known::{
-    GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED, USER_ANONYMOUS, USER_NODE_PREFIX,
+    GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_SERVICE_ACCOUNTS, GROUP_UNAUTHENTICATED, USER_ANONYMOUS,
+    USER_NODE_PREFIX, USER_SERVICE_ACCOUNT_PREFIX,
 };
 
 /// An authenticated identity.
@@ -32,6 +33,12 @@ impl User {
     /// A cluster admin: a member of `system:masters`.
     pub fn master(name: impl Into<String>) -> User {
         User::new(name, [GROUP_MASTERS])
+    }
+
+    /// A service account, as its tokens say who it is.
+    pub fn service_account(namespace: &str, name: &str) -> User {
+        let groups = [GROUP_SERVICE_ACCOUNTS.to_owned(), format!("{GROUP_SERVICE_ACCOUNTS}:{namespace}")];
+        User::new(format!("{USER_SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"), groups)
     }
 
     /// The name of the node, if this is one.

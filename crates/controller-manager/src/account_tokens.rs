@@ -13,7 +13,6 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Error;
-use serde_json::json;
 
 use crate::Config;
 use crate::context::{Context, Key, new_queue, outcome};
@@ -94,9 +93,8 @@ impl Controller {
             }
             Some(Action::Fill { uid }) => {
                 let token = format!("{accounts}/{}/token", account.name);
-                let patch = self.fill(&secret, &uid, &token).await;
-                match patch {
-                    Ok(patch) => self.rest.merge_patch(&secrets, &key.name, None, &patch).await.map(|_| ()),
+                match self.filled(&secret, &uid, &token).await {
+                    Ok(full) => self.rest.replace(&secrets, &key.name, None, rest::encode(&full)).await.map(|_| ()),
                     Err(error) => Err(error),
                 }
             }
@@ -105,8 +103,8 @@ impl Controller {
         .map(|()| Outcome::Done)
     }
 
-    /// The patch that gives a Secret what it lacks.
-    async fn fill(&self, secret: &Secret, account_uid: &str, path: &str) -> Result<serde_json::Value, Error> {
+    /// The Secret with what it lacks.
+    async fn filled(&self, secret: &Secret, account_uid: &str, path: &str) -> Result<Secret, Error> {
         let token = match value(secret, TOKEN) {
             Some(token) => token.clone(),
             None => {
@@ -114,19 +112,15 @@ impl Controller {
                 ByteString(answer.status.map(|status| status.token).unwrap_or_default().into_bytes())
             }
         };
-        let metadata = &secret.metadata;
-        let namespace = metadata.namespace.clone().unwrap_or_default();
-        Ok(json!({
-            "metadata": {
-                "uid": metadata.uid, "resourceVersion": metadata.resource_version,
-                "annotations": {ANNOTATION_SERVICE_ACCOUNT_UID: account_uid},
-            },
-            "data": {
-                TOKEN: token,
-                CERTIFICATE: ByteString(self.config.root_ca_pem.clone().into_bytes()),
-                NAMESPACE: value(secret, NAMESPACE).cloned().unwrap_or(ByteString(namespace.into_bytes())),
-            },
-        }))
+        let mut full = secret.clone();
+        let namespace = secret.metadata.namespace.clone().unwrap_or_default();
+        let namespace = value(secret, NAMESPACE).cloned().unwrap_or(ByteString(namespace.into_bytes()));
+        let certificate = ByteString(self.config.root_ca_pem.clone().into_bytes());
+        let annotations = full.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_SERVICE_ACCOUNT_UID.to_owned(), account_uid.to_owned());
+        let data = [(TOKEN, token), (CERTIFICATE, certificate), (NAMESPACE, namespace)];
+        full.data.get_or_insert_default().extend(data.map(|(key, value)| (key.to_owned(), value)));
+        Ok(full)
     }
 }
 

@@ -21,12 +21,15 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// Handed to each controller's `register`.
 pub(crate) struct Context {
+    /// Fills the caches.
     client: kube::Client,
+    /// Writes, for the controller that registers now.
+    writer: kube::Client,
     /// Settings.
     pub(crate) config: Arc<Config>,
     /// Where workers run.
     pub(crate) tasks: Tasks,
-    /// Writes and live reads.
+    /// Writes and live reads, for the controller that registers now.
     pub(crate) rest: Rest,
     /// The shared caches, still open for handlers.
     pub(crate) informers: Informers,
@@ -41,10 +44,17 @@ impl Context {
             config: Arc::new(config),
             tasks,
             rest: Rest::new(client.clone()),
+            writer: client.clone(),
             informers: Informers::new(&client),
             objects: Objects::default(),
             client,
         }
+    }
+
+    /// Whoever registers from now on writes by `client`.
+    pub(crate) fn write_by(&mut self, client: kube::Client) {
+        self.rest = Rest::new(client.clone());
+        self.writer = client;
     }
 
     /// Read handles on all caches.
@@ -54,7 +64,7 @@ impl Context {
 
     /// A recorder of Events for a controller called `component`.
     pub(crate) fn recorder(&self, component: &str) -> Recorder {
-        Recorder::new(self.client.clone(), component, None, &self.tasks)
+        Recorder::new(self.writer.clone(), component, None, &self.tasks)
     }
 
     /// Runs `work` for keys of `queue` once `synced` says that the caches it reads are complete.

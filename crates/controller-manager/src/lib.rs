@@ -64,34 +64,63 @@ use context::Context;
 struct Controller {
     /// Its name, as upstream's `--controllers` flag knows it.
     name: &'static str,
+    /// The service account in `kube-system` it writes as, which has the rights it needs and no others
+    /// (`--use-service-account-credentials` upstream); without one as the controller manager itself.
+    account: Option<&'static str>,
     /// Adds its handlers to the informers and spawns its workers.
     register: fn(&mut Context),
 }
 
 /// Every controller, in the order in which their handlers see a change.
 const CONTROLLERS: &[Controller] = &[
-    Controller { name: "replicationcontroller", register: replication::register },
-    Controller { name: "endpointslice", register: endpoint_slices::register },
-    Controller { name: "endpoints", register: endpoints::register },
-    Controller { name: "nodelifecycle", register: node_lifecycle::register },
-    Controller { name: "nodeipam", register: node_ipam::register },
-    Controller { name: "serviceaccount", register: service_account::register },
-    Controller { name: "serviceaccount-token", register: account_tokens::register },
-    Controller { name: "tokencleaner", register: bootstrap_tokens::register },
-    Controller { name: "root-ca-cert-publisher", register: root_ca::register },
-    Controller { name: "namespace", register: namespace::register },
-    Controller { name: "garbagecollector", register: garbage_collector::register },
-    Controller { name: "podgc", register: pod_gc::register },
-    Controller { name: "resourcequota", register: resource_quota::register },
-    Controller { name: "persistentvolume-binder", register: persistent_volume::register },
-    Controller { name: "csrsigning", register: certificates::register },
-    Controller { name: "clusterrole-aggregation", register: cluster_role_aggregation::register },
+    Controller {
+        name: "replicationcontroller",
+        account: Some("replication-controller"),
+        register: replication::register,
+    },
+    Controller {
+        name: "endpointslice",
+        account: Some("endpointslice-controller"),
+        register: endpoint_slices::register,
+    },
+    Controller { name: "endpoints", account: Some("endpoint-controller"), register: endpoints::register },
+    Controller { name: "nodelifecycle", account: Some("node-controller"), register: node_lifecycle::register },
+    Controller { name: "nodeipam", account: Some("node-controller"), register: node_ipam::register },
+    Controller {
+        name: "serviceaccount",
+        account: Some("service-account-controller"),
+        register: service_account::register,
+    },
+    Controller { name: "serviceaccount-token", account: None, register: account_tokens::register },
+    Controller { name: "tokencleaner", account: None, register: bootstrap_tokens::register },
+    Controller { name: "root-ca-cert-publisher", account: Some("root-ca-cert-publisher"), register: root_ca::register },
+    Controller { name: "namespace", account: Some("namespace-controller"), register: namespace::register },
+    Controller {
+        name: "garbagecollector",
+        account: Some("generic-garbage-collector"),
+        register: garbage_collector::register,
+    },
+    Controller { name: "podgc", account: Some("pod-garbage-collector"), register: pod_gc::register },
+    Controller { name: "resourcequota", account: Some("resourcequota-controller"), register: resource_quota::register },
+    Controller {
+        name: "persistentvolume-binder",
+        account: Some("persistent-volume-binder"),
+        register: persistent_volume::register,
+    },
+    Controller { name: "csrsigning", account: Some("certificate-controller"), register: certificates::register },
+    Controller {
+        name: "clusterrole-aggregation",
+        account: Some("clusterrole-aggregation-controller"),
+        register: cluster_role_aggregation::register,
+    },
 ];
 
-/// Starts every controller; they run until `tasks` stop.
-pub fn start(client: kube::Client, config: Config, tasks: &Tasks) {
-    let mut context = Context::new(client, config, tasks.clone());
+/// Starts every controller; they run until `tasks` stop. The caches are filled by `client`; what a controller writes it
+/// writes by the client that `act_as` gives for its service account.
+pub fn start(client: kube::Client, act_as: impl Fn(&str) -> kube::Client, config: Config, tasks: &Tasks) {
+    let mut context = Context::new(client.clone(), config, tasks.clone());
     for controller in CONTROLLERS {
+        context.write_by(controller.account.map_or_else(|| client.clone(), &act_as));
         (controller.register)(&mut context);
         tracing::debug!(controller = controller.name, "controller registered");
     }

@@ -100,16 +100,6 @@ impl Rest {
         self.0.request(Request::new(path).list_metadata(&params).map_err(Error::BuildRequest)?).await
     }
 
-    /// An object as the API has it now; `None` if it has none of that name.
-    pub(crate) async fn get<K: DeserializeOwned>(&self, path: &str, name: &str) -> Result<Option<K>, Error> {
-        let request = Request::new(path).get(name, &Default::default()).map_err(Error::BuildRequest)?;
-        match self.0.request::<K>(request).await {
-            Ok(object) => Ok(Some(object)),
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The objects of a collection as the API has them now, undecoded.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<Box<RawValue>>, Error> {
         let request = Request::new(path).list(&ListParams::default()).map_err(Error::BuildRequest)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use api::well_known::NAMESPACE_SYSTEM;
 use apiserver::{ApiServer, User};
 use client::Tasks;
 use store::Store;
@@ -96,14 +97,22 @@ impl Master {
         tracing::info!("stopped");
     }
 
-    /// A client that acts as `component`, in this process where the API server is, else over the kubeconfig.
+    /// A client that acts as `component`, with the rights of its default role, in this process where the API server is;
+    /// else over the kubeconfig, as whoever that names.
     async fn client_as(&self, component: &'static str, options: &Options) -> Result<kube::Client> {
         match &self.server {
-            Some(server) => {
-                let user = User::master(format!("system:{component}"));
-                Ok(kube::Client::new(server.service_as(user), "default"))
-            }
+            Some(server) => Ok(client_of(server, User::new(&format!("system:{component}"), [""; 0]))),
             None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None, component).await?),
+        }
+    }
+
+    /// What gives each controller a client for its own service account, where that is as cheap as here; else they all
+    /// write as the controller manager.
+    fn controllers(&self, manager: &kube::Client) -> impl Fn(&str) -> kube::Client + Clone + Send + Sync + 'static {
+        let (server, manager) = (self.server.clone(), manager.clone());
+        move |account| match &server {
+            Some(server) => client_of(server, User::service_account(NAMESPACE_SYSTEM, account)),
+            None => manager.clone(),
         }
     }
 
@@ -111,8 +120,9 @@ impl Master {
         if options.runs(Component::ControllerManager) {
             let api = self.client_as("kube-controller-manager", options).await?;
             let config = controller_manager_config(options)?;
+            let act_as = self.controllers(&api);
             self.lead("kube-controller-manager", api, options, move |api, tasks| {
-                controller_manager::start(api, config.clone(), &tasks);
+                controller_manager::start(api, &act_as, config.clone(), &tasks);
             });
         }
         if options.runs(Component::Scheduler) {
@@ -146,6 +156,10 @@ impl Master {
             }
         });
     }
+}
+
+fn client_of(server: &ApiServer, user: User) -> kube::Client {
+    kube::Client::new(server.service_as(user), "default")
 }
 
 async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {

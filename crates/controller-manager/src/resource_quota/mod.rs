@@ -99,8 +99,7 @@ impl Controller {
 
     async fn sync(&self, key: &Key) -> Result<Outcome, Error> {
         let path = rest::path::<ResourceQuota>(Some(&key.namespace));
-        // Live: its version is what says whether the count below is complete.
-        let Some(quota) = self.rest.get::<ResourceQuota>(&path, &key.name).await? else { return Ok(Outcome::Done) };
+        let Some(quota) = self.live(&path, &key.name).await? else { return Ok(Outcome::Done) };
         let mut observed = Vec::new();
         for kind in quota::kinds(&hard(&quota)) {
             observed.push(self.observe(kind, &key.namespace).await?);
@@ -110,6 +109,14 @@ impl Controller {
             rest::ignore_not_found(written.map(|_| ()))?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// The quota as the API has it now: its version is what says whether what is counted then is complete. It is found
+    /// among all of its namespace, which are few: the controller's role may list, and not get.
+    async fn live(&self, path: &str, name: &str) -> Result<Option<ResourceQuota>, Error> {
+        let all = self.rest.list(path).await?;
+        let mut all = all.iter().filter_map(|json| serde_json::from_str::<ResourceQuota>(json.get()).ok());
+        Ok(all.find(|quota| quota.metadata.name.as_deref() == Some(name)))
     }
 
     /// The objects of one kind that are in the namespace now, or how many they are where nothing else counts.

@@ -97,6 +97,15 @@ pub(super) const ROLES: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "persistent-volume-binder",
+        &[
+            may(&["create", "delete", "get", "list", "update", "watch"], "", &["persistentvolumes"]),
+            may(&["update"], "", &["persistentvolumes/status"]),
+            may(&["get", "list", "update", "watch"], "", &["persistentvolumeclaims"]),
+            may(&["update"], "", &["persistentvolumeclaims/status"]),
+        ],
+    ),
+    (
         "pod-garbage-collector",
         &[
             may(&["delete", "list", "watch"], "", &["pods"]),
