@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::admission::{Attributes, Operation};
+use crate::audit::Annotations;
 use crate::body;
 use crate::negotiate::Output;
 use crate::query::Query;
@@ -27,6 +28,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) output: Output,
+    pub(crate) annotations: Arc<Annotations>,
 }
 
 impl Call {
@@ -60,6 +62,6 @@ impl Call {
     pub(crate) fn attributes<'a>(&'a self, operation: Operation, old: Option<&'a dyn Object>) -> Attributes<'a> {
         let place = (self.info.namespace.as_deref(), self.name());
         let plain = Attributes::new(&self.shared.cache, &self.user, operation, self.info.kind, place);
-        Attributes { subresource: self.info.subresource, old, ..plain }
+        Attributes { subresource: self.info.subresource, old, annotations: Some(&self.annotations), ..plain }
     }
 }

@@ -1,10 +1,12 @@
 //! From a request to its handler, after authentication and authorisation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
 use http::header::ACCEPT_ENCODING;
+use jiff::SignedDuration;
 
 use crate::audit::Trail;
 use crate::authn::{Caller, impersonate};
@@ -54,10 +56,31 @@ pub(crate) async fn route(
     options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
     let _permit = shared.in_flight.enter(&user, &info)?;
     let encodings = parts.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect::<Vec<_>>();
-    let body = trail.look_at_body(&parts.headers, body).await?;
-    let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output };
-    let response = trail.look_at_answer(verbs::run(call, body).await?).await;
-    Ok(compress::respond(&encodings, response))
+    let allowed = if info.is_long_running() { None } else { Some(time_allowed(shared, &query)?) };
+    let annotations = trail.annotations();
+    let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output, annotations };
+    let answer = async {
+        let body = trail.look_at_body(&call.headers, body).await?;
+        Ok(trail.look_at_answer(verbs::run(call, body).await?).await)
+    };
+    let response = match allowed {
+        None => answer.await,
+        Some(allowed) => tokio::time::timeout(allowed, answer).await.unwrap_or(Err(ApiError::Timeout)),
+    };
+    Ok(compress::respond(&encodings, response?))
+}
+
+/// How long a request may take: as long as the server allows any, or less if the client says so (`WithRequestDeadline`).
+fn time_allowed(shared: &Shared, query: &Query) -> Result<Duration, ApiError> {
+    let most = shared.config.request_timeout;
+    let Some(text) = query.get("timeout") else { return Ok(most) };
+    let invalid = |why: &str| ApiError::BadRequest(format!("invalid timeout specified in the request URL - {why}"));
+    let span: SignedDuration = text.parse().map_err(|_| invalid(&format!("time: invalid duration {text:?}")))?;
+    match Duration::try_from(span) {
+        Ok(Duration::ZERO) => Ok(most),
+        Ok(asked) => Ok(asked.min(most)),
+        Err(_) => Err(invalid(&format!("timeout must be greater than zero: {text}"))),
+    }
 }
 
 /// What authorizers and audit are told of a request for a resource, or for a path that is none.

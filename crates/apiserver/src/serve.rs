@@ -29,6 +29,9 @@ const MAX_CONNECTIONS: usize = 16_384;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's headers.
 const HEADERS_MAX: Duration = Duration::from_secs(30);
+/// The most bytes of a request's headers over HTTP/2, as Go's servers allow (`DefaultMaxHeaderBytes`); over HTTP/1.1 hyper
+/// allows some 400 KiB and a hundred headers.
+const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 /// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
@@ -120,6 +123,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

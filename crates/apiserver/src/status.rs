@@ -70,7 +70,7 @@ pub(crate) enum ApiError {
     ApplyConflict(Vec<api::apply::Conflict>),
     #[error("{} {:?} is invalid: {}", .0.qualified_kind(), .0.name, join(.1))]
     Invalid(Subject, ErrorList),
-    /// A patch that does not fit the object.
+    /// A patch that does not fit the object. Upstream keeps the reason to itself, and so does the answer.
     #[error("the server rejected our request due to an error in our request")]
     NotApplicable(String),
     #[error("{}{} is forbidden: {}", .0.qualified(), quoted(&.0.name), .1)]
@@ -111,6 +111,9 @@ pub(crate) enum ApiError {
     /// The client has seen a future this server has not.
     #[error("Timeout: Too large resource version: {requested}, current: {current}")]
     TooLargeResourceVersion { requested: i64, current: i64 },
+    /// The request took longer than it may.
+    #[error("Timeout: request did not complete within the allotted timeout")]
+    Timeout,
     #[error("Too many requests, please try again later.")]
     TooManyRequests,
     #[error("{0}")]
@@ -174,7 +177,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::UnsupportedMediaType(_) => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ApiError::TooLarge(_) => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
         ApiError::Expired(_) | ApiError::ExpiredContinue(_) => ("Expired", StatusCode::GONE),
-        ApiError::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
+        ApiError::TooLargeResourceVersion { .. } | ApiError::Timeout => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
         ApiError::TooManyRequests => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
         ApiError::Unavailable(_) => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
         ApiError::Internal(_) => ("InternalError", StatusCode::INTERNAL_SERVER_ERROR),
@@ -204,7 +207,9 @@ fn details(error: &ApiError) -> Map<String, Value> {
             details.insert("group".into(), json!(subject.group));
         }
         let kind = if matches!(error, ApiError::Invalid(..)) { subject.kind } else { &*subject.resource };
-        details.insert("kind".into(), json!(kind));
+        if !kind.is_empty() {
+            details.insert("kind".into(), json!(kind));
+        }
     }
     let causes = causes(error);
     if !causes.is_empty() {
@@ -229,9 +234,6 @@ fn causes(error: &ApiError) -> Vec<Value> {
                 json!({"reason": "FieldManagerConflict", "message": message, "field": c.field})
             })
             .collect(),
-        ApiError::NotApplicable(message) => {
-            vec![json!({"reason": "UnexpectedServerResponse", "message": message})]
-        }
         ApiError::NamespaceTerminating { namespace, .. } => vec![json!({
             "reason": "NamespaceTerminating",
             "message": format!("namespace {namespace} is being terminated"),
@@ -260,7 +262,11 @@ pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
         status["metadata"]["continue"] = json!(token);
     }
     let details = details(error);
-    if !details.is_empty() || matches!(error, ApiError::PathNotFound | ApiError::MethodNotAllowed) {
+    let bare = matches!(
+        error,
+        ApiError::PathNotFound | ApiError::MethodNotAllowed | ApiError::NotApplicable(_) | ApiError::Timeout
+    );
+    if !details.is_empty() || bare || matches!(error, ApiError::Invalid(..)) {
         status["details"] = Value::Object(details);
     }
     (code, status)

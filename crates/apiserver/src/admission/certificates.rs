@@ -1,11 +1,12 @@
 //! What a CertificateSigningRequest must say, and may not ask for.
 
-use api::Object;
 use api::well_known::{GROUP_MASTERS, SIGNER_KUBE_APISERVER_CLIENT};
+use api::{Object, Subresource};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rcgen::{CertificateSigningRequestParams, DnType, DnValue};
 
 use super::{Attributes, Effects, Operation, Plugin};
+use crate::authz::{self, Target};
 use crate::status::ApiError;
 
 /// Writes who asks into a new request, and keeps a request what it was when it was made: who asked is told once.
@@ -26,6 +27,58 @@ impl Plugin for CertificateRequester {
         }
         Ok(())
     }
+}
+
+/// `CertificateApproval`: who approves or denies must have the verb `approve` on the signer, beside the right to write the
+/// approval (`plugin/pkg/admission/certificates/approval`).
+pub(super) struct CertificateApproval;
+
+impl Plugin for CertificateApproval {
+    fn validate(&self, a: &Attributes<'_>, _: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
+        if a.operation != Operation::Update || a.subresource != Some(Subresource::Approval) {
+            return Ok(());
+        }
+        let Some(old) = old_request(a) else { return Ok(()) };
+        may_use_signer(a, "approve", &old.spec.signer_name)
+    }
+}
+
+/// `CertificateSigning`: who writes a certificate, or says why there is none, must have the verb `sign` on the signer
+/// (`plugin/pkg/admission/certificates/signing`).
+pub(super) struct CertificateSigning;
+
+impl Plugin for CertificateSigning {
+    fn validate(&self, a: &Attributes<'_>, object: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
+        if a.operation != Operation::Update || a.subresource != Some(Subresource::Status) {
+            return Ok(());
+        }
+        let new = object.and_then(|o| o.as_any().downcast_ref::<CertificateSigningRequest>());
+        let (Some(old), Some(new)) = (old_request(a), new) else { return Ok(()) };
+        let said = |csr: &CertificateSigningRequest| {
+            let status = csr.status.clone().unwrap_or_default();
+            (status.certificate, status.conditions.unwrap_or_default())
+        };
+        if said(old) == said(new) { Ok(()) } else { may_use_signer(a, "sign", &old.spec.signer_name) }
+    }
+}
+
+fn old_request<'a>(a: &Attributes<'a>) -> Option<&'a CertificateSigningRequest> {
+    a.old?.as_any().downcast_ref()
+}
+
+/// Whether the user has `verb` on the signer, or on all of its domain (`certificates.IsAuthorizedForSignerName`).
+fn may_use_signer(a: &Attributes<'_>, verb: &str, signer: &str) -> Result<(), ApiError> {
+    let allowed = |name: &str| {
+        let group = "certificates.k8s.io";
+        let target = authz::Resource { group, resource: "signers", name: name.into(), ..Default::default() };
+        let asked = authz::Attributes { user: a.user, verb, target: Target::Resource(target) };
+        a.cache.rights().allows(&asked).is_some()
+    };
+    let domain = signer.split('/').next().unwrap_or("");
+    if a.user.is_in(GROUP_MASTERS) || allowed(signer) || allowed(&format!("{domain}/*")) {
+        return Ok(());
+    }
+    Err(a.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
 }
 
 /// `CertificateSubjectRestriction`: nobody becomes a cluster admin by a certificate for clients

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use api::{Kind, Object, Resource, Subresource};
 use store::Op;
 
+use crate::audit::Annotations;
 use crate::cache::{Cache, Entry};
 use crate::status::{ApiError, Subject};
 use crate::user::User;
@@ -54,6 +55,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) old: Option<&'a dyn Object>,
     /// What plugins read other objects from.
     pub(crate) cache: &'a Cache,
+    /// Where plugins note what the audit log is to hold; the server's own writes are not in it.
+    pub(crate) annotations: Option<&'a Annotations>,
 }
 
 impl<'a> Attributes<'a> {
@@ -65,7 +68,7 @@ impl<'a> Attributes<'a> {
         kind: &'static Kind,
         (namespace, name): (Option<&'a str>, &'a str),
     ) -> Attributes<'a> {
-        Attributes { user, operation, kind, subresource: None, namespace, name, old: None, cache }
+        Attributes { user, operation, kind, subresource: None, namespace, name, old: None, cache, annotations: None }
     }
 
     /// Whether the request is `operation` on an object of the core group's resource `plural` itself.
@@ -102,6 +105,13 @@ impl<'a> Attributes<'a> {
     /// The object as error messages name it.
     fn subject(&self) -> Subject {
         Subject::new(self.kind.info, self.name)
+    }
+
+    /// Has the audit log say `text` under `key`.
+    fn note(&self, key: &'static str, text: String) {
+        if let Some(annotations) = self.annotations {
+            annotations.note(key, text);
+        }
     }
 
     /// A refusal with `message` (`admission.NewForbidden`).
@@ -170,6 +180,8 @@ static CHAIN: &[&dyn Plugin] = &[
     &default_toleration_seconds::DefaultTolerationSeconds,
     &persistent_volume_claim_resize::PersistentVolumeClaimResize,
     &certificates::CertificateRequester,
+    &certificates::CertificateApproval,
+    &certificates::CertificateSigning,
     &certificates::CertificateSubjectRestriction,
     &escalation::Escalation,
     &resource_quota::ResourceQuota,

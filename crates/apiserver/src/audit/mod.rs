@@ -12,6 +12,7 @@ mod event;
 mod log;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,9 +83,21 @@ impl Audit {
     }
 }
 
+/// What admission wants to be written down about a request, whether it is let in or not.
+#[derive(Debug, Default)]
+pub(crate) struct Annotations(Mutex<BTreeMap<&'static str, String>>);
+
+impl Annotations {
+    /// Notes `text` under `key`; the last word counts.
+    pub(crate) fn note(&self, key: &'static str, text: String) {
+        self.0.lock().insert(key, text);
+    }
+}
+
 /// What a request leaves behind.
 pub(crate) struct Trail {
     id: String,
+    annotations: Arc<Annotations>,
     open: Option<Box<Open>>,
 }
 
@@ -138,7 +152,12 @@ impl Trail {
             let audit = audit.clone();
             Box::new(Open { audit, event, plan: None, is_long_running: false, names_itself: false })
         });
-        Trail { id, open }
+        Trail { id, annotations: Arc::default(), open }
+    }
+
+    /// Where admission notes what it has to say.
+    pub(crate) fn annotations(&self) -> Arc<Annotations> {
+        self.annotations.clone()
     }
 
     /// The request is known: what the policy does not want ends here.
@@ -204,6 +223,7 @@ impl Trail {
             self.identify(&Attributes::of_path(&User::default(), &verb, path), None);
         }
         let Some(mut open) = self.open.take() else { return response };
+        open.event.annotations.append(&mut self.annotations.0.lock());
         let error = match &ended {
             Ended::Refused(error) => Some(*error),
             Ended::Answered | Ended::Panicked => None,

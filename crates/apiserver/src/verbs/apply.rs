@@ -1,7 +1,7 @@
 //! Server-side apply (KEP-555): PATCH with a configuration, which is merged into the object that is there or becomes one.
 
 use api::decode::Decoded;
-use api::{Object, Verb};
+use api::{Kind, Object, Verb};
 use axum::body::Body;
 use http::StatusCode;
 use serde_json::Value;
@@ -39,16 +39,13 @@ pub(super) async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse
         // Managers are told by the fields of what is stored.
         return Err(ApiError::UnsupportedMediaType(VIEW_PATCH_TYPES));
     }
-    let bytes = body::read(&call.headers, request_body).await?;
-    let config = api::yaml::parse_one(&bytes).map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
     let wanted = Wanted {
         call,
-        config,
+        config: read(call, call.info.kind, request_body).await?,
         manager: call.query.get("fieldManager").unwrap_or(""),
         force: call.query.flag("force"),
         dry_run: call.query.dry_run()?,
     };
-    wanted.check()?;
     for _ in 0..MAX_ATTEMPTS {
         match wanted.modify().await {
             Err(ApiError::NotFound(_)) if call.info.subresource.is_none() => {}
@@ -62,25 +59,27 @@ pub(super) async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse
     Err(ApiError::Conflict(call.info.subject(), "the object keeps coming and going; try again".into()))
 }
 
-impl Wanted<'_> {
-    /// The configuration must be one of the kind the URL names, with nothing in it that kind does not have.
-    fn check(&self) -> Result<(), ApiError> {
-        let writer = writer(self.call.info.kind.info, self.manager, self.call.info.subresource);
-        if let Some(error) = writer.config_error(&self.config) {
-            return Err(ApiError::BadRequest(error));
-        }
-        let not_typed = |why: &str| ApiError::BadRequest(writer.not_typed(&self.config, why));
-        let decoded = self.decode(&self.config).map_err(|e| not_typed(&e.to_string()))?;
-        match decoded.strict_errors.as_slice() {
-            [] => Ok(()),
-            [one] => Err(not_typed(&undeclared(one))),
-            many => {
-                let lines: Vec<String> = many.iter().map(|e| format!("  {}", undeclared(e))).collect();
-                Err(not_typed(&format!("errors:\n{}", lines.join("\n"))))
-            }
+/// Reads a configuration. It must be one of `kind`, with nothing in it that kind does not have.
+pub(crate) async fn read(call: &Call, kind: &Kind, request_body: Body) -> Result<Value, ApiError> {
+    let bytes = body::read(&call.headers, request_body).await?;
+    let config = api::yaml::parse_one(&bytes).map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+    let writer = writer(kind.info, call.query.get("fieldManager").unwrap_or(""), call.info.subresource);
+    if let Some(error) = writer.config_error(&config) {
+        return Err(ApiError::BadRequest(error));
+    }
+    let not_typed = |why: &str| ApiError::BadRequest(writer.not_typed(&config, why));
+    let decoded = (kind.decode)(config.to_string().as_bytes()).map_err(|e| not_typed(&e.to_string()))?;
+    match decoded.strict_errors.as_slice() {
+        [] => Ok(config),
+        [one] => Err(not_typed(&undeclared(one))),
+        many => {
+            let lines: Vec<String> = many.iter().map(|e| format!("  {}", undeclared(e))).collect();
+            Err(not_typed(&format!("errors:\n{}", lines.join("\n"))))
         }
     }
+}
 
+impl Wanted<'_> {
     fn decode(&self, object: &Value) -> Result<Decoded, api::decode::DecodeError> {
         (self.call.info.kind.decode)(object.to_string().as_bytes())
     }
@@ -106,7 +105,7 @@ impl Wanted<'_> {
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(ApiError::Conflict(call.info.subject(), message));
         }
-        let author = Author { user: &call.user, tracking };
+        let author = Author { user: &call.user, tracking, annotations: Some(&call.annotations) };
         call.shared.create_as(author, call.info.kind, call.info.namespace.as_deref(), object, self.dry_run).await
     }
 

@@ -13,6 +13,7 @@ use store::{Action, Expect, Op};
 
 use crate::admission::{Attributes, Effects, Operation};
 use crate::allocators::{self, Taken};
+use crate::audit::Annotations;
 use crate::cache::encode_with_revision;
 use crate::call::Call;
 use crate::respond::ApiResponse;
@@ -33,7 +34,7 @@ pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let decoded = body::decode(call.info.kind, &json, &call.query)?;
     let dry_run = call.query.dry_run()?;
     let namespace = call.info.namespace.as_deref();
-    let author = Author { user: &call.user, tracking: call.tracking() };
+    let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };
     let written = call.shared.create_as(author, call.info.kind, namespace, decoded.object, dry_run).await?;
     Ok(call.wrote(StatusCode::CREATED, written, &decoded.warnings))
 }
@@ -42,6 +43,8 @@ pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
 pub(crate) struct Author<'a> {
     pub(crate) user: &'a Arc<User>,
     pub(crate) tracking: Tracking,
+    /// What becomes of it is in the audit log.
+    pub(crate) annotations: Option<&'a Annotations>,
 }
 
 impl Shared {
@@ -54,7 +57,7 @@ impl Shared {
         object: Box<dyn Object>,
         dry_run: bool,
     ) -> Result<Written, ApiError> {
-        let author = Author { user, tracking: Tracking::server() };
+        let author = Author { user, tracking: Tracking::server(), annotations: None };
         self.create_as(author, kind, namespace, object, dry_run).await
     }
 
@@ -105,7 +108,9 @@ impl Shared {
         let asked = object.as_any().downcast_ref::<Service>().cloned();
         let (mut taken, mut is_fresh, mut has_waited, mut turn) = (Taken::default(), false, false, None);
         let key = kind.info.registry_key(namespace, &subject.name);
-        let attributes = Attributes::new(&self.cache, author.user, Operation::Create, kind, (namespace, &subject.name));
+        let place = (namespace, &*subject.name);
+        let plain = Attributes::new(&self.cache, author.user, Operation::Create, kind, place);
+        let attributes = Attributes { annotations: author.annotations, ..plain };
         for _ in 0..MAX_CREATE_ATTEMPTS {
             let (plain, effects) = match self.complete(&attributes, &subject, &mut *object, asked.as_ref(), &taken) {
                 Err(_) if !is_fresh => {

@@ -1,6 +1,6 @@
 //! The verbs, written once for every kind in the table.
 
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod get;
@@ -8,7 +8,7 @@ pub(crate) mod list;
 mod list_body;
 pub(crate) mod patch;
 mod revision;
-mod step;
+pub(crate) mod step;
 mod update;
 mod watch;
 

@@ -38,6 +38,8 @@ pub(super) fn step(
     if let (Write::Put(object, effects), Some(Subresource::Finalize | Subresource::Approval)) =
         (&mut write, call.info.subresource)
     {
+        let attributes = call.attributes(Operation::Update, Some(&*current.object));
+        admission::validate(&attributes, Some(&**object), effects)?;
         effects.managed = Some(tracking.updated(current, &**object, None, call.info.subresource));
     }
     Ok(write)
@@ -64,7 +66,7 @@ fn check_preconditions(subject: &Subject, current: &Current, new: &dyn Object) -
 }
 
 /// The object must be the one the client means, not a later one of the same name.
-pub(super) fn check_uid(subject: &Subject, current: &Current, uid: &str) -> Result<(), ApiError> {
+pub(crate) fn check_uid(subject: &Subject, current: &Current, uid: &str) -> Result<(), ApiError> {
     let have = current.object.metadata().uid.as_deref().unwrap_or("");
     if uid == have {
         return Ok(());

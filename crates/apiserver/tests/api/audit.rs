@@ -112,3 +112,33 @@ async fn the_policy_says_how_much_and_secrets_are_never_shown() {
     let text = serde_json::to_string(&all).unwrap();
     assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "a password was written down");
 }
+
+#[tokio::test]
+async fn what_pod_security_only_audits_is_written_down() {
+    let all = lines(None, async |server| {
+        let labels =
+            json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"});
+        server.patch("/api/v1/namespaces/default", &json!({"metadata": {"labels": labels}})).await;
+        let created = server.post(PODS, &pod("a", "")).await;
+        assert_eq!((created.code, created.headers.get("warning")), (201, None));
+        let mut privileged = pod("b", "");
+        privileged["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+        assert_eq!(server.post(PODS, &privileged).await.code, 403);
+        server.create("/api/v1/namespaces/default/replicationcontrollers", &rc("c")).await;
+        server.config_map("d").await;
+    })
+    .await;
+    let told: Vec<(&str, bool)> = all[1..]
+        .iter()
+        .map(|line| {
+            let note =
+                |key: &str| line["annotations"][format!("pod-security.kubernetes.io/{key}")].as_str().unwrap_or("");
+            let violations = note("audit-violations");
+            assert!(
+                violations.is_empty() || violations.starts_with("would violate PodSecurity \"restricted:latest\": ")
+            );
+            (note("enforce-policy"), !violations.is_empty())
+        })
+        .collect();
+    assert_eq!(told, [("baseline:latest", true), ("baseline:latest", true), ("", true), ("", false)]);
+}

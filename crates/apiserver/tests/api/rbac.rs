@@ -176,3 +176,59 @@ async fn only_who_has_everything_aggregates() {
     assert!(refused.message().ends_with("must have cluster-admin privileges to use an aggregationRule"));
     server.create(&format!("{RBAC}/clusterroles"), &role).await;
 }
+
+#[tokio::test]
+async fn who_approves_or_signs_needs_the_signer_too() {
+    let server = Server::start().await;
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, request);
+    let spec = json!({"request": request, "signerName": "example.com/mine", "usages": ["client auth"]});
+    let csr = server.create(path, &json!({"metadata": {"name": "a"}, "spec": spec})).await;
+    let grant = async |name: &str, rules: Value| {
+        server.create(&format!("{RBAC}/clusterroles"), &json!({"metadata": {"name": name}, "rules": rules})).await;
+        let group = json!({"kind": "Group", "name": "dev"});
+        server.create(&format!("{RBAC}/clusterrolebindings"), &role_binding(name, ("ClusterRole", name), &group)).await;
+    };
+    let group = "certificates.k8s.io";
+    let below = ["certificatesigningrequests/approval", "certificatesigningrequests/status"];
+    grant("write", json!([{"apiGroups": [group], "resources": below, "verbs": ["update", "patch"]}])).await;
+    let said = |kind: &str| {
+        let mut csr = csr.clone();
+        csr["metadata"]["resourceVersion"] = Value::Null;
+        csr["status"] = json!({"conditions": [{"type": kind, "status": "True", "reason": "r", "message": "m"}]});
+        csr.to_string()
+    };
+    let put = async |below: &str, kind: &str| {
+        server.send_as(alice(), "PUT", &format!("{path}/a/{below}"), &[], &said(kind)).await
+    };
+    let refused = put("approval", "Approved").await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            403,
+            r#"certificatesigningrequests.certificates.k8s.io "a" is forbidden: user not permitted to approve requests with signerName "example.com/mine""#
+        )
+    );
+    let refused = put("status", "Failed").await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            403,
+            r#"certificatesigningrequests.certificates.k8s.io "a" is forbidden: user not permitted to sign requests with signerName "example.com/mine""#
+        )
+    );
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(
+        code(&server, &alice(), "PATCH", &format!("{path}/a/status"), &labels).await,
+        200,
+        "which says nothing of the certificate"
+    );
+    grant("approve", json!([{"apiGroups": [group], "resources": ["signers"], "resourceNames": ["example.com/*"], "verbs": ["approve"]}])).await;
+    assert_eq!(put("approval", "Approved").await.code, 200);
+    assert_eq!(put("status", "Failed").await.code, 403);
+    grant("sign", json!([{"apiGroups": [group], "resources": ["signers"], "resourceNames": ["example.com/mine"], "verbs": ["sign"]}])).await;
+    let failed = put("status", "Failed").await;
+    assert_eq!(failed.code, 200, "{}", failed.text);
+}

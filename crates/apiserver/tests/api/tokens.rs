@@ -315,3 +315,33 @@ async fn others_can_verify_tokens() {
     public.verify(signed.as_bytes(), &decode(signature)).unwrap();
     assert_eq!(server.send("POST", "/openid/v1/jwks", &[], "").await.code, 405);
 }
+
+#[tokio::test]
+async fn keys_of_service_accounts_are_changed_without_ending_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let (old, new) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let (old_key, new_key) = (write("old.key", &old.serialize_pem()), write("new.key", &new.serialize_pem()));
+    let both = write("both.pub", &format!("{}{}", old.public_key_pem(), new.public_key_pem()));
+    let store: std::sync::Arc<dyn store::Store> = std::sync::Arc::new(store::embedded::Embedded::in_memory().unwrap());
+    let start = async |signing: &std::path::Path, known: Option<&std::path::Path>| {
+        Server::start_on(store.clone(), |c| {
+            c.service_account_signing_key_file = Some(signing.to_owned());
+            c.service_account_key_files = known.map(Into::into).into_iter().collect();
+        })
+        .await
+    };
+    let before = start(&old_key, None).await;
+    account(&before, "robot").await;
+    let first = token(&before, "robot", json!({})).await;
+    let during = start(&new_key, Some(&both)).await;
+    let second = token(&during, "robot", json!({})).await;
+    assert!(is_known(&during, &first).await && is_known(&during, &second).await);
+    let keys = during.get("/openid/v1/jwks").await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 2);
+    let after = start(&new_key, None).await;
+    assert!(!is_known(&after, &first).await && is_known(&after, &second).await);
+}

@@ -14,6 +14,9 @@ pub(super) struct Mode {
 /// Refuses.
 pub(super) const ENFORCE: Mode =
     Mode { level: "pod-security.kubernetes.io/enforce", version: "pod-security.kubernetes.io/enforce-version" };
+/// Is told to the audit log.
+pub(super) const AUDIT: Mode =
+    Mode { level: "pod-security.kubernetes.io/audit", version: "pod-security.kubernetes.io/audit-version" };
 /// Warns.
 pub(super) const WARN: Mode =
     Mode { level: "pod-security.kubernetes.io/warn", version: "pod-security.kubernetes.io/warn-version" };

@@ -1,6 +1,6 @@
 //! `PodSecurity`: a namespace's labels say how much its pods may do to their node.
 //!
-//! `enforce` refuses pods, `warn` warns whoever creates them or what makes them; `audit` is kept for the audit log. When a
+//! `enforce` refuses pods, `warn` warns whoever creates them or what makes them, `audit` tells the audit log. When a
 //! namespace comes to enforce more, its pods that would not be let in any more are named.
 //! Compare `k8s.io/pod-security-admission/admission`.
 
@@ -18,9 +18,13 @@ use api::{Object, Resource};
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, PodTemplate, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use self::levels::{ENFORCE, Level, LevelVersion, WARN};
+use self::levels::{AUDIT, ENFORCE, Level, LevelVersion, Mode, WARN};
 use super::{Attributes, Effects, Operation, Plugin};
 use crate::status::ApiError;
+
+/// The audit log's keys for what was enforced, and for what would not have been let in.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
+const AUDITED: &str = "pod-security.kubernetes.io/audit-violations";
 
 /// How many of a namespace's pods are looked at when it comes to enforce more.
 const MAX_PODS_TO_CHECK: usize = 3000;
@@ -43,7 +47,9 @@ impl Plugin for PodSecurity {
         if let Some(spec) = template.and_then(|t| t.spec.as_ref()) {
             let empty = ObjectMeta::default();
             let metadata = template.and_then(|t| t.metadata.as_ref()).unwrap_or(&empty);
-            warn(&labels_of_namespace(a), metadata, spec, effects);
+            let labels = labels_of_namespace(a);
+            audit(a, &labels, metadata, spec);
+            warn(&labels, metadata, spec, effects);
         }
         Ok(())
     }
@@ -72,6 +78,8 @@ fn judge_pod(a: &Attributes<'_>, pod: &Pod, effects: &mut Effects) -> Result<(),
         return Ok(());
     }
     let enforced = levels::of(&labels, &ENFORCE);
+    a.note(ENFORCED, enforced.to_string());
+    audit(a, &labels, &pod.metadata, spec);
     let violations = violations(&enforced, &pod.metadata, spec);
     if !violations.is_empty() {
         return Err(a.forbidden(format!("violates PodSecurity {:?}: {}", enforced.to_string(), detail(&violations))));
@@ -98,12 +106,21 @@ fn matters(new: &Pod, old: &Pod) -> bool {
 }
 
 fn warn(labels: &Labels, metadata: &ObjectMeta, spec: &PodSpec, effects: &mut Effects) {
-    let level = levels::of(labels, &WARN);
-    let violations = violations(&level, metadata, spec);
-    if !violations.is_empty() {
-        let warning = format!("would violate PodSecurity {:?}: {}", level.to_string(), detail(&violations));
-        effects.warnings.push(warning.into());
+    effects.warnings.extend(would_violate(labels, &WARN, metadata, spec).map(Into::into));
+}
+
+fn audit(a: &Attributes<'_>, labels: &Labels, metadata: &ObjectMeta, spec: &PodSpec) {
+    if let Some(text) = would_violate(labels, &AUDIT, metadata, spec) {
+        a.note(AUDITED, text);
     }
+}
+
+/// What is said of a pod that a mode would not let in.
+fn would_violate(labels: &Labels, mode: &Mode, metadata: &ObjectMeta, spec: &PodSpec) -> Option<String> {
+    let level = levels::of(labels, mode);
+    let violations = violations(&level, metadata, spec);
+    let text = || format!("would violate PodSecurity {:?}: {}", level.to_string(), detail(&violations));
+    (!violations.is_empty()).then(text)
 }
 
 /// What of a pod is forbidden, and how it came to be there.
