@@ -211,7 +211,8 @@ fn check_kind(info: &KindInfo, scan: &scan::Scan) -> Result<(), DecodeError> {
 /// The error of the JSON decoder in our words.
 fn failure(info: Option<&KindInfo>, bytes: &[u8], error: &serde_json::Error) -> DecodeError {
     if !error.is_data() {
-        return DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"));
+        let problem = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        return DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {problem}"));
     }
     let path = locate::path(bytes, locate::consumed(bytes, error));
     let text = error.to_string();

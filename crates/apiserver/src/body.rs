@@ -1,8 +1,8 @@
 //! Request bodies: read within bounds, and turned into objects.
 
-use api::Kind;
-use api::Object;
+use api::decode::DecodeError;
 use api::protobuf::ProtobufError;
+use api::{Kind, Object};
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -72,23 +72,57 @@ pub(crate) struct Decoded {
 /// Decodes an object of `kind`; unknown and duplicate fields are refused, warned of or dropped as the query says.
 pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<Decoded, ApiError> {
     let mode = query.field_validation()?;
-    let info = kind.info;
-    let context = |detail: String| {
-        ApiError::BadRequest(format!(
-            "{0} in version {1:?} cannot be handled as a {0}: {detail}",
-            info.kind, info.version
-        ))
-    };
-    if json.is_empty() {
-        return Err(ApiError::BadRequest("the body of the request is empty".into()));
-    }
-    let decoded = (kind.decode)(json).map_err(|e| context(e.to_string()))?;
+    let decoded = (kind.decode)(json).map_err(|e| not_decoded(kind, json, &e))?;
     match mode {
         FieldValidation::Ignore => Ok(Decoded { object: decoded.object, warnings: Vec::new() }),
         FieldValidation::Warn => Ok(Decoded { object: decoded.object, warnings: decoded.strict_errors }),
         FieldValidation::Strict if decoded.strict_errors.is_empty() => {
             Ok(Decoded { object: decoded.object, warnings: Vec::new() })
         }
-        FieldValidation::Strict => Err(context(format!("strict decoding error: {}", decoded.strict_errors.join(", ")))),
+        FieldValidation::Strict => Err(ApiError::BadRequest(format!(
+            "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
+            kind.info.kind,
+            kind.info.version,
+            decoded.strict_errors.join(", ")
+        ))),
+    }
+}
+
+/// How much of a body that is no object is shown to its sender, who may have meant to send something else.
+const SUMMARY_BYTES: usize = 30;
+
+/// What is not even JSON is shown (`transformDecodeError` in `k8s.io/apiserver/pkg/endpoints/handlers`); what is JSON of
+/// another kind or with a field of another type has been explained.
+fn not_decoded(kind: &Kind, json: &[u8], error: &DecodeError) -> ApiError {
+    let DecodeError::Syntax(reason) = error else { return ApiError::BadRequest(error.to_string()) };
+    let kind = kind.info.kind;
+    let summary = summary(json);
+    ApiError::BadRequest(format!("the object provided is unrecognized (must be of type {kind}): {reason} ({summary})"))
+}
+
+/// The beginning of a body: as it is, where it looks like JSON (`summarizeData`).
+fn summary(body: &[u8]) -> String {
+    let (start, more) = match body.get(..SUMMARY_BYTES) {
+        Some(start) if body.len() > SUMMARY_BYTES => (start, " ..."),
+        _ => (body, ""),
+    };
+    match start.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => start.iter().map(|byte| format!("{byte:02x}")).chain([more.to_owned()]).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_body_is_shown() {
+        assert_eq!(summary(b""), "<empty>");
+        assert_eq!(summary(b"{\"a\""), "{\"a\"");
+        assert_eq!(summary(&[b'{'; 40]), format!("{} ...", "{".repeat(30)));
+        assert_eq!(summary(b"kind"), "6b696e64");
+        assert_eq!(summary(&[0; 31]), format!("{} ...", "00".repeat(30)));
     }
 }

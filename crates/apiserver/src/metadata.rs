@@ -54,6 +54,9 @@ pub(crate) fn validate(info: &KindInfo, metadata: &ObjectMeta) -> ErrorList {
 /// The names in a body must be those in the URL, where it has any.
 pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
     check_namespace(metadata, namespace)?;
+    if namespace.is_none() {
+        metadata.namespace = None;
+    }
     let given = metadata.name.get_or_insert_default();
     if given.is_empty() {
         *given = name.to_owned();
@@ -66,10 +69,11 @@ pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>,
     Ok(())
 }
 
-/// The namespace in a body must be the one in the URL, where the body has any.
+/// The namespace in a body must be the one in the URL, where both have any. What is cluster-wide has none, whatever a body
+/// says (`EnsureObjectNamespaceMatchesRequestNamespace`).
 pub(crate) fn check_namespace(metadata: &ObjectMeta, namespace: Option<&str>) -> Result<(), ApiError> {
     let given = metadata.namespace.as_deref().unwrap_or("");
-    if !given.is_empty() && given != namespace.unwrap_or("") {
+    if !given.is_empty() && namespace.is_some_and(|namespace| given != namespace) {
         return Err(ApiError::BadRequest(
             "the namespace of the provided object does not match the namespace sent on the request".into(),
         ));

@@ -60,9 +60,13 @@ pub(crate) fn split(media_type: &str) -> (String, impl Iterator<Item = (&str, &s
     (essence, parts.filter_map(|p| p.split_once('=')).map(|(k, v)| (k.trim(), v.trim().trim_matches('"'))))
 }
 
-/// The media type of a request's body, without parameters.
+/// The media type of a request's body, without parameters; empty only where it is not told.
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
-    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map_or_else(String::new, |v| split(v).0)
+    match headers.get(CONTENT_TYPE).map(|value| value.to_str().map(|text| (text, split(text).0))) {
+        None | Some(Ok(("", _))) => String::new(),
+        Some(Ok((_, essence))) if essence.contains('/') => essence,
+        Some(_) => "unknown".to_owned(),
+    }
 }
 
 /// How the body of a create, update or delete is encoded; 415 for what is not read here.

@@ -24,6 +24,10 @@ pub(crate) fn check(verb: Verb, query: &Query, content_type: &str) -> Result<(),
         Verb::Watch => ("ListOptions", watch_errors(query)),
         _ => return Ok(()),
     };
+    if kind == "ListOptions" {
+        query.integer("limit")?;
+        query.integer("timeoutSeconds")?;
+    }
     if errors.is_empty() { Ok(()) } else { Err(ApiError::Invalid(Subject::options(kind), errors)) }
 }
 

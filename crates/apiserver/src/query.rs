@@ -1,5 +1,7 @@
 //! The query of a request: percent decoding, and the options every verb shares.
 
+use std::num::IntErrorKind;
+
 use crate::status::ApiError;
 
 /// The decoded pairs of a query string, in order.
@@ -34,12 +36,23 @@ impl Query {
         self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
-    /// A number that is not negative.
-    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, ApiError> {
+    /// A whole number, refused in the words of Go's library.
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         let parse = |text: &str| {
-            text.parse().map_err(|_| ApiError::BadRequest(format!("invalid value {text:?} for query parameter {key}")))
+            text.parse::<i64>().map_err(|error| {
+                let problem = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                ApiError::BadRequest(format!("strconv.ParseInt: parsing {text:?}: {problem}"))
+            })
         };
         self.get(key).map(parse).transpose()
+    }
+
+    /// A number of which only what is greater than nothing has a meaning.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, ApiError> {
+        Ok(self.integer(key)?.and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0))
     }
 
     /// Whether the request must leave everything as it is; only `All` is known.
@@ -133,7 +146,11 @@ mod tests {
         assert!(query.flag("watch") && !query.flag("absent"));
         assert!(!query.flag("tty") && !query.flag("stdin"), "as Python and Go write it");
         assert_eq!(query.number("limit").unwrap(), Some(5));
-        assert!(query.number("bad").is_err());
+        let error = query.number("bad").unwrap_err().to_string();
+        assert_eq!(error, r#"strconv.ParseInt: parsing "%zz%4": invalid syntax"#);
+        let far = Query::parse(Some("limit=99999999999999999999&timeoutSeconds=-5"));
+        assert!(far.number("limit").unwrap_err().to_string().ends_with("value out of range"));
+        assert_eq!(far.number("timeoutSeconds").unwrap(), None);
         assert_eq!(query.get("bad"), Some("%zz%4"));
     }
 

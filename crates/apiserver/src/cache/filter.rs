@@ -37,8 +37,7 @@ impl Filter {
     ) -> Result<Filter, ApiError> {
         let mut filter = Filter::all(info, namespace);
         if let Some(text) = query.get("labelSelector") {
-            let bad = |e| ApiError::BadRequest(format!("unable to parse requirement: {e}"));
-            filter.labels = Selector::parse(text).map_err(bad)?;
+            filter.labels = Selector::parse(text).map_err(|e| ApiError::BadRequest(e.to_string()))?;
         }
         let mut fields = query.get("fieldSelector").unwrap_or("").to_owned();
         if let Some(name) = name {
@@ -47,26 +46,27 @@ impl Filter {
         }
         filter.fields = FieldSelector::parse(&fields).map_err(|e| ApiError::BadRequest(e.to_string()))?;
         for requirement in filter.fields.requirements() {
-            filter.known_field(&requirement.field, &fields)?;
+            filter.known_field(&requirement.field)?;
         }
         Ok(filter)
     }
 
-    fn known_field(&self, field: &str, selector: &str) -> Result<(), ApiError> {
+    /// Kinds without fields of their own share one conversion upstream (`DefaultMetaV1FieldSelectorConversion`), which
+    /// knows a namespace even where there is none.
+    fn known_field(&self, field: &str) -> Result<(), ApiError> {
+        let plain = self.info.selectable_fields.is_empty();
         let known = match field {
             "metadata.name" => true,
-            "metadata.namespace" => self.info.scope == Scope::Namespaced,
+            "metadata.namespace" => plain || self.info.scope == Scope::Namespaced,
             field => self.info.selectable_fields.contains(&field),
         };
-        if known {
-            return Ok(());
+        match (known, plain) {
+            (true, _) => Ok(()),
+            (false, true) => Err(ApiError::BadRequest(format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            ))),
+            (false, false) => Err(ApiError::BadRequest(format!("field label not supported: {field}"))),
         }
-        Err(ApiError::BadRequest(format!(
-            "Unable to find {:?} that match label selector {:?}, field selector {selector:?}: field label not \
-             supported: {field}",
-            format!("{}, Resource={}", self.info.api_version(), self.info.plural),
-            self.labels.to_string(),
-        )))
     }
 
     /// The kind selected from.
@@ -95,6 +95,7 @@ impl Filter {
     fn value_of<'a>(&self, field: &str, key: &'a str, object: &'a Selectable) -> Option<&'a str> {
         match field {
             "metadata.name" => key.rsplit('/').next(),
+            "metadata.namespace" if self.info.scope == Scope::Cluster => Some(""),
             "metadata.namespace" => key.rsplit('/').nth(1),
             field => {
                 let index = self.info.selectable_fields.iter().position(|f| *f == field)?;

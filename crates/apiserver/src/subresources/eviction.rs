@@ -5,7 +5,7 @@ use axum::body::Body;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::admission::{self, Attributes, Effects, Operation};
 use crate::body;
@@ -23,11 +23,8 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     check_namespace(decoded.object.metadata(), call.info.namespace.as_deref())?;
     check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
     let eviction = decoded.object.as_any().downcast_ref::<Eviction>();
-    let options = match eviction.and_then(|e| e.delete_options.as_ref()) {
-        Some(options) => serde_json::to_value(options).map_err(|e| ApiError::Internal(e.to_string()))?,
-        None => Value::Null,
-    };
-    let options = delete::parse(call, &options)?;
+    let options = eviction.and_then(|e| e.delete_options.clone()).unwrap_or_default();
+    let options = delete::checked(call, options)?;
     let (subject, key) = (call.info.subject(), call.info.key());
     call.shared.modify(call.info.kind, &subject, &key, options.dry_run, |current, _| mark(call, current)).await?;
     delete::delete_one(call, &key, &subject, &options).await?;

@@ -1,21 +1,25 @@
 //! `/scale`: how many replicas a workload wants, as `autoscaling/v1` Scale.
 
+use api::apply::Conflict;
 use api::{Object, Subresource};
 use axum::body::Body;
 use http::StatusCode;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ReplicationController;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admission::Effects;
-use crate::body;
+use crate::body::{self, Decoded};
 use crate::call::Call;
 use crate::metadata::check_identity;
+use crate::negotiate;
+use crate::options::APPLY_PATCH;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, MODIFIED, Write};
-use crate::tracking::Tracking;
-use crate::verbs::patch;
+use crate::tracking::{Tracking, writer};
+use crate::verbs::step::check_uid;
+use crate::verbs::{self, patch};
 
 /// The number of replicas of an object.
 pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
@@ -28,33 +32,66 @@ pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
 /// Sets it to what a Scale says.
 pub(crate) async fn update(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
-    write(call, |_| Ok(json.to_vec())).await
+    write(call, |_| body::decode(&api::scale::KIND, &json, &call.query)).await
 }
 
 /// Patches the Scale.
 pub(crate) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    if negotiate::content_type(&call.headers) == APPLY_PATCH {
+        return apply(call, request_body).await;
+    }
     let sent = patch::read(call, request_body).await?;
     write(call, |scale| {
         let patched = sent.patch.apply(api::scale::KIND.info, scale).map_err(patch::patch_error)?;
-        Ok(patched.to_string().into_bytes())
+        patch::decode(&api::scale::KIND, &patched, call)
     })
     .await
 }
 
 /// Writes what `wanted` makes of the present Scale.
-async fn write(call: &Call, wanted: impl Fn(Value) -> Result<Vec<u8>, ApiError>) -> Result<ApiResponse, ApiError> {
+async fn write(call: &Call, wanted: impl Fn(Value) -> Result<Decoded, ApiError>) -> Result<ApiResponse, ApiError> {
     let subject = call.info.subject();
     let (dry_run, tracking) = (call.query.dry_run()?, call.tracking());
     let written = call
         .shared
         .modify(call.info.kind, &subject, &call.info.key(), dry_run, |current, _| {
-            let json = wanted(api::scale::of(controller(&*current.object)?).to_value())?;
-            let mut decoded = body::decode(&api::scale::KIND, &json, &call.query)?;
+            let mut decoded = wanted(api::scale::of(controller(&*current.object)?).to_value())?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             scaled(&subject, &tracking, current, &*decoded.object)
         })
         .await?;
     answer(call, &written.json)
+}
+
+/// Applies a Scale. What it says of the replicas is applied to the object itself, whose managers it concerns
+/// (`ScaleHandler` in `k8s.io/apimachinery/pkg/util/managedfields`).
+async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
+    let config = verbs::apply::read(call, &api::scale::KIND, request_body).await?;
+    let (subject, info, dry_run) = (call.info.subject(), call.info.kind.info, call.query.dry_run()?);
+    let manager = call.query.get("fieldManager").unwrap_or("");
+    let mut of_parent = json!({"apiVersion": info.api_version(), "kind": info.kind});
+    if let Some(replicas) = config["spec"]["replicas"].as_i64() {
+        of_parent["spec"] = json!({"replicas": replicas});
+    }
+    let change = |current: &Current, _: &_| {
+        let live = std::str::from_utf8(&current.plain).map_err(|e| ApiError::Internal(e.to_string()))?;
+        let applied = writer(info, manager, Some(Subresource::Scale))
+            .apply(Some(live), &of_parent, &current.managed, call.query.flag("force"))
+            .map_err(|conflicts| ApiError::ApplyConflict(conflicts.into_iter().map(as_of_scale).collect()))?;
+        let mut scale = config.clone();
+        scale["spec"]["replicas"] = applied.object["spec"]["replicas"].clone();
+        let mut decoded = body::decode(&api::scale::KIND, scale.to_string().as_bytes(), &call.query)?;
+        check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
+        scaled(&subject, &Tracking::Applied(applied.managed), current, &*decoded.object)
+    };
+    let written = call.shared.modify(call.info.kind, &subject, &call.info.key(), dry_run, change).await?;
+    answer(call, &written.json)
+}
+
+/// Whoever applies a Scale knows the others by the Scale's version.
+fn as_of_scale(mut conflict: Conflict) -> Conflict {
+    conflict.manager = conflict.manager.replace(" using v1", " using autoscaling/v1");
+    conflict
 }
 
 fn controller(object: &dyn Object) -> Result<&ReplicationController, ApiError> {
@@ -66,6 +103,9 @@ fn scaled(subject: &Subject, tracking: &Tracking, current: &Current, scale: &dyn
     let given = scale.metadata().resource_version.as_deref().filter(|rv| !rv.is_empty());
     if given.is_some_and(|rv| rv != current.revision.to_string()) {
         return Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()));
+    }
+    if let Some(uid) = scale.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
+        check_uid(&subject.clone().sub("scale"), current, uid)?;
     }
     let errors = scale.validate();
     if !errors.is_empty() {

@@ -3,16 +3,17 @@
 //! [`plan`] decides, purely. Compare `rest.BeforeDelete`, `deletionFinalizersForGarbageCollection` and the pod's
 //! `CheckGracefulDelete` upstream.
 
-use api::Object;
+use api::field::{Path, invalid, not_supported};
 use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
+use api::{KindInfo, Object};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
+use serde_json::json;
 
 use super::step::check_uid;
 use crate::admission::{self, Attributes, Effects, Operation};
@@ -20,7 +21,7 @@ use crate::allocators;
 use crate::cache::Filter;
 use crate::call::Call;
 use crate::metadata::now;
-use crate::query::dry_run;
+use crate::query::Query;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, MODIFIED, Write, Written};
@@ -228,56 +229,79 @@ fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String>
     finalizers
 }
 
+/// The options of a request: in its body, or else in its query.
 async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     let json = call.json_body(request_body).await?;
-    let value: Value = match json.is_empty() {
-        true => Value::Null,
-        false => serde_json::from_slice(&json).map_err(|e| bad_options(&e.to_string()))?,
-    };
-    if !value.is_null() && !value.is_object() {
-        return Err(bad_options("an object is expected"));
+    match json.is_empty() {
+        true => checked(call, in_query(&call.query)?),
+        false => checked(call, in_body(call.info.kind.info, &json)?),
     }
-    parse(call, &value)
 }
 
-/// Reads DeleteOptions.
-pub(crate) fn parse(call: &Call, value: &Value) -> Result<Options, ApiError> {
-    // Where there is a body, the query does not count (upstream decodes one or the other).
-    let query = |key: &str| call.query.get(key).filter(|_| value.is_null());
-    let grace = match (&value["gracePeriodSeconds"], query("gracePeriodSeconds")) {
-        (Value::Null, None) => None,
-        (Value::Null, Some(text)) => Some(text.parse().map_err(|_| bad_options("gracePeriodSeconds is no integer"))?),
-        (given, _) => Some(given.as_i64().ok_or_else(|| bad_options("gracePeriodSeconds is no integer"))?),
-    };
-    let body_dry_run = value["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    Ok(Options {
-        grace_period_seconds: grace,
-        uid: value["preconditions"]["uid"].as_str().map(Into::into),
-        resource_version: value["preconditions"]["resourceVersion"].as_str().map(Into::into),
-        propagation: propagation(value, query("propagationPolicy"), query("orphanDependents"))?,
-        dry_run: dry_run(body_dry_run)? || call.query.dry_run()?,
+fn in_query(query: &Query) -> Result<DeleteOptions, ApiError> {
+    let given = |key: &str| query.get(key).is_some();
+    Ok(DeleteOptions {
+        grace_period_seconds: query.integer("gracePeriodSeconds")?,
+        orphan_dependents: given("orphanDependents").then(|| query.flag("orphanDependents")),
+        propagation_policy: query.get("propagationPolicy").map(Into::into),
+        ..DeleteOptions::default()
     })
 }
 
-fn bad_options(detail: &str) -> ApiError {
-    ApiError::BadRequest(format!("DeleteOptions cannot be read: {detail}"))
+/// Every group has `DeleteOptions` of its own, which are all the same.
+fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
+    let unreadable = |why: &str| ApiError::BadRequest(format!("DeleteOptions cannot be read: {why}"));
+    let options: DeleteOptions = serde_json::from_slice(json).map_err(|e| unreadable(&e.to_string()))?;
+    let (kind, version) = (options.kind.as_deref().unwrap_or(""), options.api_version.as_deref().unwrap_or(""));
+    let of_a_group = |version: &str| api::KINDS.iter().any(|kind| kind.info.api_version() == version);
+    if !matches!(kind, "" | "DeleteOptions") {
+        return Err(unreadable(&format!("{kind} in version {version:?} cannot be handled as a DeleteOptions")));
+    }
+    if !matches!(version, "" | "meta.k8s.io/v1") && version != info.api_version() && !of_a_group(version) {
+        return Err(unreadable(&format!("no kind \"DeleteOptions\" is registered for version {version:?}")));
+    }
+    Ok(options)
 }
 
-fn propagation(value: &Value, policy: Option<&str>, orphan: Option<&str>) -> Result<Option<Propagation>, ApiError> {
-    let policy = value["propagationPolicy"].as_str().or(policy);
-    let orphan = value["orphanDependents"].as_bool().or(orphan.map(|o| o != "false" && o != "0"));
-    match (policy, orphan) {
-        (Some(_), Some(_)) => Err(bad_options("orphanDependents and propagationPolicy cannot be both set")),
-        (Some("Background"), None) => Ok(Some(Propagation::Background)),
-        (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
-        (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
-        (Some(other), None) => Err(ApiError::BadRequest(format!(
-            "propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \
-             \"Orphan\""
-        ))),
-        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
-        (None, Some(false)) => Ok(Some(Propagation::Background)),
-        (None, None) => Ok(None),
+/// What `given` asks for, if it makes sense (`ValidateDeleteOptions`).
+pub(crate) fn checked(call: &Call, given: DeleteOptions) -> Result<Options, ApiError> {
+    let mut errors = api::field::ErrorList::new();
+    let propagation = propagation(&given, &mut errors);
+    let dry_runs = given.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun"));
+    let dry_runs: Vec<&str> = dry_runs.filter(|value| !value.is_empty()).collect();
+    if let Some(other) = dry_runs.iter().find(|value| **value != "All") {
+        errors.push(not_supported(&Path::new("dryRun"), *other, &["All"]));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(Subject::options("DeleteOptions"), errors));
+    }
+    let preconditions = given.preconditions.unwrap_or_default();
+    Ok(Options {
+        grace_period_seconds: given.grace_period_seconds,
+        uid: preconditions.uid,
+        resource_version: preconditions.resource_version,
+        propagation,
+        dry_run: !dry_runs.is_empty(),
+    })
+}
+
+const POLICIES: [&str; 4] = ["Foreground", "Background", "Orphan", "nil"];
+
+fn propagation(given: &DeleteOptions, errors: &mut api::field::ErrorList) -> Option<Propagation> {
+    let path = Path::new("propagationPolicy");
+    match (given.propagation_policy.as_deref(), given.orphan_dependents) {
+        (Some(policy), Some(_)) => {
+            errors.push(invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set"));
+            None
+        }
+        (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), None) => Some(Propagation::Foreground),
+        (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some(other), None) => {
+            errors.push(not_supported(&path, other, &POLICIES));
+            None
+        }
+        (None, None) => None,
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
     let filter =
         Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
     let limit = match call.query.number("limit")? {
-        None | Some(0) => usize::MAX,
+        None => usize::MAX,
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     // Whoever takes what is at hand gets all of it (`computeListLimit`).
@@ -118,20 +118,45 @@ async fn from_store(
 /// The revision in a token that goes on with whatever there is now, given where the first page's revision is gone.
 const INCONSISTENT: Revision = -1;
 
+/// The version of a token.
+const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
+
+/// What a token says (`continueToken` in `k8s.io/apiserver/pkg/storage/continue.go`).
+#[derive(serde::Deserialize)]
+struct ContinueToken {
+    #[serde(default)]
+    v: String,
+    #[serde(default)]
+    rv: Revision,
+    #[serde(default)]
+    start: String,
+}
+
 /// A continue token names the revision of the first page and where the next one starts, as upstream's does.
 fn make_continue(revision: Revision, prefix: &str, last: &str) -> String {
     let start = last.strip_prefix(prefix).unwrap_or(last);
-    BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+    BASE64_URL_SAFE_NO_PAD.encode(json!({"v": CONTINUE_VERSION, "rv": revision, "start": start}).to_string())
 }
 
 /// No revision stands for now.
 fn parse_continue(token: &str, prefix: &str) -> Result<(Option<Revision>, String), ApiError> {
-    let invalid = || ApiError::BadRequest("continue key is not valid".into());
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let revision = value["rv"].as_i64().filter(|rv| *rv != 0).ok_or_else(invalid)?;
-    let start = value["start"].as_str().filter(|s| !s.is_empty()).ok_or_else(invalid)?;
-    Ok((Some(revision).filter(|r| *r > 0), format!("{prefix}{start}")))
+    let invalid = |why: &str| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {why}"));
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
+    let token: ContinueToken = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
+    if token.v != CONTINUE_VERSION {
+        return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
+    }
+    if token.rv == 0 {
+        return Err(invalid(&format!("incorrect encoded start resourceVersion (version {CONTINUE_VERSION})")));
+    }
+    if token.start.is_empty() {
+        return Err(invalid(&format!("encoded start key empty (version {CONTINUE_VERSION})")));
+    }
+    // Nobody gets out of what he may list by going up.
+    if token.start.trim_start_matches('/').split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(invalid(&token.start));
+    }
+    Ok((Some(token.rv).filter(|r| *r > 0), format!("{prefix}{}", token.start.trim_start_matches('/'))))
 }
 
 fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
@@ -204,5 +229,8 @@ mod tests {
         for bad in ["", "!!", "e30", "bm90IGpzb24"] {
             assert!(parse_continue(bad, "/registry/pods/").is_err(), "{bad}");
         }
+        let up = make_continue(42, "/registry/pods/", "/registry/pods/../secrets/");
+        let error = parse_continue(&up, "/registry/pods/").unwrap_err().to_string();
+        assert_eq!(error, "invalid continue token: continue key is not valid: ../secrets/");
     }
 }

@@ -1,5 +1,7 @@
 //! PATCH: applied to the version that is there, again if that changed meanwhile.
 
+use api::Kind;
+use api::field::{Path, invalid};
 use api::patch::{Patch, PatchError};
 use axum::body::Body;
 use http::StatusCode;
@@ -7,14 +9,14 @@ use serde_json::Value;
 
 use super::apply;
 use super::step::step;
-use crate::body;
+use crate::body::{self, Decoded};
 use crate::call::Call;
 use crate::metadata::check_identity;
 use crate::negotiate;
 use crate::options::APPLY_PATCH;
 use crate::query::FieldValidation;
 use crate::respond::ApiResponse;
-use crate::status::ApiError;
+use crate::status::{ApiError, Subject};
 use crate::storage::Current;
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
@@ -52,6 +54,18 @@ pub(crate) fn patch_error(error: PatchError) -> ApiError {
     }
 }
 
+/// What became of an object. The patch is to blame if that is none any more.
+pub(crate) fn decode(kind: &'static Kind, patched: &Value, call: &Call) -> Result<Decoded, ApiError> {
+    let json = patched.to_string();
+    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| match error {
+        ApiError::BadRequest(why) => {
+            let nothing = Subject { group: "".into(), kind: "", resource: "".into(), name: String::new() };
+            ApiError::Invalid(nothing, vec![invalid(&Path::new("patch"), json.as_str(), &why)])
+        }
+        other => other,
+    })
+}
+
 pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     if negotiate::content_type(&call.headers) == APPLY_PATCH {
         return apply::apply(call, request_body).await;
@@ -69,7 +83,7 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
             let json = shown.as_deref().unwrap_or_else(|| sent.subject(current));
             let tree: Value = serde_json::from_slice(json).map_err(|e| ApiError::Internal(e.to_string()))?;
             let patched = sent.patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
-            let mut decoded = body::decode(call.info.kind, patched.to_string().as_bytes(), &call.query)?;
+            let mut decoded = decode(call.info.kind, &patched, call)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             warnings = decoded.warnings;
             step(call, &tracking, current, decoded.object, taken)

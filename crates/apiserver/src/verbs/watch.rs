@@ -299,7 +299,7 @@ impl View {
 
 fn deadline(call: &Call) -> Result<Instant, ApiError> {
     let random = || rand::random_range(MIN_DURATION_SECONDS..=2 * MIN_DURATION_SECONDS);
-    let seconds = call.query.number("timeoutSeconds")?.filter(|s| *s > 0).unwrap_or_else(random);
+    let seconds = call.query.number("timeoutSeconds")?.unwrap_or_else(random);
     Ok(Instant::now() + Duration::from_secs(seconds.min(2 * MIN_DURATION_SECONDS)))
 }
 

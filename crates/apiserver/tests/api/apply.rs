@@ -244,3 +244,72 @@ async fn appliers_at_once_agree() {
     assert_eq!(read["data"].as_object().unwrap().len(), 16);
     assert_eq!(managers(&read).len(), 16);
 }
+
+#[tokio::test]
+async fn a_scale_is_applied_patched_and_owned_like_the_replicas_it_stands_for() {
+    let server = Server::start().await;
+    let collection = "/api/v1/namespaces/default/replicationcontrollers";
+    let path = format!("{collection}/web");
+    server.create(&format!("{collection}?fieldManager=maker"), &rc("web")).await;
+    let scale =
+        |replicas: u32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": replicas}});
+    let sub = format!("{path}/scale");
+    let refused = apply(&server, &sub, "fieldManager=hpa", &scale(5)).await;
+    assert_eq!(refused.code, 409, "{}", refused.text);
+    assert_eq!(
+        refused.message(),
+        r#"Apply failed with 1 conflict: conflict with "maker" using autoscaling/v1: .spec.replicas"#
+    );
+    let dry = apply(&server, &sub, "fieldManager=hpa&force=true&dryRun=All", &scale(5)).await;
+    assert_eq!((dry.code, &dry.json()["spec"]["replicas"]), (200, &json!(5)));
+    assert_eq!(server.get(&path).await.json()["spec"]["replicas"], 2);
+    let applied = apply(&server, &sub, "fieldManager=hpa&force=true", &scale(5)).await.json();
+    assert_eq!((&applied["kind"], &applied["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    let parent = server.get(&path).await.json();
+    assert!(managers(&parent).contains(&"hpa Apply scale".to_owned()), "{:?}", managers(&parent));
+    assert_eq!(fields(&parent, "hpa"), &json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(fields(&parent, "maker")["f:spec"]["f:replicas"], Value::Null, "taken from its first owner");
+    let again = apply(&server, &sub, "fieldManager=hpa", &scale(5)).await.json();
+    assert_eq!(again["metadata"]["resourceVersion"], applied["metadata"]["resourceVersion"], "nothing has changed");
+    let patches = [
+        ("application/merge-patch+json", r#"{"spec":{"replicas":6}}"#, 6),
+        ("application/strategic-merge-patch+json", r#"{"spec":{"replicas":7}}"#, 7),
+        ("application/json-patch+json", r#"[{"op":"replace","path":"/spec/replicas","value":8}]"#, 8),
+    ];
+    for (media_type, body, replicas) in patches {
+        let sub = format!("{sub}?fieldManager=hand");
+        let answer = server.send("PATCH", &sub, &[("content-type", media_type)], body).await;
+        assert_eq!((answer.code, &answer.json()["spec"]["replicas"]), (200, &json!(replicas)), "{}", answer.text);
+    }
+    let parent = server.get(&path).await.json();
+    assert!(managers(&parent).contains(&"hand Update scale".to_owned()), "{:?}", managers(&parent));
+    assert_eq!(fields(&parent, "hpa"), &Value::Null);
+    let cases = [
+        (
+            json!({"apiVersion": "v1", "kind": "ReplicationController"}),
+            400,
+            "invalid object type: /v1, Kind=ReplicationController",
+        ),
+        (
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"size": 1}}),
+            400,
+            ".spec.size: field not declared in schema",
+        ),
+        (
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": -1}}),
+            422,
+            "must be greater than or equal to 0",
+        ),
+        (
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"uid": "x"}, "spec": {"replicas": 1}}),
+            409,
+            "UID in precondition: x",
+        ),
+    ];
+    for (config, code, message) in cases {
+        let answer = apply(&server, &sub, "fieldManager=hpa&force=true", &config).await;
+        assert_eq!(answer.code, code, "{}", answer.text);
+        assert!(answer.message().contains(message), "{}", answer.text);
+    }
+    assert_eq!(apply(&server, &format!("{collection}/none/scale"), "fieldManager=hpa", &scale(1)).await.code, 404);
+}

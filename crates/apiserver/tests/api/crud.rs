@@ -53,7 +53,7 @@ async fn bad_requests_are_refused_in_upstream_words() {
     let cases: Vec<Refusal> = vec![
         ("a name that is taken", "POST", list.clone(), vec![], plain(), 409, r#"configmaps "a" already exists"#),
         ("a missing namespace", "POST", missing, vec![], plain(), 404, r#"namespaces "nowhere" not found"#),
-        ("no JSON", "POST", list.clone(), vec![], "{".into(), 400, "ConfigMap in version"),
+        ("no JSON", "POST", list.clone(), vec![], "{".into(), 400, "(must be of type ConfigMap)"),
         ("nothing", "POST", list.clone(), vec![], "".into(), 400, "empty"),
         ("a wrong kind", "POST", list.clone(), vec![], pod("a", "").to_string(), 400, ""),
         ("a wrong type", "POST", list.clone(), vec![], with(|o| o["data"] = json!([1])), 400, "data"),
@@ -195,7 +195,7 @@ async fn bad_requests_are_refused_in_upstream_words() {
             vec![],
             "".into(),
             400,
-            "field label not supported: a",
+            "\"a\" is not a known field selector",
         ),
         ("a bad dryRun", "POST", format!("{CONFIG_MAPS}?dryRun=x"), vec![], plain(), 422, "dryRun"),
         (
