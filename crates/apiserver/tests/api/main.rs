@@ -5,12 +5,16 @@ mod access;
 mod admission;
 mod apply;
 mod audit;
+mod bad_requests;
 mod client_go;
 mod common;
 mod concurrency;
 mod crud;
+#[path = "../../../api/src/kinds/tests/examples.rs"]
+mod examples;
 mod golden;
 mod lifecycle;
+mod limits;
 mod list_watch;
 mod quota;
 mod rbac;

@@ -139,7 +139,7 @@ impl Graph {
 
     /// Whether what `reference` means is there, and not where `item` could belong to it.
     pub(super) fn is_elsewhere(&self, item: &Node, reference: &OwnerReference) -> bool {
-        let owner = self.nodes.get(&reference.uid);
+        let owner = self.nodes.get(&*reference.uid);
         owner.is_some_and(|owner| owner.namespace.is_some() && owner.namespace != item.namespace)
     }
 

@@ -151,9 +151,9 @@ impl Controller {
         let about = ObjectReference {
             api_version: Some(item.kind.api_version()),
             kind: Some(item.kind.kind.to_owned()),
-            namespace: item.namespace.clone(),
-            name: Some(item.name.clone()),
-            uid: Some(item.uid.clone()),
+            namespace: item.namespace.as_deref().map(str::to_owned),
+            name: Some(item.name.to_string()),
+            uid: Some(item.uid.to_string()),
             ..ObjectReference::default()
         };
         let namespace = item.namespace.as_deref().unwrap_or_default();
