@@ -21,7 +21,7 @@ fn decoded(kind: &Kind, value: &Value) -> Box<dyn Object> {
 }
 
 /// Everything a creation does.
-fn created(kind: &Kind, value: &Value) -> Result<Box<dyn Object>, TestCaseError> {
+fn created(kind: &'static Kind, value: &Value) -> Result<Box<dyn Object>, TestCaseError> {
     let mut object = decoded(kind, value);
     object.set_defaults();
     let once = object.to_value();
@@ -50,9 +50,6 @@ fn updated(old: &dyn Object, new: &dyn Object) -> Result<(), TestCaseError> {
     object.set_defaults();
     object.prepare_update(old);
     object.validate_update(old);
-    let once = object.to_value();
-    object.prepare_update(old);
-    prop_assert_eq!(object.to_value(), once, "preparing again changes something");
     for subresource in old.info().subresources {
         let mut object = new.clone_object();
         object.prepare_subresource_update(*subresource, old);
@@ -162,12 +159,12 @@ fn operations(any: &mut Any, object: &Value) -> Value {
         "/kind",
     ];
     let pick = |n: usize| places[n % places.len()];
-    let from = any.number();
-    let at = any.number();
+    let (from, at) = (any.number(), any.number());
+    let (set, carry) = (["add", "replace", "test"][from % 3], ["copy", "move"][at % 2]);
     let value = any.mutated(object);
     json!([
-        {"op": ["add", "replace", "test"][any.number() % 3], "path": pick(at), "value": value["spec"]},
-        {"op": ["copy", "move"][any.number() % 2], "from": pick(from), "path": pick(at / 7)},
+        {"op": set, "path": pick(at), "value": value["spec"]},
+        {"op": carry, "from": pick(from), "path": pick(at / 7)},
         {"op": "remove", "path": pick(from / 11)},
     ])
 }
