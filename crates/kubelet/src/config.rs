@@ -11,6 +11,7 @@ use crate::images::puller;
 use crate::node::eviction::signals::{self, Threshold};
 use crate::node::reserved::Reserved;
 use crate::server::Certificate;
+pub use crate::sources::url::ManifestUrl;
 
 /// A kubelet's configuration; [`Config::new`] gives upstream's defaults.
 #[derive(Clone)]
@@ -61,6 +62,15 @@ pub struct Config {
     pub node_status_report_interval: Duration,
     /// How often the runtime is compared with what is known, lest an event was lost.
     pub relist_interval: Duration,
+    /// A directory of manifests of static pods.
+    pub manifest_dir: Option<PathBuf>,
+    /// A document with static pods.
+    pub manifest_url: Option<ManifestUrl>,
+    /// Whether there is no master: pods come from manifests only, and nobody is told of them.
+    pub standalone: bool,
+    /// Addresses of this node's pods until the API gives it some; without them, and without a network of last time, only
+    /// pods on the host's network run while there is no master.
+    pub pod_cidr: Option<ipnet::Ipv4Net>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -101,6 +111,10 @@ impl Config {
             lease_duration: Duration::from_secs(40),
             node_status_report_interval: Duration::from_secs(300),
             relist_interval: Duration::from_secs(300),
+            manifest_dir: None,
+            manifest_url: None,
+            standalone: false,
+            pod_cidr: None,
             clock: Clock::Wall,
         }
     }

@@ -13,6 +13,7 @@
 //! - [`config`]: what a kubelet is told; [`start`] starts it.
 //! - [`runtime`]: the trait, and its implementations on Docker and in memory.
 //! - [`pod`]: one pod, purely: what is observed, what must happen, what the status is.
+//! - `sources`: static pods, from a directory or URL; what the API shows of them.
 //! - `pods`, `worker`: from sources and events to one worker per pod; `status_writer`: from workers to the API.
 //! - `probes`: whether containers have started, are ready and alive: each probe in a task of its own.
 //! - [`container_spec`], [`env`], [`images`], [`objects`], [`tokens`], [`volumes`]: what a container is made from.
@@ -49,6 +50,7 @@ mod pods;
 mod probes;
 pub mod runtime;
 pub mod server;
+pub mod sources;
 mod spdy;
 pub mod stats;
 mod status_writer;
@@ -61,9 +63,11 @@ mod worker;
 pub use config::{Config, Serving};
 use env::NodeResources;
 use objects::ObjectCache;
+use pod::admit::Abilities;
 use pod::status::NodeFacts;
 use pods::Pods;
 use runtime::Runtime;
+use sources::StaticPods;
 
 /// Exit code of what SIGKILL ended.
 pub(crate) const KILLED_EXIT_CODE: i32 = 137;
@@ -115,6 +119,7 @@ pub(crate) struct Kubelet {
     pub(crate) services: Services,
     pub(crate) config_maps: ObjectCache<ConfigMap>,
     pub(crate) secrets: ObjectCache<Secret>,
+    pub(crate) abilities: Abilities,
     /// When this kubelet started.
     pub(crate) started_at: Timestamp,
 }
@@ -140,6 +145,15 @@ impl Services {
             Services::Fixed(services) => services.clone(),
         }
     }
+
+    /// Those known now: a static pod waits for no master.
+    pub(crate) fn known(&self) -> Vec<Arc<Service>> {
+        match self {
+            Services::Watched(lister) => lister.list(),
+            #[cfg(test)]
+            Services::Fixed(services) => services.clone(),
+        }
+    }
 }
 
 impl Kubelet {
@@ -158,6 +172,14 @@ impl Kubelet {
             tracing::warn!(uid, %error, "cannot remove the pod's directory; it is tried again at the next start");
         }
     }
+}
+
+/// A client for a kubelet that is [`Config::standalone`]: there is no one to ask.
+pub fn no_master() -> kube::Client {
+    let nobody = tower::service_fn(async |_: http::Request<kube::client::Body>| {
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("there is no master"))
+    });
+    kube::Client::new(nobody, "default")
 }
 
 /// Starts the kubelet of `config.node_name` on `runtime`. Its node is registered and its pods are followed in the
@@ -190,12 +212,21 @@ pub async fn start(
         config_maps: ObjectCache::new(client.clone()),
         secrets: ObjectCache::new(client.clone()),
         client: client.clone(),
+        abilities: Abilities::of_host(),
         started_at: config.clock.now(),
         config,
     });
-    services.run(tasks);
+    if !kubelet.config.standalone {
+        services.run(tasks);
+    }
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
-    node::run(kubelet.clone(), pods.clone(), client.clone(), machine, port, network_sender, tasks);
+    network_of_last_time(&kubelet, &network_sender).await;
+    if kubelet.config.standalone {
+        // Nobody else says so; the sender lives as long as the kubelet.
+        tasks.spawn(async move { network_sender.closed().await });
+    } else {
+        node::run(kubelet.clone(), pods.clone(), client.clone(), machine, port, network_sender, tasks);
+    }
     follow_pods(&kubelet, &pods, client, tasks);
     if let Some(listener) = listener {
         tasks.spawn(server::serve(listener, kubelet, pods.clone()));
@@ -203,23 +234,70 @@ pub async fn start(
     Ok(Handle { port, pods, network })
 }
 
-/// The API as a source of pods: those bound to this node.
+/// The pod network as it was, or is to be without a master: static pods need not wait for one.
+async fn network_of_last_time(kubelet: &Kubelet, network: &watch::Sender<bool>) {
+    let config = &kubelet.config;
+    if config.manifest_dir.is_none() && config.manifest_url.is_none() {
+        return;
+    }
+    let present = match kubelet.runtime.network().await {
+        Ok(Some(cidr)) => Some(cidr),
+        _ => kubelet.config.pod_cidr,
+    };
+    let Some(cidr) = present else { return };
+    match kubelet.runtime.ensure_network(cidr).await {
+        Ok(()) => drop(network.send_replace(true)),
+        Err(error) => tracing::warn!(%cidr, %error, "the pod network is not there yet"),
+    }
+}
+
+/// All sources of pods: the API (those bound to this node), the manifest directory and the manifest URL.
 fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks: &Tasks) {
     let selector = format!("spec.nodeName={}", kubelet.config.node_name);
     let mut informer = Informer::new(Api::<Pod>::all(client), watcher::Config::default().fields(&selector));
     let handler = pods.clone();
     informer.on_change(move |change| match change {
+        client::Change::Added(pod) | client::Change::Updated { new: pod, .. } if api::pods::is_mirror(pod) => {
+            handler.mirrors().saw(pod, true);
+        }
+        client::Change::Deleted(pod) if api::pods::is_mirror(pod) => handler.mirrors().saw(pod, false),
         client::Change::Added(pod) | client::Change::Updated { new: pod, .. } => handler.set(pod.clone()),
         client::Change::Deleted(pod) => handler.removed(pod.clone()),
     });
     let lister = informer.lister();
-    informer.run(tasks);
+    let standalone = kubelet.config.standalone;
+    if !standalone {
+        informer.run(tasks);
+    }
+    let statics = follow_manifests(kubelet, pods, tasks);
+    tasks.spawn(pods.clone().follow_runtime());
     let (kubelet, pods) = (kubelet.clone(), pods.clone());
     tasks.spawn(async move {
-        lister.synced().await;
+        statics.all_read().await;
+        if !standalone {
+            lister.synced().await;
+        }
         remove_orphan_directories(&kubelet, &pods).await;
-        pods.follow_runtime().await;
+        pods.are_complete();
+        let known =
+            |name: &str| pods.list().iter().any(|pod| sources::is_static(pod) && sources::full_name(pod) == name);
+        pods.mirrors().remove_orphans(known).await;
     });
+}
+
+fn follow_manifests(kubelet: &Kubelet, pods: &Pods, tasks: &Tasks) -> StaticPods {
+    let config = &kubelet.config;
+    let file = config.manifest_dir.as_ref().map(|_| sources::manifest::FILE);
+    let http = config.manifest_url.as_ref().map(|_| sources::manifest::HTTP);
+    let all: Vec<&'static str> = file.into_iter().chain(http).collect();
+    let statics = StaticPods::new(pods.clone(), &all);
+    if let Some(dir) = config.manifest_dir.clone() {
+        tasks.spawn(sources::files::follow(dir, config.node_name.clone(), statics.clone()));
+    }
+    if let Some(from) = config.manifest_url.clone() {
+        tasks.spawn(sources::url::follow(from, config.node_name.clone(), statics.clone()));
+    }
+    statics
 }
 
 /// Directories of pods that ended while no kubelet ran. Those of pods that still have containers go with them.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::Kubelet;
 use crate::runtime::{Event, KnownPod, PodIdentity};
+use crate::sources::mirror::Mirrors;
 use crate::status_writer::{Outgoing, StatusWriter};
 use crate::worker::{Desired, Handle, Worker};
 
@@ -20,20 +21,57 @@ use crate::worker::{Desired, Handle, Worker};
 pub(crate) struct Pods {
     kubelet: Arc<Kubelet>,
     writer: StatusWriter,
+    mirrors: Mirrors,
     tasks: client::Tasks,
     workers: Arc<Mutex<HashMap<String, Arc<Handle>>>>,
-    /// Told of every worker that ended.
+    /// Told whenever a worker has ended.
     ended: Arc<Notify>,
+    /// Whether every source was read: until then what runs for no pod may be some pod's yet.
+    complete: watch::Sender<bool>,
 }
 
 impl Pods {
     pub(crate) fn new(kubelet: Arc<Kubelet>, client: kube::Client, tasks: &client::Tasks) -> Pods {
         Pods {
+            mirrors: Mirrors::new(client.clone(), &kubelet.config.node_name),
             kubelet,
             writer: StatusWriter::new(client),
             tasks: tasks.clone(),
             workers: Arc::default(),
             ended: Arc::default(),
+            complete: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn tasks(&self) -> &client::Tasks {
+        &self.tasks
+    }
+
+    /// What the API shows of static pods.
+    pub(crate) fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
+    }
+
+    /// Every source was read once: what runs for no pod is nobody's, and goes.
+    pub(crate) fn are_complete(&self) {
+        self.complete.send_replace(true);
+    }
+
+    /// Waits until no pod called `name` (`namespace/name`) but the one with this UID has a worker.
+    pub(crate) async fn alone(&self, name: &str, uid: &str) {
+        let other = |handle: &Arc<Handle>| {
+            let pod = handle.desired().pod;
+            crate::sources::full_name(&pod) == name && crate::pod::uid(&pod) != uid
+        };
+        loop {
+            let ended = self.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            // From here on no end is missed.
+            ended.as_mut().enable();
+            if !self.workers.lock().values().any(other) {
+                return;
+            }
+            ended.await;
         }
     }
 
@@ -58,7 +96,11 @@ impl Pods {
         workers.insert(uid.clone(), handle.clone());
         drop(workers);
         let (sender, receiver) = watch::channel(Outgoing::default());
-        if !desired.gone {
+        if crate::sources::is_static(&desired.pod) {
+            if !(desired.gone || self.kubelet.config.standalone) {
+                self.tasks.spawn(self.mirrors.clone().show(desired.pod, receiver));
+            }
+        } else if !desired.gone {
             self.tasks.spawn(self.writer.clone().run(desired.pod, receiver));
         }
         let worker = Worker::new(self.kubelet.clone(), handle.clone(), sender);
@@ -99,10 +141,11 @@ impl Pods {
         self.workers.lock().len()
     }
 
-    /// Follows the runtime's events, and compares everything where some may have been missed. Call once the sources
-    /// are known: whatever runs for a pod they do not have is removed.
+    /// Follows the runtime's events, and compares everything where some may have been missed. Whatever runs for a pod that
+    /// no source has is removed, once all were read.
     pub(crate) async fn follow_runtime(self) {
         let mut events = self.kubelet.runtime.events();
+        let mut complete = self.complete.subscribe();
         let mut relist = tokio::time::interval(self.kubelet.config.relist_interval);
         relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         relist.reset();
@@ -113,6 +156,7 @@ impl Pods {
                     Some(Event::Relist) => self.relist().await,
                     None => return,
                 },
+                Ok(()) = complete.changed() => self.relist().await,
                 _ = relist.tick() => if self.len() > 0 { self.relist().await },
             }
         }
@@ -122,7 +166,8 @@ impl Pods {
         let worker = self.workers.lock().get(uid).cloned();
         match worker {
             Some(handle) => handle.wake.notify_one(),
-            None => self.relist().await,
+            None if *self.complete.borrow() => self.relist().await,
+            None => {}
         }
     }
 
@@ -142,7 +187,8 @@ impl Pods {
             match worker {
                 Some(handle) if handle.fingerprint() != fingerprint => handle.wake.notify_one(),
                 Some(_) => {}
-                None => self.removed(Arc::new(orphan(identity))),
+                None if *self.complete.borrow() => self.removed(Arc::new(orphan(identity))),
+                None => {}
             }
         }
         for (uid, handle) in self.workers.lock().iter() {

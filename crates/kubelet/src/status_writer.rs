@@ -142,7 +142,7 @@ fn failure(pod: &Pod, error: &kube::Error) -> Done {
 /// The strategic merge patch from `old` to `new` for the pod with this UID, if they differ as written. Conditions merge by type, so that what
 /// others own stays, and what a condition no longer says is taken back; lists that merge by key upstream are replaced whole
 /// where they changed.
-fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
+pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
     let mut status = serde_json::to_value(new).unwrap_or_default();
     let before = serde_json::to_value(old).unwrap_or_default();
     let (fields, before) = (status.as_object_mut()?, before.as_object()?);

@@ -91,6 +91,7 @@ pub(crate) fn kubelet<R: Runtime + Clone>(
     Arc::new(Kubelet {
         resources: crate::node_resources(&config, machine),
         node: crate::node::Shared::new(&config, machine),
+        abilities: crate::pod::admit::Abilities::default(),
         started_at: config.clock.now(),
         config,
         client: client.clone(),

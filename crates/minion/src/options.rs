@@ -34,8 +34,8 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "minion", version, max_term_width = 110)]
 pub struct Options {
-    /// The master's URL, e.g. https://10.0.0.1:6443
-    #[arg(long, value_name = "URL", required_unless_present = "cleanup")]
+    /// The master's URL, e.g. https://10.0.0.1:6443; without one, only the pods of manifests run
+    #[arg(long, value_name = "URL", required_unless_present_any = ["cleanup", "pod_manifest_path", "manifest_url"])]
     pub server: Option<String>,
 
     /// The join token from the master's data directory; needed until the minion has a certificate of its own
@@ -147,6 +147,26 @@ pub struct Options {
     #[arg(long, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
     pub node_labels: Vec<(String, String)>,
 
+    /// A directory whose files are manifests of static pods, which run with and without a master
+    #[arg(long, value_name = "DIR", alias = "manifest-dir")]
+    pub pod_manifest_path: Option<PathBuf>,
+
+    /// A document with static pods
+    #[arg(long, value_name = "URL")]
+    pub manifest_url: Option<http::Uri>,
+
+    /// A header of requests for --manifest-url, name:value; may be given more than once
+    #[arg(long, value_name = "HEADER", value_parser = header)]
+    pub manifest_url_header: Vec<(String, String)>,
+
+    /// Seconds between two requests for --manifest-url
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub http_check_frequency: u64,
+
+    /// Addresses of this node's pods while no master has given it some
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<Ipv4Net>,
+
     /// Remove every container, network, rule, mount and file a minion made on this machine, and exit
     #[arg(long)]
     pub cleanup: bool,
@@ -172,6 +192,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| format!("{text}: must not be negative"))
 }
 
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("a header looks like name:value, not {text:?}"))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 impl Options {
     /// What is wrong with the flags together, before anything starts.
     pub fn validate(&self) -> Result<()> {
@@ -187,8 +212,15 @@ impl Options {
         if self.cleanup {
             return Ok(());
         }
-        let server = self.server()?;
-        ensure!(server.starts_with("https://"), "--server {server:?}: it looks like https://10.0.0.1:6443");
+        if self.server.is_some() {
+            let server = self.server()?;
+            ensure!(server.starts_with("https://"), "--server {server:?}: it looks like https://10.0.0.1:6443");
+        }
+        ensure!(self.http_check_frequency > 0, "--http-check-frequency: must be at least 1");
+        if let Some(url) = &self.manifest_url {
+            let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+            ensure!(is_web && url.host().is_some(), "--manifest-url {url}: it looks like http://10.0.0.1/pods.yaml");
+        }
         let wrong = validate_name(NameRule::Dns1123Subdomain, &self.node_name()?);
         ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name()?, wrong.join(", "));
         ensure!(self.max_pods > 0, "--max-pods: must be at least 1");
@@ -221,7 +253,9 @@ impl Options {
         if let Some(IpAddr::V4(ip)) = self.node_ip {
             return Ok(ip);
         }
-        let server: http::Uri = self.server()?.parse().context("--server")?;
+        // Without a master: the address that leads out of this network. Documentation's addresses lead nowhere.
+        let server = self.server.as_ref().map_or_else(|| Ok("http://192.0.2.1:443".to_owned()), |_| self.server())?;
+        let server: http::Uri = server.parse().context("--server")?;
         let host = server.host().context("--server: no host in the URL")?;
         let port = server.port_u16().unwrap_or(443);
         let find = || {
@@ -269,6 +303,10 @@ mod tests {
             (&["--eviction-hard", "cpu.available<1"], "unsupported eviction signal"),
             (&["--image-gc-low-threshold", "85"], "must be below"),
             (&["--minimum-image-ttl-duration", "soon"], "a duration looks like"),
+            (&["--pod-manifest-path", "/etc/pods"], "fine"),
+            (&["--manifest-url", "/pods.yaml"], "it looks like http://"),
+            (&["--manifest-url-header", "Token"], "name:value"),
+            (&["--http-check-frequency", "0"], "at least 1"),
         ];
         for (flags, expected) in table {
             let given: Vec<&str> =

@@ -1,6 +1,6 @@
 //! From flags to a running node, and back.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,9 @@ impl Minion {
         // The engine is asked first: a machine without one does not become a node.
         let runtime = runtime(&options, &node_name).await?;
         let tasks = Tasks::new();
+        if options.server.is_none() {
+            return Minion::start_alone(&options, node_name, node_ip, runtime, tasks).await;
+        }
         let join = JoinOptions {
             server: options.server()?,
             token: options.token.as_deref().map(str::trim).map(str::to_owned),
@@ -46,7 +49,7 @@ impl Minion {
         };
         let joined = bootstrap::join(&join, &tasks).await.context("cannot join the cluster")?;
         std::fs::write(options.data_dir.join(NODE_NAME), &node_name)?;
-        let mut config = kubelet::Config::new(&node_name, IpAddr::V4(node_ip), &options.data_dir);
+        let mut config = config(&options, &node_name, node_ip);
         config.port = options.kubelet_port;
         config.serving = Some(joined.serving);
         let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
@@ -58,6 +61,20 @@ impl Minion {
         let kubelet = kubelet::start(joined.client.clone(), config, runtime, &tasks).await?;
         start_proxy(&options, &node_name, joined.client, &tasks)?;
         tracing::info!(node = node_name, ip = %node_ip, port = kubelet.port, version = env!("CARGO_PKG_VERSION"), "minion runs");
+        Ok(Minion { tasks })
+    }
+
+    /// Runs the pods of manifests, with no master and nobody to ask for logs or commands.
+    async fn start_alone(
+        options: &Options,
+        node_name: String,
+        node_ip: Ipv4Addr,
+        runtime: Arc<dyn Runtime>,
+        tasks: Tasks,
+    ) -> Result<Minion> {
+        let config = kubelet::Config { standalone: true, ..config(options, &node_name, node_ip) };
+        kubelet::start(kubelet::no_master(), config, runtime, &tasks).await?;
+        tracing::info!(node = node_name, ip = %node_ip, version = env!("CARGO_PKG_VERSION"), "minion runs without a master");
         Ok(Minion { tasks })
     }
 
@@ -87,6 +104,21 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
         max_age: options.image_maximum_gc_age.map(signed),
         pinned: options.pinned_images.clone(),
     };
+}
+
+/// What the kubelet is told with and without a master.
+fn config(options: &Options, node_name: &str, node_ip: Ipv4Addr) -> kubelet::Config {
+    let manifest_url = options.manifest_url.clone().map(|url| kubelet::config::ManifestUrl {
+        url,
+        headers: options.manifest_url_header.clone(),
+        interval: Duration::from_secs(options.http_check_frequency),
+    });
+    kubelet::Config {
+        manifest_dir: options.pod_manifest_path.clone(),
+        manifest_url,
+        pod_cidr: options.pod_cidr,
+        ..kubelet::Config::new(node_name, IpAddr::V4(node_ip), &options.data_dir)
+    }
 }
 
 /// The node's name: the flag's, the one this machine joined with, or the host's.

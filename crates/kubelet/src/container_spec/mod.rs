@@ -1,5 +1,7 @@
 //! From a pod's spec to what the runtime is asked to make. Pure.
 
+mod security;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::env::{EnvError, expansion};
 use crate::runtime::{ContainerSpec, HostPort, Image, Mount, SandboxSpec};
+use security::Security;
 
 /// Where last words are written if the container names no place.
 pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
@@ -35,14 +38,24 @@ pub struct Life<'a> {
     pub mounts: Vec<Mount>,
     /// Its image.
     pub image: &'a Image,
+    /// What [`local_seccomp_profile`] names.
+    pub seccomp_profile: Option<String>,
+    /// The container whose processes it sees, where that is not its own sandbox.
+    pub target_id: Option<String>,
     /// Bytes of memory the node has for pods.
     pub node_memory: i64,
+}
+
+/// The file below the kubelet's seccomp directory that the container's system call filter is in, if it has one there.
+pub fn local_seccomp_profile<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a str> {
+    Security::of(pod, container).local_seccomp_profile()
 }
 
 /// What the runtime is asked to make for `container` of `pod`.
 pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Result<ContainerSpec, EnvError> {
     let security = Security::of(pod, container);
-    security.check_non_root(container, life.image)?;
+    security.check_non_root(life.image, &crate::pod::full_name(pod))?;
+    let (cap_add, cap_drop) = security.capabilities();
     let expand = |words: &Option<Vec<String>>| {
         words.as_ref().filter(|words| !words.is_empty()).map(|words| {
             words.iter().map(|word| expansion::expand(word, |name| lookup(&life.env, name))).collect::<Vec<_>>()
@@ -50,8 +63,6 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
     };
     let spec = pod.spec.as_ref();
     let on = |flag: Option<bool>| flag == Some(true);
-    let cap = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
-    let capabilities = security.container.as_ref().and_then(|s| s.capabilities.as_ref());
     Ok(ContainerSpec {
         pod: crate::pod::identity(pod),
         name: container.name.clone(),
@@ -70,14 +81,19 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
         cpu_quota: limit(container, "cpu").map(|cpu| (cpu.milli() * CPU_PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS)),
         memory: limit(container, "memory").map(|memory| memory.units()).filter(|memory| *memory > 0),
         oom_score_adj: oom_score_adj(pod, container, life.node_memory),
-        user: security.user(),
+        user: security.user(life.image),
         groups: security.groups(),
         privileged: security.privileged(),
-        cap_add: cap(capabilities.and_then(|c| c.add.as_ref())),
-        cap_drop: cap(capabilities.and_then(|c| c.drop.as_ref())),
-        read_only_root: security.container.as_ref().is_some_and(|s| on(s.read_only_root_filesystem)),
-        no_new_privileges: security.container.as_ref().is_some_and(|s| s.allow_privilege_escalation == Some(false)),
-        seccomp_unconfined: security.seccomp_unconfined(),
+        cap_add,
+        cap_drop,
+        read_only_root: security.read_only_root(),
+        no_new_privileges: security.no_new_privileges(),
+        seccomp: security.seccomp(life.seccomp_profile),
+        app_armor: security.app_armor(),
+        se_linux: security.se_linux(),
+        unmasked_proc: security.unmasked_proc(),
+        stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
+        target_id: life.target_id,
         host_pid: spec.is_some_and(|s| on(s.host_pid)),
         shared_pid: spec.is_some_and(|s| on(s.share_process_namespace)),
         host_ipc: spec.is_some_and(|s| on(s.host_ipc)),
@@ -95,6 +111,7 @@ pub fn sandbox_spec(pod: &Pod, spec: &PodSpec, attempt: u32, hostname: String) -
     let on = |flag: Option<bool>| flag == Some(true);
     let host_network = on(spec.host_network);
     let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    let sysctls = sysctls.map(|s| (s.name.replace('/', "."), s.value.clone())).collect();
     SandboxSpec {
         pod: crate::pod::identity(pod),
         attempt,
@@ -103,7 +120,7 @@ pub fn sandbox_spec(pod: &Pod, spec: &PodSpec, attempt: u32, hostname: String) -
         host_pid: on(spec.host_pid),
         host_ipc: on(spec.host_ipc),
         ports: if host_network { Vec::new() } else { host_ports(spec) },
-        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+        sysctls,
     }
 }
 
@@ -156,76 +173,12 @@ fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
     }
 }
 
-/// The pod's and the container's security contexts, the latter first.
-struct Security<'a> {
-    pod: Option<&'a k8s_openapi::api::core::v1::PodSecurityContext>,
-    container: Option<&'a k8s_openapi::api::core::v1::SecurityContext>,
-}
-
-impl<'a> Security<'a> {
-    fn of(pod: &'a Pod, container: &'a Container) -> Security<'a> {
-        let pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-        Security { pod, container: container.security_context.as_ref() }
-    }
-
-    fn uid(&self) -> Option<i64> {
-        self.container.and_then(|s| s.run_as_user).or(self.pod.and_then(|s| s.run_as_user))
-    }
-
-    fn user(&self) -> String {
-        let group = self.container.and_then(|s| s.run_as_group).or(self.pod.and_then(|s| s.run_as_group));
-        match (self.uid(), group) {
-            (Some(user), Some(group)) => format!("{user}:{group}"),
-            (Some(user), None) => user.to_string(),
-            // Docker takes no group without a user; root is what an image without a user runs as.
-            (None, Some(group)) => format!("0:{group}"),
-            (None, None) => String::new(),
-        }
-    }
-
-    fn groups(&self) -> Vec<String> {
-        let Some(pod) = self.pod else { return Vec::new() };
-        pod.supplemental_groups.iter().flatten().chain(&pod.fs_group).map(i64::to_string).collect()
-    }
-
-    fn privileged(&self) -> bool {
-        self.container.is_some_and(|s| s.privileged == Some(true))
-    }
-
-    fn seccomp_unconfined(&self) -> bool {
-        let of_container = self.container.and_then(|s| s.seccomp_profile.as_ref());
-        let profile = of_container.or(self.pod.and_then(|s| s.seccomp_profile.as_ref()));
-        profile.is_some_and(|profile| profile.type_ == "Unconfined")
-    }
-
-    /// `runAsNonRoot`: nobody may run as root, least of all by accident (`verifyRunAsNonRoot`).
-    fn check_non_root(&self, container: &Container, image: &Image) -> Result<(), EnvError> {
-        let asked = self.container.and_then(|s| s.run_as_non_root).or(self.pod.and_then(|s| s.run_as_non_root));
-        if asked != Some(true) {
-            return Ok(());
-        }
-        let refuse = |why: String| Err(EnvError(why));
-        let image_user = image.user.split(':').next().unwrap_or_default();
-        match (self.uid(), image_user) {
-            (Some(0), _) => refuse(format!("container's runAsUser breaks non-root policy ({})", container.name)),
-            (Some(_), _) => Ok(()),
-            (None, "" | "0") => {
-                refuse(format!("container has runAsNonRoot and image will run as root ({})", container.name))
-            }
-            (None, user) if user.parse::<u32>().is_err() => {
-                let why = "container has runAsNonRoot and image has non-numeric user";
-                refuse(format!("{why} ({user}), cannot verify user is non-root ({})", container.name))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::runtime::Seccomp;
 
     fn spec_of(
         pod_spec: serde_json::Value,
@@ -244,6 +197,8 @@ mod tests {
             env: vec![("A".into(), "1".into())],
             mounts: Vec::new(),
             image: &image,
+            seccomp_profile: Some("{}".into()),
+            target_id: None,
             node_memory: 1000 << 20,
         };
         container_spec(&pod, &container, life)
@@ -272,6 +227,32 @@ mod tests {
         assert_eq!(spec.command.unwrap(), ["x", "1", "$(A)"]);
         assert_eq!((spec.user.as_str(), spec.groups), ("5:6", vec!["9".to_owned()]));
         assert!(spec.no_new_privileges && spec.cap_add == ["NET_ADMIN"]);
+    }
+
+    #[test]
+    fn confinement_is_the_containers_else_the_pods() {
+        let pod = || {
+            json!({"securityContext": {"seccompProfile": {"type": "RuntimeDefault"},
+            "appArmorProfile": {"type": "Localhost", "localhostProfile": "p"}, "seLinuxOptions": {"level": "s0"}}})
+        };
+        let plain = spec_of(json!({}), json!({"name": "c"}), "").unwrap();
+        assert_eq!((plain.seccomp, plain.app_armor), (Seccomp::Unconfined, None), "who asks for none has none");
+        let own = spec_of(pod(), json!({"name": "c"}), "").unwrap();
+        assert_eq!((own.seccomp, own.app_armor.as_deref()), (Seccomp::RuntimeDefault, Some("p")));
+        assert_eq!(own.se_linux, ["level:s0"]);
+        let context = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "f.json"},
+            "appArmorProfile": {"type": "Unconfined"}, "procMount": "Unmasked"});
+        let over = spec_of(
+            pod(),
+            json!({"name": "c", "securityContext": context,
+            "lifecycle": {"stopSignal": "SIGUSR1"}}),
+            "",
+        )
+        .unwrap();
+        assert_eq!((over.seccomp, over.app_armor.as_deref()), (Seccomp::Profile("{}".into()), Some("unconfined")));
+        assert!(over.unmasked_proc && over.stop_signal.as_deref() == Some("SIGUSR1"));
+        let group = spec_of(json!({}), json!({"name": "c", "securityContext": {"runAsGroup": 7}}), "nobody:5").unwrap();
+        assert_eq!(group.user, "nobody:7");
     }
 
     #[test]

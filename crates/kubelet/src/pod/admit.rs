@@ -101,7 +101,7 @@ fn forbidden_sysctl(spec: &PodSpec) -> Option<String> {
 fn confines(pod: &Pod, spec: &PodSpec) -> bool {
     let of_pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
     let own = |c: &Container| c.security_context.as_ref().and_then(|s| s.app_armor_profile.clone());
-    let profiles = of_pod.cloned().into_iter().chain(containers(spec).iter().filter_map(|(_, c)| own(c)));
+    let profiles = of_pod.cloned().into_iter().chain(containers(spec).into_iter().filter_map(|(_, c)| own(&c)));
     let by_field = profiles.into_iter().any(|profile| profile.type_ == "Localhost");
     let annotations = pod.metadata.annotations.iter().flatten();
     let prefix = "container.apparmor.security.beta.kubernetes.io/";
@@ -130,8 +130,7 @@ fn unserved(spec: &PodSpec) -> Vec<String> {
         (spec.workload_ref.is_some(), "spec.workloadRef"),
         (security.is_some_and(|s| s.windows_options.is_some()), "spec.securityContext.windowsOptions"),
     ];
-    let mut found: Vec<String> =
-        of_pod.into_iter().filter(|(set, _)| *set).map(|(_, path)| path.to_owned()).collect();
+    let mut found: Vec<String> = of_pod.into_iter().filter(|(set, _)| *set).map(|(_, path)| path.to_owned()).collect();
     for (path, container) in containers(spec) {
         found.extend(unserved_in(&container).into_iter().map(|field| format!("{path}.{field}")));
     }
@@ -155,11 +154,6 @@ fn unserved_in(container: &Container) -> Vec<String> {
     for (index, variable) in container.env.iter().flatten().enumerate() {
         if variable.value_from.as_ref().is_some_and(|source| source.file_key_ref.is_some()) {
             found.push(format!("env[{index}].valueFrom.fileKeyRef"));
-        }
-    }
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if mount.recursive_read_only.as_deref() == Some("Enabled") {
-            found.push(format!("volumeMounts[{index}].recursiveReadOnly"));
         }
     }
     for (index, rule) in container.restart_policy_rules.iter().flatten().enumerate() {

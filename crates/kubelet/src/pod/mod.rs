@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::runtime::PodIdentity;
 
 pub mod actions;
+pub mod admit;
 pub mod backoff;
 pub mod observed;
 #[cfg(test)]

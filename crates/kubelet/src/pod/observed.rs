@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, ContainerStatus, PodStatus};
 
+use super::admit::Abilities;
 use super::probe::Health;
 use crate::runtime::{Container, PodState};
 
@@ -57,6 +58,8 @@ pub struct Observed<'a> {
     pub gone: bool,
     /// What probes and hooks said of containers, by id.
     pub health: &'a BTreeMap<String, Health>,
+    /// What the node can do.
+    pub abilities: Abilities,
     /// Last words of ended containers, by id.
     pub messages: &'a BTreeMap<String, String>,
 }

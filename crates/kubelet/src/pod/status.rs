@@ -14,6 +14,9 @@ use super::observed::{Observed, lost_state};
 use super::{Sort, ephemeral_containers, init_containers, is_sidecar, phase::phase};
 use crate::runtime::{Container, Exit, Phase};
 
+/// The exit code of what could not be started.
+const START_ERROR_CODE: i32 = 128;
+
 /// What of the node is in every pod's status.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeFacts {
@@ -27,15 +30,17 @@ pub struct NodeFacts {
 pub fn status(pod: &Pod, observed: &Observed<'_>, planned: &PodActions, node: NodeFacts, now: Timestamp) -> PodStatus {
     let Some(spec) = &pod.spec else { return observed.history.clone() };
     let generator = Generator { spec, observed, planned, node };
-    let init = generator.statuses(init_containers(spec), Sort::Init);
-    let containers = generator.statuses(&spec.containers, Sort::Main);
-    let ephemeral = generator.statuses(&ephemeral_containers(spec), Sort::Ephemeral);
+    let none = generator.never_began();
+    let statuses = |containers: &[Spec], sort| if none { Vec::new() } else { generator.statuses(containers, sort) };
+    let init = statuses(init_containers(spec), Sort::Init);
+    let containers = statuses(&spec.containers, Sort::Main);
+    let ephemeral = statuses(&ephemeral_containers(spec), Sort::Ephemeral);
     let (said, reason, message) = generator.phase(&init, &containers, pod);
     let host_network = spec.host_network == Some(true);
     let pod_ip = generator.pod_ip(host_network);
     let mut status = PodStatus {
         conditions: None,
-        container_statuses: Some(containers),
+        container_statuses: Some(containers).filter(|_| !none),
         ephemeral_container_statuses: Some(ephemeral).filter(|e| !e.is_empty()),
         host_ip: Some(node.ip.to_string()),
         host_ips: Some(vec![HostIP { ip: node.ip.to_string() }]),
@@ -67,6 +72,13 @@ struct Generator<'a> {
 }
 
 impl Generator<'_> {
+    /// Whether the pod is one that was refused: nothing of it ever was.
+    fn never_began(&self) -> bool {
+        let history = self.observed.history;
+        let was_refused = history.phase.as_deref() == Some("Failed") && history.container_statuses.is_none();
+        self.planned.refusal.is_some() || (was_refused && self.observed.state.is_empty())
+    }
+
     /// Phase, reason and message. A terminal phase is never left again (`mergePodStatus`).
     fn phase(
         &self,
@@ -80,6 +92,10 @@ impl Generator<'_> {
             Some("Failed") => return ("Failed", kept.0, kept.1),
             Some("Succeeded") => return ("Succeeded", kept.0, kept.1),
             _ => {}
+        }
+        if let Some(refusal) = &self.planned.refusal {
+            let message = format!("Pod was rejected: {}", refusal.message);
+            return ("Failed", Some(refusal.reason.to_owned()), Some(message));
         }
         if self.planned.deadline_exceeded {
             let message = "Pod was active on the node longer than the specified deadline";
@@ -180,7 +196,8 @@ impl Generator<'_> {
         let message = self.observed.messages.get(&container.id).or(container.message.as_ref());
         ContainerStateTerminated {
             container_id: Some(self.id(container)),
-            exit_code: exit.code,
+            // Whatever kept it from starting: upstream's runtimes have one code for it.
+            exit_code: if exit.start_error.is_some() { START_ERROR_CODE } else { exit.code },
             finished_at: Some(seconds(exit.finished_at.unwrap_or(container.created_at))),
             message: exit.start_error.clone().or_else(|| message.cloned()),
             reason: Some(exit_reason(exit).to_owned()),
@@ -192,7 +209,7 @@ impl Generator<'_> {
 
 fn exit_reason(exit: &Exit) -> &'static str {
     match exit {
-        Exit { start_error: Some(_), .. } => "ContainerCannotRun",
+        Exit { start_error: Some(_), .. } => "StartError",
         Exit { oom_killed: true, .. } => "OOMKilled",
         Exit { code: 0, .. } => "Completed",
         _ => "Error",

@@ -123,14 +123,14 @@ fn ends_are_told_by_their_reason() {
         (exit(0, false, None), "Completed"),
         (exit(1, false, None), "Error"),
         (exit(137, true, None), "OOMKilled"),
-        (exit(127, false, Some("no such file")), "ContainerCannotRun"),
+        (exit(127, false, Some("no such file")), "StartError"),
     ] {
         let mut world = World::default().sandbox("s").container(&pod, "c", "s", phase);
         world.messages.insert("c-0".into(), "bye".into());
         let status = status_of(&pod, &world, 5);
         assert_eq!(terminated(container(&status)), Some(expected));
         let message = container(&status).state.as_ref().unwrap().terminated.as_ref().unwrap().message.clone();
-        let said = if expected == "ContainerCannotRun" { "no such file" } else { "bye" };
+        let said = if expected == "StartError" { "no such file" } else { "bye" };
         assert_eq!(message.as_deref(), Some(said));
     }
 }
@@ -172,4 +172,31 @@ fn a_deadline_and_a_terminal_phase_stay() {
     world.history = status;
     let later = status_of(&pod, &world, 6);
     assert_eq!((later.phase.as_deref(), later.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+}
+
+#[test]
+fn refused_pods_say_why_and_stay_so() {
+    let pod = pod(json!({"hostUsers": false, "containers": [{"name": "c"}]}));
+    let mut world = World::default();
+    let status = status_of(&pod, &world, 5);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("UnsupportedField")));
+    let message = "Pod was rejected: this node does not serve spec.hostUsers";
+    assert_eq!((status.message.as_deref(), status.container_statuses.as_ref()), (Some(message), None));
+    world.history = status.clone();
+    assert_eq!(status_of(&pod, &world, 9), status);
+    // What runs, runs: it was taken once.
+    let running = World::default().sandbox("s").container(&pod, "c", "s", Phase::Running);
+    assert_eq!(status_of(&pod, &running, 5).phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn ephemeral_containers_have_statuses_of_their_own() {
+    let pod = pod(json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "debug", "image": "i"}]}));
+    let world = World::default().sandbox("s").container(&pod, "c", "s", Phase::Running);
+    let debug = |world: &World| status_of(&pod, world, 5).ephemeral_container_statuses.unwrap()[0].clone();
+    assert_eq!(waiting(&debug(&world)), Some("ContainerCreating"));
+    let world = world.container(&pod, "debug", "s", Phase::Running);
+    assert!(debug(&world).state.as_ref().unwrap().running.is_some());
+    let status = status_of(&pod, &world, 5);
+    assert!(status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"));
 }

@@ -47,6 +47,7 @@ impl World {
             gone: self.gone,
             health: &self.health,
             messages: &self.messages,
+            abilities: super::admit::Abilities::default(),
         }
     }
 

@@ -28,6 +28,8 @@ use super::{
 use crate::clock::Clock;
 use crate::stats::{ContainerDisk, ContainerUsage};
 
+mod control;
+mod crash;
 mod images;
 mod shell;
 mod usage;
@@ -53,6 +55,8 @@ struct Shared {
     machine: Machine,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
+    /// Where whoever drives the machine dies.
+    crash: crash::Crash,
     /// Commands and connections.
     sessions: Arc<watch::Sender<usize>>,
     /// Containers that run.
@@ -122,95 +126,11 @@ impl Hollow {
                 machine,
                 state: Mutex::default(),
                 events,
+                crash: crash::Crash::default(),
                 sessions: Arc::default(),
                 running: watch::Sender::new(0),
             }),
         }
-    }
-
-    /// Ends the running container `container` of `namespace/pod` with `code`; whether there was one.
-    pub fn exit(&self, namespace: &str, pod: &str, container: &str, code: i32) -> bool {
-        let id = self.find(|entry| {
-            entry.pod.namespace == namespace && entry.pod.name == pod && entry.container.name == container
-        });
-        id.is_some_and(|id| self.shared.finish(&id, code, false))
-    }
-
-    /// Ends the running container `container` of `namespace/pod` as the kernel does when memory runs out.
-    pub fn exit_out_of_memory(&self, namespace: &str, pod: &str, container: &str) -> bool {
-        let id = self.find(|entry| {
-            entry.pod.namespace == namespace && entry.pod.name == pod && entry.container.name == container
-        });
-        id.is_some_and(|id| self.shared.finish(&id, KILLED, true))
-    }
-
-    /// Ends the sandbox of `namespace/pod` and all its containers, as a crash of the runtime would; whether there was
-    /// one.
-    pub fn kill_sandbox(&self, namespace: &str, pod: &str) -> bool {
-        let sandbox = {
-            let state = self.shared.state.lock();
-            let mut live = state.sandboxes.iter().filter(|(_, (_, s))| s.running);
-            live.find(|(_, (p, _))| p.namespace == namespace && p.name == pod).map(|(id, _)| id.clone())
-        };
-        sandbox.is_some_and(|id| self.shared.finish(&id, KILLED, false))
-    }
-
-    /// What the HTTP servers of `namespace/pod` answer from now on: a status, or `None` for no connection at all.
-    pub fn answer(&self, namespace: &str, pod: &str, status: Option<u16>) {
-        self.shared.state.lock().answers.insert((namespace.to_owned(), pod.to_owned()), status);
-    }
-
-    /// The requests that HTTP servers of pods got so far: their paths, and when they came.
-    pub fn requests(&self) -> Vec<(String, jiff::Timestamp)> {
-        self.shared.state.lock().requests.clone()
-    }
-
-    /// Has connections go out to this machine's own network from now on.
-    pub fn use_network(&self) {
-        self.shared.state.lock().network = true;
-    }
-
-    /// Has volumes made on disk from now on, though no container looks into them.
-    pub fn use_files(&self) {
-        self.shared.state.lock().files = true;
-    }
-
-    /// Whether the runtime hangs from now on when it is asked whether it is there.
-    pub fn hang(&self, silent: bool) {
-        self.shared.state.lock().silent = silent;
-    }
-
-    /// Whether containers ignore SIGTERM from now on.
-    pub fn ignore_terminate(&self, stubborn: bool) {
-        self.shared.state.lock().stubborn = stubborn;
-    }
-
-    /// How many containers run now, sandboxes not counted.
-    pub fn running(&self) -> usize {
-        self.shared.state.lock().containers.values().filter(|e| e.container.is_running()).count()
-    }
-
-    /// Waits until so many containers run.
-    pub async fn until_running(&self, count: usize) {
-        let mut running = self.shared.running.subscribe();
-        running.wait_for(|present| *present == count).await.expect("the sender is ours");
-    }
-
-    /// How many sandboxes and containers were ever made.
-    pub fn created(&self) -> u64 {
-        self.shared.state.lock().creates
-    }
-
-    /// Waits until so many commands and connections of clients are under way.
-    pub async fn until_sessions(&self, count: usize) {
-        let mut sessions = self.shared.sessions.subscribe();
-        sessions.wait_for(|present| *present == count).await.expect("the sender is ours");
-    }
-
-    fn find(&self, wanted: impl Fn(&Entry) -> bool) -> Option<String> {
-        let state = self.shared.state.lock();
-        let mut running = state.containers.iter().rev().filter(|(_, entry)| entry.container.is_running());
-        running.find(|(_, entry)| wanted(entry)).map(|(id, _)| id.clone())
     }
 }
 
@@ -257,8 +177,68 @@ impl Shared {
         uid.is_some()
     }
 
-    fn stop(&self, id: &str, code: i32) -> Result<()> {
-        self.finish(id, code, false);
+    fn run_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
+        let created_at = self.clock.now();
+        let mut state = self.state.lock();
+        let ip = if spec.host_network { None } else { Some(IpAddr::V4(state.address()?)) };
+        let sandbox = Sandbox { id: state.id(), attempt: spec.attempt, created_at, running: true, ip };
+        state.sandboxes.insert(sandbox.id.clone(), (spec.pod.clone(), sandbox.clone()));
+        Ok(sandbox)
+    }
+
+    fn create_container(&self, spec: &ContainerSpec) -> String {
+        let mut state = self.state.lock();
+        let id = state.id();
+        let container = Container {
+            id: id.clone(),
+            name: spec.name.clone(),
+            hash: spec.hash.clone(),
+            restart_count: spec.restart_count,
+            backoff: spec.backoff,
+            sandbox_id: spec.sandbox_id.clone(),
+            image: spec.image.clone(),
+            image_id: format!("hollow://{}", spec.image),
+            created_at: self.clock.now(),
+            started_at: None,
+            phase: Phase::Created,
+            message: None,
+        };
+        let command = spec.command.iter().chain(&spec.args).flatten().cloned().collect();
+        let files = shell::Files::default();
+        state
+            .containers
+            .insert(id.clone(), Entry { pod: spec.pod.clone(), container, command, log: String::new(), files });
+        id
+    }
+
+    fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let now = self.clock.now();
+        let behaviour = {
+            let mut state = self.state.lock();
+            let entry = state.containers.get_mut(id).ok_or_else(|| Error::NotFound(format!("no container {id}")))?;
+            let (behaviour, output) = behaviour(&entry.command);
+            entry.container.phase = Phase::Running;
+            entry.container.started_at = Some(now);
+            entry.log.push_str(&output);
+            let uid = entry.pod.uid.clone();
+            self.count(&state);
+            drop(state);
+            self.tell(&uid);
+            behaviour
+        };
+        match behaviour {
+            Behaviour::Run => {}
+            Behaviour::Exit(code) => drop(self.finish(id, code, false)),
+            Behaviour::Sleep(duration) => {
+                let (shared, id) = (Arc::downgrade(self), id.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(duration).await;
+                    if let Some(shared) = shared.upgrade() {
+                        shared.finish(&id, 0, false);
+                    }
+                });
+            }
+        }
         Ok(())
     }
 }
@@ -325,6 +305,10 @@ impl Runtime for Hollow {
         if silent { std::future::pending().await } else { Ok(()) }
     }
 
+    async fn network(&self) -> Result<Option<Ipv4Net>> {
+        Ok(self.shared.state.lock().cidr)
+    }
+
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
         self.shared.state.lock().cidr = Some(pod_cidr);
         Ok(())
@@ -350,86 +334,53 @@ impl Runtime for Hollow {
     }
 
     async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
-        let created_at = self.shared.clock.now();
-        let mut state = self.shared.state.lock();
-        let ip = if spec.host_network { None } else { Some(IpAddr::V4(state.address()?)) };
-        let sandbox = Sandbox { id: state.id(), attempt: spec.attempt, created_at, running: true, ip };
-        state.sandboxes.insert(sandbox.id.clone(), (spec.pod.clone(), sandbox.clone()));
-        Ok(sandbox)
+        self.shared.crash.point().await;
+        let made = self.shared.run_sandbox(spec);
+        self.shared.crash.point().await;
+        made
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
-        let created_at = self.shared.clock.now();
-        let mut state = self.shared.state.lock();
-        let id = state.id();
-        let container = Container {
-            id: id.clone(),
-            name: spec.name.clone(),
-            hash: spec.hash.clone(),
-            restart_count: spec.restart_count,
-            backoff: spec.backoff,
-            sandbox_id: spec.sandbox_id.clone(),
-            image: spec.image.clone(),
-            image_id: format!("hollow://{}", spec.image),
-            created_at,
-            started_at: None,
-            phase: Phase::Created,
-            message: None,
-        };
-        let command = spec.command.iter().chain(&spec.args).flatten().cloned().collect();
-        state.containers.insert(
-            id.clone(),
-            Entry { pod: spec.pod.clone(), container, command, log: String::new(), files: shell::Files::default() },
-        );
+        self.shared.crash.point().await;
+        let id = self.shared.create_container(spec);
+        self.shared.crash.point().await;
         Ok(id)
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
-        let now = self.shared.clock.now();
-        let behaviour = {
-            let mut state = self.shared.state.lock();
-            let entry = state.containers.get_mut(id).ok_or_else(|| Error::NotFound(format!("no container {id}")))?;
-            let (behaviour, output) = behaviour(&entry.command);
-            entry.container.phase = Phase::Running;
-            entry.container.started_at = Some(now);
-            entry.log.push_str(&output);
-            self.shared.count(&state);
-            behaviour
-        };
-        match behaviour {
-            Behaviour::Run => {}
-            Behaviour::Exit(code) => {
-                self.shared.finish(id, code, false);
-            }
-            Behaviour::Sleep(duration) => {
-                let (shared, id) = (Arc::downgrade(&self.shared), id.to_owned());
-                tokio::spawn(async move {
-                    tokio::time::sleep(duration).await;
-                    if let Some(shared) = shared.upgrade() {
-                        shared.finish(&id, 0, false);
-                    }
-                });
-            }
-        }
-        Ok(())
+        self.shared.crash.point().await;
+        let started = self.shared.start_container(id);
+        self.shared.crash.point().await;
+        started
     }
 
     async fn terminate(&self, id: &str) -> Result<()> {
-        if self.shared.state.lock().stubborn {
-            return Ok(());
+        self.shared.crash.point().await;
+        if !self.shared.state.lock().stubborn {
+            self.shared.finish(id, TERMINATED, false);
         }
-        self.shared.stop(id, TERMINATED)
+        self.shared.crash.point().await;
+        Ok(())
     }
 
     async fn kill(&self, id: &str) -> Result<()> {
-        self.shared.stop(id, KILLED)
+        self.shared.crash.point().await;
+        self.shared.finish(id, KILLED, false);
+        self.shared.crash.point().await;
+        Ok(())
     }
 
     async fn remove(&self, id: &str) -> Result<()> {
-        self.shared.stop(id, KILLED)?;
-        let mut state = self.shared.state.lock();
-        state.containers.remove(id);
-        state.sandboxes.remove(id);
+        self.shared.crash.point().await;
+        self.shared.finish(id, KILLED, false);
+        {
+            let mut state = self.shared.state.lock();
+            let container = state.containers.remove(id).map(|entry| entry.pod.uid);
+            let sandbox = state.sandboxes.remove(id).map(|(pod, _)| pod.uid);
+            drop(state);
+            container.or(sandbox).iter().for_each(|uid| self.shared.tell(uid));
+        }
+        self.shared.crash.point().await;
         Ok(())
     }
 
@@ -547,35 +498,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<String> {
-        line.split(' ').map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn commands_behave_as_their_words_say() {
-        for (command, expected) in [
-            (words("httpd -f"), Behaviour::Run),
-            (words("true"), Behaviour::Exit(0)),
-            (words("false"), Behaviour::Exit(1)),
-            (vec!["sh".into(), "-c".into(), "exit 3".into()], Behaviour::Exit(3)),
-            (vec!["/bin/sh".into(), "-c".into(), "sleep 5".into()], Behaviour::Sleep(Duration::from_secs(5))),
-            (words("echo hello"), Behaviour::Exit(0)),
-        ] {
-            assert_eq!(behaviour(&command).0, expected, "{command:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn addresses_come_from_the_pod_cidr_and_return_to_it() {
-        let hollow = Hollow::default();
-        hollow.ensure_network("10.1.2.0/30".parse().unwrap()).await.unwrap();
-        let first = hollow.run_sandbox(&SandboxSpec::default()).await.unwrap();
-        assert_eq!(first.ip, Some("10.1.2.2".parse().unwrap()), "after network and gateway");
-        assert!(hollow.run_sandbox(&SandboxSpec::default()).await.is_err(), "the network is full");
-        hollow.remove(&first.id).await.unwrap();
-        assert_eq!(hollow.run_sandbox(&SandboxSpec::default()).await.unwrap().ip, first.ip);
-    }
-}
+mod tests;

@@ -268,6 +268,18 @@ impl Recursive {
     }
 }
 
+/// A filter of system calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// The runtime's own.
+    RuntimeDefault,
+    /// None.
+    #[default]
+    Unconfined,
+    /// This one, in JSON.
+    Profile(String),
+}
+
 /// A container to be made.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerSpec {
@@ -323,8 +335,18 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     /// Whether its processes can never gain privileges.
     pub no_new_privileges: bool,
-    /// Whether it runs without a system call filter.
-    pub seccomp_unconfined: bool,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
+    /// Its AppArmor profile; `None`: the runtime's default.
+    pub app_armor: Option<String>,
+    /// SELinux labels: `user:…`, `role:…`, `type:…`, `level:…`.
+    pub se_linux: Vec<String>,
+    /// Whether all of `/proc` is there as the kernel has it.
+    pub unmasked_proc: bool,
+    /// The signal that asks it to end; `None`: what the image says.
+    pub stop_signal: Option<String>,
+    /// The container whose process namespace it joins.
+    pub target_id: Option<String>,
     /// Whether it stays in the host's process namespace.
     pub host_pid: bool,
     /// Whether it shares the sandbox's process namespace.
@@ -418,6 +440,9 @@ pub trait Runtime: ImageStore {
 
     /// Answers if the runtime does.
     async fn ping(&self) -> Result<()>;
+
+    /// Where the pod network is, if there is one.
+    async fn network(&self) -> Result<Option<Ipv4Net>>;
 
     /// Makes the pod network on `pod_cidr`, unless it is there.
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()>;

@@ -38,6 +38,9 @@ pub struct Cluster<'a> {
 pub fn hostname(pod: &Pod, domain: &str) -> (String, Option<String>) {
     const MAX: usize = 63;
     let spec = pod.spec.as_ref();
+    if let Some(name) = spec.and_then(|s| s.hostname_override.clone()).filter(|name| !name.is_empty()) {
+        return (name, None);
+    }
     let named = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty());
     let name = named.unwrap_or(crate::pod::name(&pod.metadata));
     let short: String = name.chars().take(MAX).collect();
@@ -45,6 +48,22 @@ pub fn hostname(pod: &Pod, domain: &str) -> (String, Option<String>) {
     let subdomain = spec.and_then(|s| s.subdomain.as_deref()).filter(|s| !s.is_empty());
     let full = subdomain.map(|sub| format!("{short}.{sub}.{}.svc.{domain}", crate::pod::namespace(&pod.metadata)));
     (short, full)
+}
+
+/// The host name the pod's kernel has: short, or in full where the pod wants that (`GeneratePodHostNameAndDomain`).
+pub fn sandbox_hostname(pod: &Pod, domain: &str) -> Result<String, String> {
+    const MAX: usize = 64;
+    let (short, full) = hostname(pod, domain);
+    let in_full = pod.spec.as_ref().is_some_and(|s| s.set_hostname_as_fqdn == Some(true));
+    match full.filter(|_| in_full) {
+        Some(full) if full.len() > MAX => Err(format!(
+            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long ({MAX} characters is \
+             the max, {} characters requested)",
+            full.len()
+        )),
+        Some(full) => Ok(full),
+        None => Ok(short),
+    }
 }
 
 /// The hosts file of a pod in the pod network.
@@ -204,6 +223,32 @@ mod tests {
         ] {
             assert_eq!(resolve(spec.clone(), dns), expected, "{spec}");
         }
+    }
+
+    #[test]
+    fn host_names_are_short_unless_the_pod_wants_them_in_full() {
+        let name = |spec: serde_json::Value| {
+            let pod = json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": spec});
+            let mut pod: Pod = serde_json::from_value(pod).unwrap();
+            pod.spec.as_mut().unwrap().containers = Vec::new();
+            sandbox_hostname(&pod, "cluster.local")
+        };
+        let none = json!([]);
+        for (spec, expected) in [
+            (json!({"containers": none}), "web"),
+            (json!({"containers": none, "hostname": "a", "subdomain": "sub"}), "a"),
+            (
+                json!({"containers": none, "subdomain": "sub", "setHostnameAsFQDN": true}),
+                "web.sub.ns.svc.cluster.local",
+            ),
+            (json!({"containers": none, "setHostnameAsFQDN": true}), "web"),
+            (json!({"containers": none, "hostnameOverride": "db.example.org", "subdomain": "sub"}), "db.example.org"),
+        ] {
+            assert_eq!(name(spec.clone()).unwrap(), expected, "{spec}");
+        }
+        let long =
+            json!({"containers": none, "hostname": "a".repeat(60), "subdomain": "sub", "setHostnameAsFQDN": true});
+        assert!(name(long).unwrap_err().ends_with("is too long (64 characters is the max, 85 characters requested)"));
     }
 
     #[test]

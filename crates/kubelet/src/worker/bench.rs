@@ -176,6 +176,7 @@ impl<R: Runtime + Clone> Bench<R> {
         let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
         let tasks = client::Tasks::new();
         let kubelet = Arc::new(Kubelet {
+            abilities: crate::pod::admit::Abilities::default(),
             started_at: config.clock.now(),
             config,
             client: api.client(),
@@ -231,7 +232,7 @@ impl<R: Runtime + Clone> Bench<R> {
 
     pub(super) async fn until_deleted(&mut self) -> PodStatus {
         let found = tokio::time::timeout(LIMIT, self.status.wait_for(|o| o.delete)).await;
-        found.expect("the pod's object is deleted").unwrap().status.as_deref().unwrap().clone()
+        found.expect("the pod's object is deleted").unwrap().status.as_deref().cloned().unwrap_or_default()
     }
 
     pub(super) async fn end(mut self) {

@@ -12,14 +12,14 @@ use crate::runtime::docker::{DockerOptions, DockerRuntime, pause};
 use crate::runtime::{LogOptions, Runtime};
 
 /// A test that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(60);
-const IMAGE: &str = "coracle-test/busybox:kubelet";
+const LIMIT: Duration = Duration::from_secs(90);
+pub(super) const IMAGE: &str = "coracle-test/busybox:kubelet";
 
-struct Node {
-    runtime: DockerRuntime,
+pub(super) struct Node {
+    pub(super) runtime: DockerRuntime,
     options: DockerOptions,
-    dir: tempfile::TempDir,
-    uid: String,
+    pub(super) dir: tempfile::TempDir,
+    pub(super) uid: String,
     api: Api,
 }
 
@@ -48,11 +48,11 @@ impl Node {
         Some(Node { runtime, options, dir, uid: unique, api: Api::new() })
     }
 
-    fn bench(&self, spec: Value) -> Bench<DockerRuntime> {
+    pub(super) fn bench(&self, spec: Value) -> Bench<DockerRuntime> {
         self.bench_of(pod(&self.uid, spec))
     }
 
-    fn bench_of(&self, pod: k8s_openapi::api::core::v1::Pod) -> Bench<DockerRuntime> {
+    pub(super) fn bench_of(&self, pod: k8s_openapi::api::core::v1::Pod) -> Bench<DockerRuntime> {
         let config = Config::new(&self.options.node_name, "127.0.0.1".parse().unwrap(), self.dir.path());
         Bench::new(self.runtime.clone(), self.api.clone(), config, pod)
     }
@@ -64,7 +64,7 @@ impl Node {
         chunks.into_iter().map(|chunk| String::from_utf8_lossy(&chunk.unwrap()).into_owned()).collect()
     }
 
-    async fn exec(&self, status: &PodStatus, script: &str) -> String {
+    pub(super) async fn exec(&self, status: &PodStatus, script: &str) -> String {
         let id = first(status).container_id.clone().unwrap();
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
         let id = id.trim_start_matches("docker://");
@@ -77,7 +77,7 @@ impl Node {
 }
 
 /// Runs a test on a node of its own, and cleans up whatever becomes of it.
-async fn on_docker<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(std::sync::Arc<Node>) -> F) {
+pub(super) async fn on_docker<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(std::sync::Arc<Node>) -> F) {
     let Some(node) = Node::new().await else { return };
     let node = std::sync::Arc::new(node);
     let mut ran = tokio::spawn(test(node.clone()));
@@ -88,13 +88,14 @@ async fn on_docker<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(st
     ended.expect("the test takes too long").unwrap();
 }
 
-fn script(script: &str) -> Value {
+pub(super) fn script(script: &str) -> Value {
     json!({"name": "c", "image": IMAGE, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script]})
 }
 
 /// Where pods find what they need to talk to the API.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-const SERVES: &str = "trap 'echo bye; exit 0' TERM; echo started; while :; do busybox sleep 1000 & wait $!; done";
+pub(super) const SERVES: &str =
+    "trap 'echo bye; exit 0' TERM; echo started; while :; do busybox sleep 1000 & wait $!; done";
 
 fn id(status: &PodStatus) -> String {
     first(status).container_id.clone().unwrap()
@@ -210,7 +211,7 @@ async fn what_cannot_start_says_why() {
         web.until("RunContainerError", |s| waits_for(s, "RunContainerError")).await;
         let status = web.until("CrashLoopBackOff", |s| waits_for(s, "CrashLoopBackOff")).await;
         let last = first(&status).last_state.as_ref().unwrap().terminated.as_ref().unwrap();
-        assert_eq!((last.reason.as_deref(), last.exit_code), (Some("ContainerCannotRun"), 127));
+        assert_eq!((last.reason.as_deref(), last.exit_code), (Some("StartError"), 128));
         web.end().await;
     })
     .await;

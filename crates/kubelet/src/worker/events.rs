@@ -28,6 +28,17 @@ impl Worker {
         self.kubelet.recorder.event(&reference, event_type, reason, message);
     }
 
+    /// Says why the pod fails as a whole, when it does; its status does not say so yet.
+    pub(super) fn tell_failure(&self, pod: &Pod, plan: &PodActions) {
+        if let Some(refusal) = &plan.refusal {
+            self.pod_event(pod, EventType::Warning, refusal.reason, refusal.message.clone());
+        }
+        if plan.deadline_exceeded {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.pod_event(pod, EventType::Normal, "DeadlineExceeded", message);
+        }
+    }
+
     /// Says of each container once that it backs off.
     pub(super) fn tell_back_offs(&mut self, pod: &Pod, plan: &PodActions) {
         let crashing = |name: &String| plan.waiting.get(name).is_some_and(|w| w.reason == "CrashLoopBackOff");

@@ -70,7 +70,10 @@ impl Worker {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             self.pod_event(pod, EventType::Normal, "SandboxChanged", message);
         }
-        let (hostname, _) = network_files::hostname(pod, &self.kubelet.config.cluster_domain);
+        let hostname = match network_files::sandbox_hostname(pod, &self.kubelet.config.cluster_domain) {
+            Ok(hostname) => hostname,
+            Err(error) => return self.sandbox_failed(pod, &error),
+        };
         let kubelet = self.kubelet.clone();
         let wanted = sandbox_spec(pod, spec, attempt, hostname);
         let (made, volumes) = tokio::join!(kubelet.runtime.run_sandbox(&wanted), self.make_volumes(pod, None));
@@ -79,15 +82,17 @@ impl Worker {
                 self.failures.remove("sandbox");
                 state.sandboxes.insert(0, sandbox);
             }
-            Err(error) => {
-                let message = format!("Failed to create pod sandbox: {error}");
-                self.pod_event(pod, EventType::Warning, "FailedCreatePodSandBox", message.clone());
-                self.hold_pod("sandbox", "FailedCreatePodSandBox", message);
-            }
+            Err(error) => self.sandbox_failed(pod, &error.to_string()),
         }
         if let Err(message) = volumes {
             self.volumes_failed(pod, message);
         }
+    }
+
+    fn sandbox_failed(&mut self, pod: &Pod, error: &str) {
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.pod_event(pod, EventType::Warning, "FailedCreatePodSandBox", message.clone());
+        self.hold_pod("sandbox", "FailedCreatePodSandBox", message);
     }
 
     pub(super) fn volumes_failed(&mut self, pod: &Pod, message: String) {
@@ -146,9 +151,25 @@ impl Worker {
             self.container_event(pod, name, EventType::Warning, "Failed", format!("Error: {}", error.message));
         };
         let (env, mounts) = prepared.inspect_err(warn)?;
-        let node_memory = self.kubelet.resources.memory;
-        let (restart_count, backoff) = (life.restart_count, life.backoff);
-        let life = Life { sandbox_id: &sandbox.id, restart_count, backoff, env, mounts, image: &image, node_memory };
+        let target_id = target_id(pod, name, state);
+        let target_id = target_id
+            .map_err(|message| StartError { reason: "CreateContainerConfigError", message })
+            .inspect_err(warn)?;
+        let seccomp_profile = self.local_seccomp_profile(pod, container).await;
+        let seccomp_profile = seccomp_profile
+            .map_err(|message| StartError { reason: "CreateContainerError", message })
+            .inspect_err(warn)?;
+        let life = Life {
+            sandbox_id: &sandbox.id,
+            restart_count: life.restart_count,
+            backoff: life.backoff,
+            env,
+            mounts,
+            image: &image,
+            seccomp_profile,
+            target_id,
+            node_memory: self.kubelet.resources.memory,
+        };
         let wanted = container_spec(pod, container, life);
         let wanted = wanted.map_err(|e| StartError { reason: "CreateContainerConfigError", message: e.to_string() });
         let wanted = wanted.inspect_err(warn)?;
@@ -192,6 +213,15 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// The container whose processes the ephemeral container `name` is to see, if it is to see any but its own.
+fn target_id(pod: &Pod, name: &str, state: &PodState) -> Result<Option<String>, String> {
+    let ephemeral = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).find(|c| c.name == name);
+    let target = ephemeral.and_then(|c| c.target_container_name.as_deref()).filter(|target| !target.is_empty());
+    let Some(target) = target else { return Ok(None) };
+    let running = state.current(target).filter(|c| c.is_running());
+    running.map(|c| Some(c.id.clone())).ok_or_else(|| format!("unable to find target container {target}"))
 }
 
 /// Which life of a container is started.

@@ -24,6 +24,10 @@ use crate::status_writer::Outgoing;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod docker_lifecycle_tests;
+#[cfg(test)]
 mod docker_tests;
 mod events;
 mod eviction;
@@ -34,6 +38,7 @@ mod hooks;
 mod images;
 mod prepare;
 mod references;
+pub(crate) use references::names_of;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -260,10 +265,12 @@ impl Worker {
             gone: desired.gone,
             health: &health,
             messages: &self.messages,
+            abilities: self.kubelet.abilities,
         };
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
         self.tell_back_offs(&desired.pod, &plan);
+        self.tell_failure(&desired.pod, &plan);
         let news = (evicted || status != self.history).then(|| Arc::new(status));
         if let Some(status) = &news {
             self.history = (**status).clone();
@@ -276,7 +283,8 @@ impl Worker {
     /// that its last updates find the worker they belong to.
     async fn finish(self) {
         self.kubelet.tear_down_volumes(crate::pod::uid(&self.handle.desired().pod)).await;
-        if !self.handle.desired().gone {
+        let Desired { pod, gone } = self.handle.desired();
+        if !gone || crate::sources::is_static(&pod) {
             self.status.send_modify(|outgoing| outgoing.delete = true);
         }
         while !self.handle.desired().gone {

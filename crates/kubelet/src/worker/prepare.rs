@@ -12,13 +12,15 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod, Secret, Service};
 
 use super::Worker;
 use super::references::References;
-use crate::container_spec::DEFAULT_TERMINATION_LOG;
+use crate::container_spec::{DEFAULT_TERMINATION_LOG, local_seccomp_profile};
 use crate::env::{Objects, Sources, environment, services};
 use crate::runtime::{Container, LogOptions, Mount, PodState, Recursive, Sandbox};
 use crate::volumes::{self, network_files, payload};
 
 /// Last words longer than this are cut (`MaxContainerTerminationMessageLength`).
 const MAX_MESSAGE: u64 = 4096;
+/// All last words of one pod (`MaxPodTerminationMessageLogLength`).
+const MAX_MESSAGES: u64 = 12 << 10;
 /// Lines and bytes of a log that stand in for last words.
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
@@ -108,7 +110,10 @@ impl Worker {
         let objects = self.references(pod).objects().await?;
         let namespace = crate::pod::namespace(&pod.metadata);
         let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
-        let all: Vec<Arc<Service>> = self.kubelet.services.list().await;
+        let all: Vec<Arc<Service>> = match crate::sources::is_static(pod) {
+            true => self.kubelet.services.known(),
+            false => self.kubelet.services.list().await,
+        };
         let seen = services::visible(&all, namespace, links);
         let host_network = pod.spec.as_ref().is_some_and(|s| s.host_network == Some(true));
         let pod_ip = if host_network { Some(self.kubelet.config.node_ip) } else { sandbox.ip };
@@ -132,6 +137,17 @@ impl Worker {
         Ok((env, mounts))
     }
 
+    /// The text of the container's system call filter, where that is a file of the node's.
+    pub(super) async fn local_seccomp_profile(&self, pod: &Pod, container: &Spec) -> Result<Option<String>, String> {
+        let Some(profile) = local_seccomp_profile(pod, container) else { return Ok(None) };
+        let path = self.kubelet.config.data_dir.join("seccomp").join(profile);
+        blocking(move || {
+            let text = fs::read_to_string(&path);
+            text.map(Some).map_err(|error| format!("cannot load seccomp profile {:?}: {error}", path.display()))
+        })
+        .await
+    }
+
     /// The pod's pull secrets that exist.
     pub(super) async fn pull_secrets(&mut self, pod: &Pod) -> Vec<Arc<Secret>> {
         let Ok(objects) = self.references(pod).objects().await else { return Vec::new() };
@@ -146,7 +162,9 @@ impl Worker {
         }
         let data_dir = &self.kubelet.config.data_dir;
         let path = volumes::termination_log(data_dir, crate::pod::uid(pod), &container.name, container.restart_count);
-        let words = read_bounded(&path);
+        let containers = pod.spec.as_ref().map_or(1, |s| api::pods::all_containers(s).count());
+        let share = MAX_MESSAGES / u64::try_from(containers.max(1)).unwrap_or(1);
+        let words = read_bounded(&path, share.min(MAX_MESSAGE));
         let spec = pod.spec.as_ref().and_then(|s| crate::pod::container(s, &container.name));
         let policy = spec.as_ref().and_then(|(_, c)| c.termination_message_policy.as_deref());
         let failed = container.exit().is_some_and(|exit| exit.code != 0);
@@ -182,11 +200,11 @@ fn same_objects<K>(left: &Named<K>, right: &Named<K>) -> bool {
     pointers(left).eq(pointers(right))
 }
 
-fn read_bounded(path: &Path) -> String {
+fn read_bounded(path: &Path, limit: u64) -> String {
     let Ok(file) = fs::File::open(path) else { return String::new() };
     let mut bytes = Vec::new();
     // A file that cannot be read to its end leaves what was read.
-    let _ = file.take(MAX_MESSAGE).read_to_end(&mut bytes);
+    let _ = file.take(limit).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -17,6 +17,11 @@ pub(crate) struct Names {
     pub(crate) secrets: BTreeSet<String>,
 }
 
+/// Names of everything `spec` refers to.
+pub(crate) fn names_of(spec: &PodSpec) -> Names {
+    Names::of(spec)
+}
+
 impl Names {
     /// Of everything `spec` refers to.
     pub(crate) fn of(spec: &PodSpec) -> Names {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodSpec};
 
+use super::admit::{Refusal, refusal};
 use super::observed::{Last, Observed};
 use super::{Sort, init_containers, init_restarts, is_sidecar};
 use crate::clock::after;
@@ -138,6 +139,8 @@ pub struct PodActions {
     pub ends: bool,
     /// Whether the pod passed its active deadline.
     pub deadline_exceeded: bool,
+    /// Why the node does not run the pod, if it does not.
+    pub refusal: Option<Refusal>,
 }
 
 /// What a pod is to become.
@@ -179,6 +182,12 @@ impl<'a> Planner<'a> {
             return Goal::Remove;
         }
         if matches!(self.observed.history.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return Goal::End;
+        }
+        if self.observed.state.is_empty()
+            && let Some(refusal) = refusal(self.pod, self.observed.abilities)
+        {
+            self.out.refusal = Some(refusal);
             return Goal::End;
         }
         if self.finished() || self.initialization_failed() {

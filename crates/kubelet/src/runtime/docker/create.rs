@@ -7,7 +7,7 @@ use bollard::models::{
     MountType, PortBinding, SystemInfo,
 };
 
-use super::super::{ContainerSpec, Error, Machine, Recursive, Result, SandboxSpec};
+use super::super::{ContainerSpec, Error, Machine, Recursive, Result, SandboxSpec, Seccomp};
 use super::connect::Version;
 use super::{DockerOptions, pause};
 use crate::names;
@@ -75,12 +75,17 @@ pub(super) fn container(
     if spec.no_new_privileges {
         security.push("no-new-privileges".to_owned());
     }
-    if spec.seccomp_unconfined {
-        security.push("seccomp=unconfined".to_owned());
+    match &spec.seccomp {
+        Seccomp::RuntimeDefault => {}
+        Seccomp::Unconfined => security.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(json) => security.push(format!("seccomp={json}")),
     }
-    let pid_mode = match (spec.host_pid, spec.shared_pid) {
-        (true, _) => Some("host".to_owned()),
-        (false, true) => Some(join.clone()),
+    security.extend(spec.app_armor.iter().map(|profile| format!("apparmor={profile}")));
+    security.extend(spec.se_linux.iter().map(|label| format!("label={label}")));
+    let pid_mode = match (spec.host_pid, &spec.target_id, spec.shared_pid) {
+        (true, ..) => Some("host".to_owned()),
+        (false, Some(target), _) => Some(format!("container:{target}")),
+        (false, None, true) => Some(join.clone()),
         _ => None,
     };
     ContainerCreateBody {
@@ -93,6 +98,7 @@ pub(super) fn container(
         tty: Some(spec.tty),
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
+        stop_signal: spec.stop_signal.clone(),
         labels: Some(labels(spec, node)),
         // What the image says about its own health is not Kubernetes' way to ask.
         healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
@@ -113,6 +119,8 @@ pub(super) fn container(
             cap_add: Some(spec.cap_add.clone()).filter(|cap| !cap.is_empty()),
             cap_drop: Some(spec.cap_drop.clone()).filter(|cap| !cap.is_empty()),
             readonly_rootfs: Some(spec.read_only_root),
+            masked_paths: spec.unmasked_proc.then(Vec::new),
+            readonly_paths: spec.unmasked_proc.then(Vec::new),
             security_opt: Some(security).filter(|security| !security.is_empty()),
             log_config: Some(log_config()),
             ..HostConfig::default()

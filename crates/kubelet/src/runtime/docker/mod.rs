@@ -177,6 +177,10 @@ impl Runtime for DockerRuntime {
         self.docker.ping().await.map(drop).map_err(error)
     }
 
+    async fn network(&self) -> Result<Option<Ipv4Net>> {
+        network::present(&self.docker, &self.options).await
+    }
+
     async fn ensure_network(&self, pod_cidr: Ipv4Net) -> Result<()> {
         network::ensure(&self.docker, &self.options, pod_cidr).await
     }

@@ -27,6 +27,15 @@ pub(super) async fn ensure(docker: &Docker, options: &DockerOptions, cidr: Ipv4N
     }
 }
 
+/// Where the network is, if it is there.
+pub(super) async fn present(docker: &Docker, options: &DockerOptions) -> Result<Option<Ipv4Net>> {
+    match docker.inspect_network(&options.network, None).await.map_err(super::error) {
+        Ok(present) => Ok(subnet(&present)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the network, if it is there.
 pub(super) async fn remove(docker: &Docker, options: &DockerOptions) -> Result<()> {
     match docker.remove_network(&options.network).await.map_err(super::error) {
