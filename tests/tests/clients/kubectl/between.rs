@@ -26,7 +26,6 @@ async fn speaks(kubectl: &Kubectl) {
     let namespace = format!("v{}", kubectl.minor);
     kubectl.says(&format!("create namespace {namespace}")).await;
     let kubectl = kubectl.inside(&namespace);
-    writing::creates(&kubectl).await;
     start_web(&kubectl).await;
     kubectl.mentions("explain rc.spec.replicas", &["FIELD: replicas <integer>"]).await;
     let unknown = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: bad}, nonsense: 1}";
@@ -46,4 +45,5 @@ async fn speaks(kubectl: &Kubectl) {
     }
     kubectl.prints("delete rc web --cascade=foreground", "replicationcontroller \"web\" deleted\n").await;
     kubectl.prints("get pods -o name", "").await;
+    writing::creates(&kubectl).await;
 }

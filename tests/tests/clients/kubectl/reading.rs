@@ -125,7 +125,7 @@ async fn descriptions(kubectl: &Kubectl) {
     kubectl.mentions("describe svc web", &["TargetPort:", "http/TCP", "Session Affinity:", ":80,10.244."]).await;
     kubectl.mentions("describe node box-0", &["KubeletReady", "Non-terminated Pods:", "Allocated resources:"]).await;
     kubectl.mentions(&format!("describe ns {namespace}"), &["Active", "No resource quota."]).await;
-    kubectl.mentions("describe cm web", &["Data\n====\na:\n----\n1\n"]).await;
+    kubectl.mentions("describe cm web", &["Data\n====\n", "a:\n----\n1\n"]).await;
     kubectl.mentions("describe sa default", &["Image pull secrets:  <none>"]).await;
     kubectl.fails("describe pod nothing", r#"pods "nothing" not found"#).await;
 }
