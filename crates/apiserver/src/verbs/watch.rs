@@ -185,6 +185,9 @@ impl Watcher {
                 return Ok(chunk.finish());
             }
         }
+        if let Some(past) = std::mem::take(&mut chunk).finish() {
+            return Ok(Some(past));
+        }
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
         // Beyond its start one who takes everything as it is sees what all others of his kind see.
         if self.told > self.after && self.view.is_plain() && self.filter.is_everything() {
