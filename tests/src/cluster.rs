@@ -219,6 +219,10 @@ impl Cluster {
         // The last handle on the server writes what still waits.
         drop(server);
         let log = std::fs::read_to_string(folder.path().join(AUDIT_LOG)).unwrap_or_default();
+        assert!(
+            log.contains(r#""username":"system:serviceaccount:kube-system:"#),
+            "controllers have asked for nothing"
+        );
         let forbidden: Vec<&str> = log.lines().filter(|line| line.contains(FORBIDDEN)).take(5).collect();
         assert!(forbidden.is_empty(), "components tried what they may not: {forbidden:#?}");
     }

@@ -198,4 +198,27 @@ mod tests {
             assert!(matches!(read(method, path), Err(ApiError::MethodNotAllowed)), "{method} {path}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_understood_or_refused(
+            method in "GET|HEAD|POST|PUT|PATCH|DELETE|[A-Z]{1,8}",
+            parts in proptest::collection::vec("api|apis|v1|namespaces|watch|pods|nodes|status|proxy|rbac.authorization.k8s.io|roles|%2[fF]|%|%zz|\\.\\.|[a-z%./]{0,6}", 0..9),
+            query in "[a-z=&%+]{0,20}|watch=(1|true|0|false)",
+        ) {
+            let (path, method) = (format!("/{}", parts.join("/")), method.parse().unwrap());
+            let parsed = parse(&method, &path, &Query::parse(Some(&query)));
+            proptest::prop_assert!(is_resource(&path) || parsed.is_err());
+            if let Ok(info) = parsed {
+                proptest::prop_assert!(info.key().starts_with(&info.kind.info.registry_prefix()));
+                proptest::prop_assert_eq!(info.namespace.is_some() && info.kind.info.scope == Scope::Cluster, false);
+            }
+        }
+
+        #[test]
+        fn what_is_escaped_comes_back(text in "\\PC{0,30}", odd in "[%a-f0-9+]{0,20}") {
+            proptest::prop_assert_eq!(&decode(&crate::query::encode(&text), true), &text);
+            decode(&odd, true);
+        }
+    }
 }

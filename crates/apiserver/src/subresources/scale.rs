@@ -16,9 +16,9 @@ use crate::negotiate;
 use crate::options::APPLY_PATCH;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
-use crate::storage::{Current, MODIFIED, Write};
+use crate::storage::{Current, Write};
 use crate::tracking::{Tracking, writer};
-use crate::verbs::step::check_uid;
+use crate::verbs::step::{check_preconditions, check_uid};
 use crate::verbs::{self, patch};
 
 /// The number of replicas of an object.
@@ -100,13 +100,10 @@ fn controller(object: &dyn Object) -> Result<&ReplicationController, ApiError> {
 
 /// The object with the replicas of `scale`.
 fn scaled(subject: &Subject, tracking: &Tracking, current: &Current, scale: &dyn Object) -> Result<Write, ApiError> {
-    let given = scale.metadata().resource_version.as_deref().filter(|rv| !rv.is_empty());
-    if given.is_some_and(|rv| rv != current.revision.to_string()) {
-        return Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()));
-    }
     if let Some(uid) = scale.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
         check_uid(&subject.clone().sub("scale"), current, uid)?;
     }
+    check_preconditions(subject, current, scale)?;
     let errors = scale.validate();
     if !errors.is_empty() {
         return Err(ApiError::Invalid(

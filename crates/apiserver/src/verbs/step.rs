@@ -46,7 +46,7 @@ pub(super) fn step(
 }
 
 /// A client that says which version or which object it means must be right.
-fn check_preconditions(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
+pub(crate) fn check_preconditions(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
     let given = new.metadata();
     if let Some(uid) = given.uid.as_deref().filter(|u| !u.is_empty()) {
         check_uid(subject, current, uid)?;
