@@ -8,8 +8,8 @@ use std::time::Duration;
 use harness::Cluster;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -266,6 +266,62 @@ async fn deleting_a_controller_deletes_its_pods() {
     let controllers: Api<ReplicationController> = Api::default_namespaced(cluster.client());
     controllers.delete("web", &DeleteParams::background()).await.unwrap();
     web_pods(&cluster, 0).await;
+    cluster.stop().await;
+}
+
+/// A config map that belongs to others, each `(name, uid)`.
+fn owned(name: &str, namespace: &str, owners: &[(&str, &str)]) -> ConfigMap {
+    let reference = |(name, uid): &(&str, &str)| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true});
+    let owners: Vec<_> = owners.iter().map(reference).collect();
+    let metadata = json!({"name": name, "namespace": namespace, "labels": {"owned": "yes"}, "ownerReferences": owners});
+    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+}
+
+/// Waits until exactly these are left of what has the label `owned`.
+async fn left(cluster: &Cluster, expected: &[&str]) {
+    let names = |all: &[Arc<ConfigMap>]| all.iter().map(|c| c.metadata.name.clone().unwrap()).collect::<BTreeSet<_>>();
+    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+    let what = format!("what is left is {expected:?}");
+    cluster.until::<ConfigMap>(&what, "owned=yes", |all| names(all) == expected).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owned_goes_with_its_owner_or_stays_as_asked() {
+    let cluster = Cluster::new().start().await.unwrap();
+    let maps = |namespace: &str| Api::<ConfigMap>::namespaced(cluster.client(), namespace);
+    let here = maps("default");
+    let make = async |name: &str, namespace: &str, owners: &[(&str, &str)]| {
+        let made = maps(namespace).create(&Default::default(), &owned(name, namespace, owners)).await.unwrap();
+        made.metadata.uid.unwrap()
+    };
+    // An owner that is not there never was one.
+    make("lost", "default", &[("nobody", "00000000-0000-0000-0000-000000000000")]).await;
+    left(&cluster, &[]).await;
+    let owner = make("owner", "default", &[]).await;
+    make("child", "default", &[("owner", &owner)]).await;
+    // Neither is one in another namespace, and whoever wrote so is told.
+    make("stray", "kube-system", &[("owner", &owner)]).await;
+    left(&cluster, &["owner", "child"]).await;
+    let told = |events: &[Arc<Event>]| events.iter().any(|e| e.reason.as_deref() == Some("OwnerRefInvalidNamespace"));
+    cluster.until::<Event>("an Event about the reference", "", told).await.unwrap();
+    here.delete("owner", &DeleteParams::orphan()).await.unwrap();
+    left(&cluster, &["child"]).await;
+    let orphan = here.get("child").await.unwrap();
+    assert_eq!(orphan.metadata.owner_references.unwrap_or_default(), []);
+    // A chain goes from its end.
+    let first = make("first", "default", &[]).await;
+    let second = make("second", "default", &[("first", &first)]).await;
+    make("third", "default", &[("second", &second)]).await;
+    here.delete("first", &DeleteParams::foreground()).await.unwrap();
+    left(&cluster, &["child"]).await;
+    // Two that own each other go together.
+    let one = make("one", "default", &[]).await;
+    let two = make("two", "default", &[("one", &one)]).await;
+    let owners = owned("one", "default", &[("two", &two)]).metadata.owner_references;
+    let patch = Patch::Merge(json!({"metadata": {"ownerReferences": owners}}));
+    here.patch("one", &PatchParams::default(), &patch).await.unwrap();
+    here.delete("one", &DeleteParams::foreground()).await.unwrap();
+    left(&cluster, &["child"]).await;
     cluster.stop().await;
 }
 

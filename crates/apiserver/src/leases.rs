@@ -10,8 +10,11 @@ use tokio::time::Instant;
 use crate::server::Shared;
 use crate::status::ApiError;
 
-/// How long one lease is given to new keys; they live up to this much longer than asked.
-const SHARED_FOR: Duration = Duration::from_secs(60);
+/// How long one lease is given to new keys at most; they live up to this much longer than asked (`leaseManager` in
+/// `k8s.io/apiserver/pkg/storage/etcd3`).
+const SHARED_FOR_MAX: Duration = Duration::from_secs(60);
+/// The part of their time that is, where that is less.
+const SHARED_PART: u32 = 20;
 
 /// The lease given out now, and since when.
 #[derive(Default)]
@@ -23,15 +26,16 @@ impl Shared {
         if kind.info.plural != "events" {
             return Ok(None);
         }
+        let shared_for = SHARED_FOR_MAX.min(self.config.event_ttl / SHARED_PART);
         let known = *self.event_lease.0.lock();
         if let Some((lease, since)) = known
-            && since.elapsed() < SHARED_FOR
+            && since.elapsed() < shared_for
         {
             return Ok(Some(lease));
         }
         // Two who come at once make two leases; both are right.
-        let ttl = self.config.event_ttl + SHARED_FOR;
-        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let ttl = self.config.event_ttl + shared_for;
+        let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let lease = self.store.grant_lease(seconds).await?;
         *self.event_lease.0.lock() = Some((lease, Instant::now()));
         Ok(Some(lease))

@@ -181,15 +181,3 @@ async fn health_and_metrics_answer() {
     assert_eq!(server.get("/readyz").await.code, 500);
     assert_eq!(server.get("/livez").await.code, 200);
 }
-
-#[tokio::test]
-async fn events_end_by_themselves() {
-    let server = Server::start_with(|c| c.event_ttl = std::time::Duration::from_secs(1)).await;
-    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "reason": "r"});
-    let events = "/api/v1/namespaces/default/events";
-    let created = server.create(events, &event).await;
-    let (kept, _) = server.store.get("/registry/events/default/e", None).await.unwrap();
-    assert!(kept.is_some());
-    let list: Value = server.get(events).await.json();
-    assert_eq!(revision(&list["items"][0]), revision(&created));
-}

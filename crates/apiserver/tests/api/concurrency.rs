@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::common::*;
 use crate::support::EtcdServer;
@@ -123,6 +124,31 @@ fn note(event: &Value, told: &mut Vec<String>, last: &mut i64) {
     told.push(format!("{change} {}", object["metadata"]["name"].as_str().unwrap_or("-")));
     assert!(revision(object) > *last, "{event}");
     *last = revision(object);
+}
+
+/// An Event ends with its time, and whoever watches is told; what is no Event stays.
+async fn events_end(backend: Backend) {
+    let server = Server::start_on(backend.store().await, |c| c.event_ttl = Duration::from_secs(1)).await;
+    let events = "/api/v1/namespaces/default/events";
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "reason": "r"});
+    let created = server.create(events, &event).await;
+    server.config_map("stays").await;
+    let mut watch = server.watch(&format!("{events}?watch=1&resourceVersion={}", revision(&created))).await;
+    assert_eq!(watch.told().await, "DELETED e");
+    assert_eq!(server.get(&format!("{events}/e")).await.code, 404);
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/stays")).await.code, 200);
+}
+
+#[tokio::test]
+async fn events_end_with_their_time_on_the_embedded_store() {
+    events_end(Backend::embedded()).await;
+}
+
+#[tokio::test]
+async fn events_end_with_their_time_on_etcd() {
+    if let Some(backend) = Backend::etcd() {
+        events_end(backend).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
