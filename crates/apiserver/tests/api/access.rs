@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use apiserver::User;
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn node(name: &str) -> User {
     User::new(format!("system:node:{name}"), ["system:nodes"])
