@@ -133,7 +133,9 @@ async fn start_minion(master: &Master, folder: &Path, name: &str, flags: &[&str]
     let (server, data) = (format!("https://{}", master.address()), path(folder, name)?);
     let own = ["minion", "--server", &server, "--token", token.trim(), "--node-name", name, "--kubelet-port", "0"];
     let data = ["--data-dir", &data, "--healthz-port", "0"];
-    let flags = own.iter().chain(&data).chain(flags);
+    // Nothing is evicted and no image removed because others fill this machine's disk.
+    let calm = ["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"];
+    let flags = own.iter().chain(&data).chain(&calm).chain(flags);
     Minion::start(minion::Options::try_parse_from(flags)?).await
 }
 

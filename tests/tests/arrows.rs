@@ -122,6 +122,11 @@ fn every_crate_opens_with_a_map() {
 /// Waiting is for a notification or a known deadline. Each file that sleeps says here which deadline it is.
 const SLEEPS: &[(&str, &str)] = &[
     ("crates/kubelet/src/node/lease.rs", "a heartbeat is due at fixed times, whatever happens"),
+    (
+        "crates/kubelet/src/node/eviction/mod.rs",
+        "the kernel says nothing when a disk fills up: it is measured at fixed times",
+    ),
+    ("crates/kubelet/src/node/runtime_health.rs", "a runtime that hangs tells nobody: it is asked at fixed times"),
     ("crates/kubelet/src/pods.rs", "the rare comparison with the runtime, in case one of its events was lost"),
 ];
 

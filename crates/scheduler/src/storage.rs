@@ -185,7 +185,7 @@ mod tests {
                 "persistentvolumeclaim \"data\" bound to non-existent persistentvolume \"pv\"",
             ),
         ] {
-            assert!(storage.set_claim(key.clone(), Some(info)), "{sentence}");
+            storage.set_claim(key.clone(), Some(info));
             assert_eq!(why(&storage.waiting()[0], "a").as_deref(), Some(expected), "{sentence}");
         }
         assert!(storage.set_volume("pv", Some(on("a"))));

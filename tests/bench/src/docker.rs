@@ -36,6 +36,13 @@ pub(crate) async fn start_minion(bench: &Bench, master: &MasterProcess, name: &s
         name,
         "--kubelet-port",
         "0",
+        "--healthz-port",
+        "0",
+        // Nothing is evicted and no image removed because others fill this machine's disk.
+        "--eviction-hard",
+        "memory.available<100Mi",
+        "--image-gc-high-threshold",
+        "100",
         "--runtime",
         runtime,
     ]

@@ -13,9 +13,9 @@ use bollard::query_parameters::{
 };
 use futures::stream::{self, Stream, StreamExt};
 
-use super::super::image::Archive;
+use super::super::image::{Archive, ImageStore};
 use super::super::{Credentials, Error, Image, Result};
-use super::pause;
+use super::{DockerRuntime, pause};
 use crate::images::reference::Reference;
 use crate::names::go_duration;
 
@@ -25,6 +25,45 @@ const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
 const PINNED: [&str; 2] = ["io.coracle.pinned", "io.cri-containerd.pinned"];
 /// The label of containers that exist only so that their files can be read.
 const FILES_OF_IMAGE: &str = "io.coracle.image-files";
+
+#[async_trait::async_trait]
+impl ImageStore for DockerRuntime {
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        find(&self.docker, reference).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        list(&self.docker).await
+    }
+
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+        pull(&self.docker, reference, credentials).await
+    }
+
+    async fn push(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+        push(&self.docker, reference, credentials).await
+    }
+
+    async fn tag(&self, reference: &str, name: &str) -> Result<()> {
+        tag(&self.docker, reference, name).await
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        remove(&self.docker, reference).await
+    }
+
+    async fn load(&self, archive: Archive) -> Result<Vec<String>> {
+        load(&self.docker, archive).await
+    }
+
+    async fn save(&self, references: &[String]) -> Result<Archive> {
+        save(&self.docker, references).await
+    }
+
+    async fn image_files(&self, reference: &str, key: &str) -> Result<Archive> {
+        files(&self.docker, &self.options.node_name, reference, key).await
+    }
+}
 
 /// The image called `reference`, if it is present.
 pub(super) async fn find(docker: &Docker, reference: &str) -> Result<Option<Image>> {
@@ -59,7 +98,7 @@ fn is_pinned(names: &[String], labels: &HashMap<String, String>) -> bool {
 }
 
 /// Every image with a name, and whether any container of this Docker, ours or not, was made from it.
-pub(super) async fn list(docker: &Docker) -> Result<Vec<Image>> {
+async fn list(docker: &Docker) -> Result<Vec<Image>> {
     let options = ListImagesOptionsBuilder::new().digests(true).build();
     let found = docker.list_images(Some(options)).await.map_err(super::error)?;
     let all = ListContainersOptionsBuilder::new().all(true).build();
@@ -99,14 +138,14 @@ fn shown(credentials: Option<&Credentials>) -> Option<DockerCredentials> {
 }
 
 /// Fetches an image from its registry. Dropping the future ends the pull.
-pub(super) async fn pull(docker: &Docker, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+async fn pull(docker: &Docker, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
     let (name, version) = split(reference)?;
     let options = CreateImageOptionsBuilder::new().from_image(&name).tag(&version).build();
     progress("pull", reference, docker.create_image(Some(options), None, shown(credentials)), |_| None).await
 }
 
 /// Sends an image to its registry.
-pub(super) async fn push(docker: &Docker, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+async fn push(docker: &Docker, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
     let (name, version) = split(reference)?;
     let options = PushImageOptionsBuilder::new().tag(&version).build();
     // Docker wants to be told who asks, also where nobody does.
@@ -135,7 +174,7 @@ async fn progress<T>(
     Ok(())
 }
 
-pub(super) async fn tag(docker: &Docker, reference: &str, name: &str) -> Result<()> {
+async fn tag(docker: &Docker, reference: &str, name: &str) -> Result<()> {
     let parsed = Reference::parse(name).filter(|parsed| parsed.digest.is_none());
     let parsed = parsed.ok_or_else(|| Error::Refused(format!("invalid reference format: {name}")))?;
     // As it was written: Docker itself shortens what it shows.
@@ -145,12 +184,12 @@ pub(super) async fn tag(docker: &Docker, reference: &str, name: &str) -> Result<
     docker.tag_image(reference, Some(options)).await.map_err(super::error)
 }
 
-pub(super) async fn remove(docker: &Docker, reference: &str) -> Result<()> {
+async fn remove(docker: &Docker, reference: &str) -> Result<()> {
     docker.remove_image(reference, None::<RemoveImageOptions>, None).await.map(drop).map_err(super::error)
 }
 
 /// Takes an archive in; the names Docker says it has loaded.
-pub(super) async fn load(docker: &Docker, archive: Archive) -> Result<Vec<String>> {
+async fn load(docker: &Docker, archive: Archive) -> Result<Vec<String>> {
     let options = ImportImageOptionsBuilder::new().quiet(true).build();
     let archive = archive.map(|piece| piece.map_err(std::io::Error::other));
     let mut answers = std::pin::pin!(docker.import_image_stream(options, archive, None));
@@ -171,7 +210,7 @@ fn loaded_name(line: &str) -> Option<String> {
     Some(name.trim().to_owned())
 }
 
-pub(super) async fn save(docker: &Docker, references: &[String]) -> Result<Archive> {
+async fn save(docker: &Docker, references: &[String]) -> Result<Archive> {
     // What is not there is an error now, not one in the middle of the stream.
     for reference in references {
         docker.inspect_image(reference).await.map_err(super::error)?;
@@ -181,7 +220,7 @@ pub(super) async fn save(docker: &Docker, references: &[String]) -> Result<Archi
 }
 
 /// The files of an image: those of a container that is made from it, never started, and removed when they were read.
-pub(super) async fn files(docker: &Docker, node: &str, reference: &str, key: &str) -> Result<Archive> {
+async fn files(docker: &Docker, node: &str, reference: &str, key: &str) -> Result<Archive> {
     let name = format!("coracle-image-files-{key}");
     remove_container(docker, &name).await?;
     let labels = [(crate::names::NODE.to_owned(), node.to_owned()), (FILES_OF_IMAGE.to_owned(), key.to_owned())];

@@ -24,10 +24,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 
-use super::image::{Archive, ImageStore};
 use super::{
-    Connection, ContainerSpec, Credentials, Error, Event, Image, KnownPod, LogOptions, Machine, PodIdentity, PodState,
-    Result, Runtime, Sandbox, SandboxSpec, Session, Wanted,
+    Connection, ContainerSpec, Error, Event, KnownPod, LogOptions, Machine, PodIdentity, PodState, Result, Runtime,
+    Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
 use crate::stats::{ContainerDisk, ContainerUsage};
@@ -279,45 +278,6 @@ impl Runtime for DockerRuntime {
         let pid = pid.ok_or_else(|| Error::Conflict(format!("sandbox {sandbox_id} is not running")))?;
         let refused = |error| Error::Refused(format!("connect to port {port}: {error}"));
         Ok(Box::new(netns::connect(pid, port).await.map_err(refused)?))
-    }
-}
-
-#[async_trait::async_trait]
-impl ImageStore for DockerRuntime {
-    async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        images::find(&self.docker, reference).await
-    }
-
-    async fn images(&self) -> Result<Vec<Image>> {
-        images::list(&self.docker).await
-    }
-
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
-        images::pull(&self.docker, reference, credentials).await
-    }
-
-    async fn push(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
-        images::push(&self.docker, reference, credentials).await
-    }
-
-    async fn tag(&self, reference: &str, name: &str) -> Result<()> {
-        images::tag(&self.docker, reference, name).await
-    }
-
-    async fn remove_image(&self, reference: &str) -> Result<()> {
-        images::remove(&self.docker, reference).await
-    }
-
-    async fn load(&self, archive: Archive) -> Result<Vec<String>> {
-        images::load(&self.docker, archive).await
-    }
-
-    async fn save(&self, references: &[String]) -> Result<Archive> {
-        images::save(&self.docker, references).await
-    }
-
-    async fn image_files(&self, reference: &str, key: &str) -> Result<Archive> {
-        images::files(&self.docker, &self.options.node_name, reference, key).await
     }
 }
 
