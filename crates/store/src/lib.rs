@@ -108,8 +108,6 @@ pub enum Event {
     Put {
         /// The new version.
         current: KeyValue,
-        /// The version before; `None` for a new key or where that version has been compacted.
-        previous: Option<KeyValue>,
     },
     /// The key was removed, by a transaction or by the end of its lease.
     Delete {
@@ -117,8 +115,6 @@ pub enum Event {
         key: Arc<str>,
         /// The revision that removed it.
         revision: Revision,
-        /// The last version; `None` where it has been compacted.
-        previous: Option<KeyValue>,
     },
 }
 
@@ -126,7 +122,7 @@ impl Event {
     /// The revision of the change.
     pub fn revision(&self) -> Revision {
         match self {
-            Event::Put { current, .. } => current.mod_revision,
+            Event::Put { current } => current.mod_revision,
             Event::Delete { revision, .. } => *revision,
         }
     }
@@ -134,7 +130,7 @@ impl Event {
     /// The key that changed.
     pub fn key(&self) -> &Arc<str> {
         match self {
-            Event::Put { current, .. } => &current.key,
+            Event::Put { current } => &current.key,
             Event::Delete { key, .. } => key,
         }
     }

@@ -119,7 +119,7 @@ async fn history(store: &Embedded) -> (BTreeMap<Revision, Vec<(String, String)>>
         let next = tokio::time::timeout(Duration::from_secs(30), watch.next());
         let batch = next.await.expect("the watch answers").unwrap().unwrap();
         for event in batch.events {
-            let Event::Put { current, .. } = event else { panic!("nothing is deleted here") };
+            let Event::Put { current } = event else { panic!("nothing is deleted here") };
             let value = String::from_utf8(current.value.to_vec()).unwrap();
             history.entry(current.mod_revision).or_default().push((current.key.to_string(), value));
         }

@@ -130,7 +130,7 @@ fn apply(cache: &Cache, events: &[Event], revision: Revision) {
 
 fn update(cache: &Cache, kind_cache: &KindCache, event: &Event) -> Option<Update> {
     match event {
-        Event::Put { current, .. } => {
+        Event::Put { current } => {
             let revisions = (current.create_revision, current.mod_revision);
             let change = if revisions.0 == revisions.1 { Change::Added } else { Change::Modified };
             let Some(select) = cache.hints.take(&current.key, &current.value) else {
@@ -140,7 +140,7 @@ fn update(cache: &Cache, kind_cache: &KindCache, event: &Event) -> Option<Update
             let entry = Entry::known(kind_cache.kind, key, &current.value, revisions, change, select);
             Some(Update::Put(Arc::new(entry)))
         }
-        Event::Delete { key, revision, .. } => Some(Update::Delete(key.clone(), *revision)),
+        Event::Delete { key, revision } => Some(Update::Delete(key.clone(), *revision)),
     }
 }
 

@@ -231,9 +231,8 @@ impl Committer {
         let entries = {
             let state = self.shared.state.read();
             let revision = state.revision + 1;
-            let live = keys.iter().filter_map(|key| state.index.newest(key).filter(Version::is_live).map(|v| (key, v)));
-            let changes: Vec<Change> =
-                live.enumerate().map(|(n, (key, version))| removal(key, position(revision, n), version)).collect();
+            let live = keys.iter().filter(|key| state.index.newest(key).is_some_and(|version| version.is_live()));
+            let changes: Vec<Change> = live.enumerate().map(|(n, key)| removal(key, position(revision, n))).collect();
             if changes.is_empty() { Vec::new() } else { vec![Entry { revision, changes }] }
         };
         self.write_and_publish(entries, Some(LeaseChange::Ended(id)))?;
@@ -331,13 +330,12 @@ impl Batch<'_> {
         let key = || self.shared_key(&op.key);
         match op.action {
             Action::Check => None,
-            Action::Delete => current.map(|version| removal(&key(), at, version)),
+            Action::Delete => current.map(|_| removal(&key(), at)),
             Action::Put(value, lease) => Some(Change {
                 key: key(),
                 at,
                 created: current.map_or(at.revision, |version| version.created),
                 lease,
-                previous: current.map(|version| version.at),
                 value,
             }),
         }
@@ -357,9 +355,9 @@ fn holds(expect: Expect, current: Option<Version>) -> bool {
     }
 }
 
-fn removal(key: &Arc<str>, at: Position, version: Version) -> Change {
+fn removal(key: &Arc<str>, at: Position) -> Change {
     let value = bytes::Bytes::new();
-    Change { key: key.clone(), at, created: 0, lease: None, previous: Some(version.at), value }
+    Change { key: key.clone(), at, created: 0, lease: None, value }
 }
 
 fn position(revision: Revision, op: usize) -> Position {

@@ -1,7 +1,7 @@
 //! The revision log on disk: a table kept by redb, and a journal in front of it. The only file that knows redb.
 //!
 //! ```text
-//! log     (revision, op) → created, lease, previous position, key, value     one row per change, in revision order
+//! log     (revision, op) → created, lease, key, value     one row per change, in revision order
 //! meta    "compacted" → revision, "leases" → the last lease id given out, "journal" → the life to replay
 //! leases  id → deadline as milliseconds since 1970
 //! ```

@@ -22,14 +22,12 @@ pub(super) struct Change {
     /// 0 for a removal.
     pub(super) created: Revision,
     pub(super) lease: Option<LeaseId>,
-    /// The live version this one took the place of.
-    pub(super) previous: Option<Position>,
     pub(super) value: Bytes,
 }
 
 impl Change {
     pub(super) fn row(&self) -> Row<'_> {
-        Row { created: self.created, lease: self.lease, previous: self.previous, key: &self.key, value: &self.value }
+        Row { created: self.created, lease: self.lease, key: &self.key, value: &self.value }
     }
 
     /// The version this change made.
@@ -43,10 +41,10 @@ impl Change {
     }
 
     /// The change as a watch tells it.
-    pub(super) fn event(&self, previous: Option<KeyValue>) -> Event {
+    pub(super) fn event(&self) -> Event {
         match self.created {
-            0 => Event::Delete { key: self.key.clone(), revision: self.at.revision, previous },
-            _ => Event::Put { current: self.key_value(), previous },
+            0 => Event::Delete { key: self.key.clone(), revision: self.at.revision },
+            _ => Event::Put { current: self.key_value() },
         }
     }
 
@@ -120,7 +118,6 @@ mod tests {
             at: Position { revision, op: 0 },
             created: 1,
             lease: None,
-            previous: None,
             value: Bytes::from(vec![0; size]),
         };
         Arc::new(Entry { revision, changes: vec![change] })

@@ -17,14 +17,12 @@ pub(super) struct Row<'a> {
     /// 0 for a removal.
     pub(super) created: Revision,
     pub(super) lease: Option<LeaseId>,
-    /// The live version this one took the place of.
-    pub(super) previous: Option<Position>,
     pub(super) key: &'a str,
     pub(super) value: &'a [u8],
 }
 
-/// Bytes of a row before key and value: created, lease, previous revision, previous op, key length.
-const HEADER_BYTES: usize = 8 + 8 + 8 + 4 + 4;
+/// Bytes of a row before key and value: created, lease, twelve that mean nothing any more, key length.
+const HEADER_BYTES: usize = 8 + 8 + 12 + 4;
 
 impl<'a> Row<'a> {
     pub(super) fn len(&self) -> usize {
@@ -32,12 +30,10 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn encode(&self, out: &mut [u8]) {
-        let previous = self.previous.unwrap_or(Position { revision: 0, op: 0 });
         let key_len = u32::try_from(self.key.len()).expect("a transaction is at most MAX_TXN_BYTES");
         out[0..8].copy_from_slice(&self.created.to_le_bytes());
         out[8..16].copy_from_slice(&self.lease.map_or(0, |lease| lease.0).to_le_bytes());
-        out[16..24].copy_from_slice(&previous.revision.to_le_bytes());
-        out[24..28].copy_from_slice(&previous.op.to_le_bytes());
+        out[16..28].fill(0);
         out[28..32].copy_from_slice(&key_len.to_le_bytes());
         let (key, value) = out[HEADER_BYTES..].split_at_mut(self.key.len());
         key.copy_from_slice(self.key.as_bytes());
@@ -51,12 +47,10 @@ impl<'a> Row<'a> {
     fn try_decode(bytes: &'a [u8]) -> Option<Row<'a>> {
         let int = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let previous = Position { revision: int(16)?, op: short(24)? };
         let (key, value) = bytes.get(HEADER_BYTES..)?.split_at_checked(short(28)? as usize)?;
         Some(Row {
             created: int(0)?,
             lease: Some(LeaseId(int(8)?)).filter(|lease| lease.0 != 0),
-            previous: Some(previous).filter(|previous| previous.revision != 0),
             key: std::str::from_utf8(key).ok()?,
             value,
         })
@@ -176,11 +170,9 @@ mod tests {
         #[test]
         fn a_row_is_read_as_it_was_written_and_garbage_is_no_panic(
             created in 0..i64::MAX, lease in prop::option::of(1..i64::MAX),
-            previous in prop::option::of((1..i64::MAX, any::<u32>())),
             key in "[a-z/]{1,40}", value in prop::collection::vec(any::<u8>(), 0..200), cut in 0..40usize,
         ) {
-            let previous = previous.map(|(revision, op)| Position { revision, op });
-            let row = Row { created, lease: lease.map(LeaseId), previous, key: &key, value: &value };
+            let row = Row { created, lease: lease.map(LeaseId), key: &key, value: &value };
             let mut bytes = vec![0; row.len()];
             row.encode(&mut bytes);
             prop_assert_eq!(Row::decode(&bytes).unwrap(), row);
@@ -199,7 +191,7 @@ mod tests {
             let position = |(revision, op): (i64, u32)| Position { revision, op };
             let writes = Writes {
                 rows: rows.iter().map(|(revision, op, key, value)| {
-                    (position((*revision, *op)), Row { created: 1, lease: None, previous: None, key, value })
+                    (position((*revision, *op)), Row { created: 1, lease: None, key, value })
                 }).collect(),
                 removed: removed.into_iter().map(position).collect(),
                 compacted,

@@ -22,9 +22,8 @@ use tokio::sync::Notify;
 
 use super::log::Snapshot;
 use super::ring::{Change, Entry};
-use super::row::Position;
 use super::{Shared, State};
-use crate::{Error, Event, KeyValue, Revision, WatchBatch, WatchStream};
+use crate::{Error, Revision, WatchBatch, WatchStream};
 
 /// A batch ends after the revision that brought it to this many events.
 const BATCH_EVENTS: usize = 1000;
@@ -185,7 +184,6 @@ impl Feed {
         if revision < state.revision {
             self.watcher.look_from(revision + 1);
         }
-        let previous = Previous::find(&self.shared, &state, &changes)?;
         drop(state);
         // Nothing is told about a future revision the watch was opened at.
         let nothing_new = changes.is_empty() && (!signal.progress || revision < self.cursor);
@@ -193,7 +191,7 @@ impl Feed {
         if nothing_new {
             return Ok(Look::Nothing);
         }
-        Ok(Look::Batch(WatchBatch { events: previous.into_events(&changes)?, revision }))
+        Ok(Look::Batch(WatchBatch { events: changes.iter().map(Change::event).collect(), revision }))
     }
 
     /// Reads the next chunk of the past from the log.
@@ -229,39 +227,6 @@ fn collect(state: &State, prefix: &str, from: Revision) -> (Vec<Change>, Revisio
     (changes, state.revision)
 }
 
-/// The versions before a batch of changes: from the ring where it still has them, else from the log.
-struct Previous {
-    known: Vec<Option<KeyValue>>,
-    unknown: Vec<(usize, Position)>,
-    snapshot: Option<Snapshot>,
-}
-
-impl Previous {
-    fn find(shared: &Shared, state: &State, changes: &[Change]) -> Result<Previous, Error> {
-        let mut previous = Previous { known: Vec::with_capacity(changes.len()), unknown: Vec::new(), snapshot: None };
-        for (n, change) in changes.iter().enumerate() {
-            let in_ring = change.previous.and_then(|at| state.ring.change(at));
-            if let (Some(at), None) = (change.previous, in_ring) {
-                previous.unknown.push((n, at));
-            }
-            previous.known.push(in_ring.map(Change::key_value));
-        }
-        if !previous.unknown.is_empty() {
-            previous.snapshot = Some(shared.log.snapshot()?);
-        }
-        Ok(previous)
-    }
-
-    fn into_events(mut self, changes: &[Change]) -> Result<Vec<Event>, Error> {
-        if let Some(snapshot) = self.snapshot {
-            for (n, at) in self.unknown {
-                self.known[n] = snapshot.key_value(&changes[n].key, at)?;
-            }
-        }
-        Ok(changes.iter().zip(self.known).map(|(change, previous)| change.event(previous)).collect())
-    }
-}
-
 /// Changes to a prefix in the log from `from` to `newest`, cut after a whole revision when there are many.
 fn past(snapshot: &Snapshot, prefix: &str, from: Revision, newest: Revision) -> Result<WatchBatch, Error> {
     let mut changes: Vec<Change> = Vec::new();
@@ -279,16 +244,10 @@ fn past(snapshot: &Snapshot, prefix: &str, from: Revision, newest: Revision) -> 
                 at,
                 created: row.created,
                 lease: row.lease,
-                previous: row.previous,
                 value: bytes::Bytes::copy_from_slice(row.value),
             });
         }
         true
     })?;
-    let mut events = Vec::with_capacity(changes.len());
-    for change in &changes {
-        let previous = change.previous.map(|at| snapshot.key_value(&change.key, at)).transpose()?.flatten();
-        events.push(change.event(previous));
-    }
-    Ok(WatchBatch { events, revision: complete })
+    Ok(WatchBatch { events: changes.iter().map(Change::event).collect(), revision: complete })
 }

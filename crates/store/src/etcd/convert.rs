@@ -59,10 +59,9 @@ pub(super) fn key_value(found: etcd_client::KeyValue) -> KeyValue {
 /// An event, where etcd sent one that is whole.
 pub(super) fn event(event: &etcd_client::Event) -> Option<Event> {
     let current = event.kv()?;
-    let previous = event.prev_kv().cloned().map(key_value);
     Some(match event.event_type() {
-        EventType::Put => Event::Put { current: key_value(current.clone()), previous },
-        EventType::Delete => Event::Delete { key: text(current.key()), revision: current.mod_revision(), previous },
+        EventType::Put => Event::Put { current: key_value(current.clone()) },
+        EventType::Delete => Event::Delete { key: text(current.key()), revision: current.mod_revision() },
     })
 }
 

@@ -77,11 +77,7 @@ async fn keys_at(reader: &mut Reader, after: Revision) -> Result<Option<i64>, Fa
 
 async fn open(etcd: &Etcd, prefix: &str, from: Revision) -> Result<(WatchRequestSender, WatchResponseStream), Error> {
     let mut client = etcd.client.watch_client().max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let options = WatchOptions::new()
-        .with_range(prefix_end(prefix))
-        .with_start_revision(from)
-        .with_prev_key()
-        .with_progress_notify();
+    let options = WatchOptions::new().with_range(prefix_end(prefix)).with_start_revision(from).with_progress_notify();
     let start = if prefix.is_empty() { "\0" } else { prefix };
     let stream = bounded(etcd.timeout, client.watch(start, Some(options))).await.map_err(Failure::into_error)?;
     Ok(stream.split())

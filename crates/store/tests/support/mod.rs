@@ -129,17 +129,11 @@ pub async fn events(watch: &mut WatchStream, count: usize) -> Vec<Event> {
     events
 }
 
-/// An event in short: `revision key=value (previous value)`.
+/// An event in short: `revision key=value`.
 pub fn told(event: &Event) -> String {
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    let previous = |previous: &Option<store::KeyValue>| match previous {
-        Some(previous) => format!(" ({})", text(&previous.value)),
-        None => String::new(),
-    };
     match event {
-        Event::Put { current, previous: before } => {
-            format!("{} {}={}{}", current.mod_revision, current.key, text(&current.value), previous(before))
-        }
-        Event::Delete { key, revision, previous: before } => format!("{revision} {key} gone{}", previous(before)),
+        Event::Put { current } => format!("{} {}={}", current.mod_revision, current.key, text(&current.value)),
+        Event::Delete { key, revision } => format!("{revision} {key} gone"),
     }
 }
