@@ -37,6 +37,8 @@ async fn pages_show_the_revision_of_the_first_one() {
 async fn whoever_takes_what_is_at_hand_gets_all_of_it() {
     let server = Server::start().await;
     five(&server).await;
+    // Once this is answered, all five are at hand.
+    server.get(CONFIG_MAPS).await;
     let list = server.get(&format!("{CONFIG_MAPS}?limit=2&resourceVersion=0")).await.json();
     assert_eq!((list["items"].as_array().unwrap().len(), &list["metadata"]["continue"]), (5, &Value::Null));
 }
