@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_maps_and_lists() {
-        for name in ["labels", "annotations", "data", "binaryData", "nodeSelector", "matchLabels", "allocatable", "hard"] {
+        for name in
+            ["labels", "annotations", "data", "binaryData", "nodeSelector", "matchLabels", "allocatable", "hard"]
+        {
             assert!(MAPS.contains(name), "{name}");
         }
         for name in ["selector", "emptyDir", "securityContext", "status", "spec", "metadata"] {

@@ -101,7 +101,7 @@ impl Master {
     /// else over the kubeconfig, as whoever that names.
     async fn client_as(&self, component: &'static str, options: &Options) -> Result<kube::Client> {
         match &self.server {
-            Some(server) => Ok(client_of(server, User::new(&format!("system:{component}"), [""; 0]))),
+            Some(server) => Ok(client_of(server, User::new(format!("system:{component}"), [""; 0]))),
             None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None, component).await?),
         }
     }

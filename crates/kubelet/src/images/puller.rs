@@ -21,10 +21,13 @@ pub const DEFAULT_PARALLEL: usize = 5;
 type Pulled = Result<(Image, Duration), ImageError>;
 type Flight = BoxFuture<'static, Pulled>;
 
+/// The pulls under way, by what is pulled with which credentials: whoever wants the same joins.
+type Flights = HashMap<(String, Vec<Credentials>), WeakShared<Flight>>;
+
 /// All pulls of a node.
 pub struct Puller {
     slots: Arc<Semaphore>,
-    flights: Mutex<HashMap<(String, Vec<Credentials>), WeakShared<Flight>>>,
+    flights: Mutex<Flights>,
 }
 
 impl Default for Puller {

@@ -81,7 +81,11 @@ pub(crate) fn run(
     let (down_sender, runtime_down) = watch::channel(false);
     tasks.spawn(runtime_health::watch(kubelet.clone(), down_sender));
     tasks.spawn(lease::renew(kubelet.clone(), client));
-    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure, runtime_down };
+    let serves = match &kubelet.config.serving {
+        Some(serving) => serving.certificate.is_there(),
+        None => watch::channel(true).1,
+    };
+    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure, runtime_down, serves };
     tasks.spawn(async move {
         lister.synced().await;
         sync.run().await;

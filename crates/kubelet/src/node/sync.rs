@@ -32,6 +32,8 @@ pub(super) struct Sync {
     pub(super) node: watch::Receiver<Option<Arc<Node>>>,
     pub(super) pressure: watch::Receiver<Pressure>,
     pub(super) runtime_down: watch::Receiver<bool>,
+    /// Whether the node server has a certificate.
+    pub(super) serves: watch::Receiver<bool>,
 }
 
 /// What the task remembers between two looks.
@@ -66,6 +68,7 @@ impl Sync {
                 Ok(()) = self.node.changed() => {}
                 Ok(()) = self.pressure.changed() => {}
                 Ok(()) = self.runtime_down.changed() => {}
+                Ok(()) = self.serves.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -91,8 +94,11 @@ impl Sync {
             true => Some(("KubeletNotReady", "container runtime is down".to_owned())),
             false => self.network_for(&node, memory).await,
         };
-        self.report(&node, memory, network.clone()).await?;
-        match network {
+        // Whoever sees a node that is ready may ask it for logs.
+        let no_certificate = || ("KubeletNotReady", "the node server has no certificate yet".to_owned());
+        let problem = network.or_else(|| (!*self.serves.borrow()).then(no_certificate));
+        self.report(&node, memory, problem.clone()).await?;
+        match problem {
             Some((_, message)) if memory.cidr.is_none() && pod_cidr(&node).is_some() => Err(message),
             _ => Ok(()),
         }

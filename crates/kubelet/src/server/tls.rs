@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
+use tokio::sync::watch;
 
 use super::Error;
 use crate::config::Serving;
@@ -17,6 +18,7 @@ use crate::config::Serving;
 #[derive(Default)]
 pub struct Certificate {
     current: ArcSwapOption<CertifiedKey>,
+    is_there: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Certificate {
@@ -36,7 +38,13 @@ impl Certificate {
     /// Shows this one from the next handshake on.
     pub fn replace(&self, chain: &str, key: &str) -> Result<(), Error> {
         self.current.store(Some(Arc::new(certified_key(chain, key)?)));
+        self.is_there.send_replace(true);
         Ok(())
+    }
+
+    /// Whether there is one, and word of it when it comes.
+    pub(crate) fn is_there(&self) -> watch::Receiver<bool> {
+        self.is_there.subscribe()
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) async fn follow(dir: PathBuf, node_name: String, pods: StaticPods) {
     }
 }
 
+#[expect(deprecated, reason = "an OwnedFd keeps its descriptor as long as it lives, and the successor is unsafe")]
 fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     let flags = AddWatchFlags::IN_CLOSE_WRITE

@@ -101,7 +101,7 @@ impl StaticPods {
             self.start_when_alone(name, pod);
         }
         drop(wanted);
-        self.read.send_modify(|read| drop(read.insert(source, true)));
+        self.read.send_modify(|read| _ = read.insert(source, true));
     }
 
     /// Starts the pod once none of its name is left, if it is still wanted then.
