@@ -231,3 +231,29 @@ async fn a_certificate_request_keeps_who_asked() {
     assert_eq!(answer.json()["status"]["conditions"][0]["type"], "Approved");
     assert_eq!(answer.json()["status"]["certificate"], Value::Null, "approval gives no certificate");
 }
+
+#[tokio::test]
+async fn ephemeral_containers_come_by_their_own_way_and_stay() {
+    let server = Server::start().await;
+    let made = server.pod("a", "n1").await;
+    let path = format!("{PODS}/a/ephemeralcontainers");
+    let debug = |image: &str| json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": image}]}});
+    let more = server.patch(&format!("{PODS}/a"), &debug("busybox")).await;
+    assert_eq!(more.code, 422, "{}", more.text);
+    // As kubectl does it: a strategic merge patch.
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    let added = server.send("PATCH", &path, &strategic, &debug("busybox").to_string()).await;
+    assert_eq!(added.code, 200, "{}", added.text);
+    let pod = added.json();
+    assert_eq!(pod["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(pod["metadata"]["generation"], 2, "the kubelet has something to do");
+    assert_eq!(server.get(&path).await.json()["spec"], pod["spec"]);
+    let changed = server.send("PATCH", &path, &strategic, &debug("other").to_string()).await;
+    assert_eq!(changed.code, 422, "{}", changed.text);
+    assert!(changed.text.contains("may not be changed"), "{}", changed.text);
+    // Nothing else goes this way, and the pod can be written as ever.
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let sneaked = server.send("PATCH", &path, &strategic, &label.to_string()).await;
+    assert_eq!(sneaked.json()["metadata"]["labels"], made["metadata"]["labels"]);
+    assert_eq!(server.patch(&format!("{PODS}/a"), &label).await.json()["metadata"]["labels"]["a"], "b");
+}
