@@ -102,7 +102,7 @@ mod tests {
         for name in ["selector", "emptyDir", "securityContext", "status", "spec", "metadata"] {
             assert!(!MAPS.contains(name), "{name}");
         }
-        for name in ["finalizers", "ownerReferences", "tolerations", "conditions", "volumes", "env", "secrets"] {
+        for name in ["finalizers", "ownerReferences", "tolerations", "volumes", "env", "secrets"] {
             assert!(LISTS.contains(name), "{name}");
         }
     }

@@ -136,6 +136,8 @@ async fn clients_that_like_protobuf_better_get_json() {
 async fn a_reflector_goes_on_where_it_was() {
     let server = Server::start().await;
     server.config_map("a").await;
+    // Once this is answered, what is at hand has it.
+    server.get(CONFIG_MAPS).await;
     let list = server.get(&format!("{CONFIG_MAPS}?limit=500&resourceVersion=0")).await.json();
     let watch = |since: &str| {
         let parameters = "allowWatchBookmarks=true&timeout=7m17s&timeoutSeconds=437&watch=true";

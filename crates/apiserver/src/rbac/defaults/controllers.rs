@@ -32,7 +32,8 @@ pub(super) const ROLES: &[(&str, &[Rule])] = &[
                 verbs: &["approve"],
                 group: CERTIFICATES,
                 resources: &["signers"],
-                names: &["kubernetes.io/kube-apiserver-client-kubelet"],
+                // Serving certificates of nodes, too, which upstream leaves to others: it compares them with the Node.
+                names: &["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"],
             },
             Rule::Resources {
                 verbs: &["sign"],
