@@ -84,6 +84,7 @@ async fn a_node_is_measured_supplied_and_emptied() {
     usage(&lab).await;
     images(&lab).await;
     volumes(&lab).await;
+    lives(&lab).await;
     drain(&lab).await;
     lab.boxes.stop().await.unwrap();
 }
@@ -196,6 +197,34 @@ async fn volumes(lab: &Lab) {
     );
     let left = output("docker", &["ps", "-aq", "--filter", "label=io.coracle.image-files"]).unwrap();
     assert_eq!(left, "", "nothing is left of unpacking an image");
+}
+
+/// Thirty pods come and go, and leave neither tasks nor open files behind.
+async fn lives(lab: &Lab) {
+    let pods: Api<Pod> = Api::default_namespaced(lab.boxes.client());
+    let runtime = tokio::runtime::Handle::current();
+    let mut counts = Vec::new();
+    for batch in 0..3 {
+        for number in 0..10 {
+            let container = json!({"name": "c", "image": IMAGE, "command": ["sleep", "1000"]});
+            let mut pod = json!({"metadata": {"name": format!("life-{batch}-{number}"), "labels": {"app": "life"}}});
+            pod["spec"] = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
+            lab.create::<Pod>(pod).await;
+        }
+        let all_run = |pods: &[Arc<Pod>]| pods.len() == 10 && pods.iter().all(|pod| api::pods::is_ready(pod));
+        until::<Pod>(&lab.boxes.client(), "ten pods run", "app=life", all_run).await.unwrap();
+        for number in 0..10 {
+            pods.delete(&format!("life-{batch}-{number}"), &Default::default()).await.unwrap();
+        }
+        until::<Pod>(&lab.boxes.client(), "they are gone", "app=life", |pods| pods.is_empty()).await.unwrap();
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        counts.push((runtime.metrics().num_alive_tasks(), files));
+    }
+    // What ends with the last pods may end a moment after them; what leaks does so for each.
+    let (first, last) = (counts[0], counts[2]);
+    assert!(last.0 < first.0 + 10 && last.1 < first.1 + 10, "tasks and open files: {counts:?}");
+    let left = output("docker", &["ps", "-aq", "--filter", "label=io.kubernetes.pod.namespace=default"]).unwrap();
+    assert_eq!(left.lines().count(), 3, "the containers of the one pod that is left, and its sandbox: {left}");
 }
 
 /// The node is emptied for maintenance and taken back.

@@ -38,7 +38,9 @@ impl Buffer {
 fn answer(request: &str, body: &[u8]) -> (u16, String) {
     let image = json!({"id": "sha256:0123456789abcdef", "names": ["x/app@sha256:00", "app:1"], "size": 4_780_000, "inUse": true});
     let text = match request {
-        "GET /api/v1/nodes" => json!({"items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]}).to_string(),
+        nodes if nodes.split('?').next() == Some("GET /api/v1/nodes") => {
+            json!({"items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]}).to_string()
+        }
         "GET /api/v1/nodes/a/proxy/images" => json!({"items": []}).to_string(),
         "GET /api/v1/nodes/b/proxy/images" => json!({"items": [image]}).to_string(),
         "GET /api/v1/nodes/b/proxy/images/inspect?reference=app%3A1" => image.to_string(),
