@@ -1,5 +1,5 @@
-//! The files of an image as a volume: unpacked once for the pod, and never to be written or executed
-//! (`image` volumes).
+//! The files of an image as a volume (`image`): unpacked once for the pod, and never to be written. The mount here is
+//! `noexec` as well, but Docker does not pass that on to containers.
 
 use std::fs;
 use std::io;
