@@ -73,6 +73,9 @@ pub(crate) fn cleanup(bench: &Bench, name: &str) -> Result<()> {
 /// A small image of busybox, imported as one layer.
 pub(crate) fn make_image(folder: &Path) -> Result<()> {
     let root = folder.join("image");
+    if root.exists() {
+        std::fs::remove_dir_all(&root)?;
+    }
     std::fs::create_dir_all(root.join("bin"))?;
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("busybox-static is not installed")?;
     for applet in ["sh", "sleep"] {
