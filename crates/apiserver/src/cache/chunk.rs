@@ -1,12 +1,13 @@
 //! Watch events joined for one write.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use store::Revision;
 
 use super::filter::Filter;
 use super::ring::CacheEvent;
+use crate::compress::Packed;
 
 /// How much is told at once: small enough to start at once, large enough for few writes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -40,6 +41,19 @@ impl Chunk {
     }
 }
 
+/// A chunk that many are told, and what it is compressed: made once, by the first who wants it so.
+#[derive(Debug)]
+pub(crate) struct SharedChunk {
+    pub(crate) plain: Bytes,
+    packed: OnceLock<Packed>,
+}
+
+impl SharedChunk {
+    pub(crate) fn packed(&self) -> &Packed {
+        self.packed.get_or_init(|| Packed::new(&self.plain))
+    }
+}
+
 /// A chunk made of the same events for everyone who sees all of them: watchers of one part of a crowd come for it one
 /// after the other, and it stays in the processor's cache meanwhile.
 #[derive(Default)]
@@ -50,7 +64,7 @@ pub(super) struct Joined {
     to: u64,
     /// The revision of the last event.
     last: Revision,
-    chunk: Option<Bytes>,
+    chunk: Option<Arc<SharedChunk>>,
 }
 
 impl Joined {
@@ -61,7 +75,7 @@ impl Joined {
         filter: &Filter,
         from: u64,
         events: impl Iterator<Item = &'a Arc<CacheEvent>>,
-    ) -> (Option<(Bytes, Revision)>, u64) {
+    ) -> (Option<(Arc<SharedChunk>, Revision)>, u64) {
         if self.from != from || *self.prefix != *filter.prefix || self.to == from {
             self.join(filter, from, events);
         }
@@ -81,6 +95,6 @@ impl Joined {
                 break;
             }
         }
-        self.chunk = chunk.finish();
+        self.chunk = chunk.finish().map(|plain| Arc::new(SharedChunk { plain, packed: OnceLock::new() }));
     }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use store::Revision;
 use tokio::sync::watch;
 
-use super::chunk::Joined;
+use super::chunk::{Joined, SharedChunk};
 use super::entry::{Change, Entry};
 use super::filter::Filter;
 use super::ring::{CacheEvent, Ring};
@@ -376,7 +375,7 @@ impl Cursor {
     }
 
     /// The next chunk of what `filter` selects, which looks at nothing but keys, with the revision of its last event.
-    pub(crate) fn read_joined(&mut self, filter: &Filter) -> Result<Option<(Bytes, Revision)>, FellBehind> {
+    pub(crate) fn read_joined(&mut self, filter: &Filter) -> Result<Option<(Arc<SharedChunk>, Revision)>, FellBehind> {
         self.changed.mark_unchanged();
         let state = self.cache.state.read();
         let events = state.ring.from(self.next).ok_or(FellBehind)?;

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
-pub(crate) use chunk::Chunk;
+pub(crate) use chunk::{Chunk, SharedChunk};
 pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
 pub(crate) use filter::Filter;

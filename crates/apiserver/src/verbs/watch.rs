@@ -7,15 +7,17 @@ use std::time::Duration;
 use api::Kind;
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::ACCEPT_ENCODING;
 use serde_json::json;
 use store::Revision;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::revision::{Freshness, parse};
-use crate::cache::{CacheEvent, Change, Chunk, Cursor, Entry, FellBehind, Filter, Urgency};
+use crate::cache::{CacheEvent, Change, Chunk, Cursor, Entry, FellBehind, Filter, SharedChunk, Urgency};
 use crate::call::Call;
 use crate::component_status::Presence;
+use crate::compress::{self, GzipStream, Packed, takes_gzip};
 use crate::negotiate::{Encoding, Shape};
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
@@ -36,11 +38,45 @@ pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
     let filter =
         Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
     let watcher = Watcher::start(call, filter).await?;
-    let stream = futures::stream::unfold(watcher, |mut watcher| async move {
-        let chunk = watcher.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(chunk), watcher))
+    let gzip = watcher.is_shared() && takes_gzip(call.headers.get_all(ACCEPT_ENCODING));
+    let stream = futures::stream::unfold(Some((watcher, gzip.then(GzipStream::default))), |open| async move {
+        let (mut watcher, mut gzip) = open?;
+        let (chunk, open) = match (watcher.next().await, gzip.as_mut()) {
+            (Some(told), None) => (told.plain(), Some((watcher, gzip))),
+            (Some(told), Some(stream)) => (told.packed(stream), Some((watcher, gzip))),
+            (None, _) => (gzip?.finish(), None),
+        };
+        Some((Ok::<_, std::convert::Infallible>(chunk), open))
     });
-    Ok(respond::json_body(Body::from_stream(stream)))
+    let mut response = respond::json_body(Body::from_stream(stream));
+    if gzip {
+        compress::is_gzip(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// Something to tell.
+enum Told {
+    /// To this watcher.
+    One(Bytes),
+    /// To everyone who watches the same.
+    All(Arc<SharedChunk>),
+}
+
+impl Told {
+    fn plain(self) -> Bytes {
+        match self {
+            Told::One(chunk) => chunk,
+            Told::All(chunk) => chunk.plain.clone(),
+        }
+    }
+
+    fn packed(self, stream: &mut GzipStream) -> Bytes {
+        match self {
+            Told::One(chunk) => stream.push(&Packed::new(&chunk)),
+            Told::All(chunk) => stream.push(chunk.packed()),
+        }
+    }
 }
 
 /// One watch.
@@ -134,20 +170,25 @@ impl Watcher {
         }
     }
 
+    /// Whether what it is told beyond its start is what all others of its kind are told.
+    fn is_shared(&self) -> bool {
+        self.view.is_plain() && self.filter.is_everything()
+    }
+
     /// The next chunk; `None` when the watch is over.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some(error) = self.failed.take() {
                 // After an error nothing may follow: clients would go on with a gap they do not know of.
                 self.cursor = None;
-                return Some(error_event(&error));
+                return Some(Told::One(error_event(&error)));
             }
             if let Some(chunk) = self.initial_chunk() {
-                return Some(chunk);
+                return Some(Told::One(chunk));
             }
             if let Some(revision) = self.announce.take() {
                 self.told = revision;
-                return Some(self.view.bookmark(&self.filter, revision, true));
+                return Some(Told::One(self.view.bookmark(&self.filter, revision, true)));
             }
             // Read before the cursor: what the cursor then does not show has not happened up to here.
             let known = self.shared.cache.revision();
@@ -157,11 +198,11 @@ impl Watcher {
                     self.failed = Some(expired(self.told, oldest));
                     continue;
                 }
-                Ok(Some(chunk)) => return Some(chunk),
+                Ok(Some(told)) => return Some(told),
                 Ok(None) => {}
             }
-            if let Some(chunk) = self.wait(known).await? {
-                return Some(chunk);
+            if let Some(bookmark) = self.wait(known).await? {
+                return Some(Told::One(bookmark));
             }
         }
     }
@@ -177,29 +218,29 @@ impl Watcher {
         chunk.finish()
     }
 
-    fn events(&mut self) -> Result<Option<Bytes>, FellBehind> {
+    fn events(&mut self) -> Result<Option<Told>, FellBehind> {
         let mut chunk = Chunk::default();
         for event in self.past.by_ref() {
             tell(&self.filter, &mut self.view, self.after, &mut self.told, &event, &mut chunk);
             if chunk.is_full() {
-                return Ok(chunk.finish());
+                return Ok(chunk.finish().map(Told::One));
             }
         }
         if let Some(past) = std::mem::take(&mut chunk).finish() {
-            return Ok(Some(past));
+            return Ok(Some(Told::One(past)));
         }
+        let sees_what_all_see = self.told > self.after && self.is_shared();
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
-        // Beyond its start one who takes everything as it is sees what all others of his kind see.
-        if self.told > self.after && self.view.is_plain() && self.filter.is_everything() {
+        if sees_what_all_see {
             let Some((chunk, last)) = cursor.read_joined(&self.filter)? else { return Ok(None) };
             self.told = self.told.max(last);
-            return Ok(Some(chunk));
+            return Ok(Some(Told::All(chunk)));
         }
         cursor.read(|event| {
             tell(&self.filter, &mut self.view, self.after, &mut self.told, event, &mut chunk);
             !chunk.is_full()
         })?;
-        Ok(chunk.finish())
+        Ok(chunk.finish().map(Told::One))
     }
 
     /// Waits for news, the next bookmark or the end. `known` is a revision up to which everything has been told.

@@ -342,6 +342,48 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     assert!(server.get(&format!("{CONFIG_MAPS}/large")).await.headers.get("content-encoding").is_none());
 }
 
+/// Each piece can be read when it has come, and the whole is one gzip with its sum.
+#[tokio::test]
+async fn watches_are_compressed_for_those_who_take_it() {
+    use flate2::{Decompress, FlushDecompress};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let server = Server::start().await;
+    server.config_map("early").await;
+    let path = format!("{CONFIG_MAPS}?watch=1");
+    let open = async |path: &str| {
+        let request = http::Request::builder().uri(path).header("accept-encoding", "gzip");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        server.api.service_as(User::master("admin")).oneshot(request).await.unwrap()
+    };
+    let selective = open(&format!("{path}&labelSelector=a")).await;
+    assert_eq!(selective.headers().get("content-encoding"), None, "one that shares nothing");
+    let (first, second) = (open(&path).await, open(&path).await);
+    assert_eq!(first.headers()["content-encoding"], "gzip");
+    assert_eq!(first.headers()["vary"], "Accept-Encoding");
+    let mut watches = [first, second].map(|r| (r.into_body(), Decompress::new_gzip(15), Vec::new()));
+    for name in ["early", "one", "two"] {
+        if name != "early" {
+            server.config_map(name).await;
+        }
+        for (body, inflate, all) in &mut watches {
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let mut plain = Vec::with_capacity(1 << 16);
+            inflate.decompress_vec(&piece, &mut plain, FlushDecompress::None).unwrap();
+            let event: Value = serde_json::from_slice(&plain).unwrap();
+            assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!(name)));
+            all.extend_from_slice(&piece);
+        }
+    }
+    server.stop.cancel();
+    for (body, _, mut all) in watches {
+        all.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+        let mut plain = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*all), &mut plain).unwrap();
+        assert_eq!(plain.lines().count(), 3, "{plain}");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_ends_when_its_time_is_up_or_the_server_stops() {
     let server = Server::start().await;

@@ -1,4 +1,7 @@
-//! Large answers go out compressed to clients that take gzip (`APIResponseCompression`).
+//! Large answers go out compressed to clients that take gzip (`APIResponseCompression`), and so do watches that many may
+//! share ([`stream`]), which upstream does not compress.
+
+mod stream;
 
 use std::io::Write;
 use std::pin::Pin;
@@ -8,11 +11,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::HeaderValue;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, VARY};
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 
 use crate::respond::ApiResponse;
+
+pub(crate) use stream::{GzipStream, Packed};
 
 /// Answers smaller than this are not worth it (`defaultGzipThresholdBytes`).
 const MIN_BYTES: u64 = 128 * 1024;
@@ -29,15 +34,20 @@ pub(crate) fn respond(encodings: &[HeaderValue], response: ApiResponse) -> ApiRe
     }
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    is_gzip(&mut parts.headers);
     let encoder = Some(GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), LEVEL));
     ApiResponse::from_parts(parts, Body::new(Gzip { body, encoder }))
 }
 
+/// Says of an answer that it is compressed.
+pub(crate) fn is_gzip(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
 /// `encodings` are the values of `Accept-Encoding`.
-fn takes_gzip(encodings: &[HeaderValue]) -> bool {
-    let values = encodings.iter().filter_map(|v| v.to_str().ok());
+pub(crate) fn takes_gzip<'a>(encodings: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
+    let values = encodings.into_iter().filter_map(|v| v.to_str().ok());
     values.flat_map(|v| v.split(',')).any(|clause| {
         let (name, parameters) = clause.split_once(';').unwrap_or((clause, ""));
         let refused =
