@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::stream::Stream;
+use crate::stream::{Accepts, Stream};
 
 /// Where an API server is and how to prove who we are.
 #[derive(Clone)]
@@ -41,8 +41,8 @@ impl Target {
     }
 
     /// Opens a watch on a connection of its own.
-    pub(crate) async fn watch(&self, path: &str) -> Result<Stream> {
-        Stream::open(self.tls().await?, path, self.authorization().as_deref()).await
+    pub(crate) async fn watch(&self, path: &str, accepts: Accepts) -> Result<Stream> {
+        Stream::open(self.tls().await?, path, self.authorization().as_deref(), accepts).await
     }
 
     fn authorization(&self) -> Option<String> {

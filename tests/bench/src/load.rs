@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::http::{Connection, Target};
 use crate::report::Samples;
+use crate::stream::Accepts;
 
 /// What a load took.
 pub(crate) struct Outcome {
@@ -122,7 +123,12 @@ pub(crate) async fn delete_pods(target: &Target) -> Result<()> {
 }
 
 /// Watches pods of namespace `default` with `watchers` streams and shows what arrives, and when.
-pub(crate) async fn watchers<F>(target: &Target, watchers: usize, on_data: F) -> Result<JoinSet<Result<()>>>
+pub(crate) async fn watchers<F>(
+    target: &Target,
+    watchers: usize,
+    accepts: Accepts,
+    on_data: F,
+) -> Result<JoinSet<Result<()>>>
 where
     F: Fn(Instant, &[u8]) + Clone + Send + Sync + 'static,
 {
@@ -133,7 +139,7 @@ where
     let path = format!("/api/v1/namespaces/default/pods?watch=1&resourceVersion={version}");
     let mut streams = JoinSet::new();
     for _ in 0..watchers {
-        let (mut stream, on_data) = (target.watch(&path).await?, on_data.clone());
+        let (mut stream, on_data) = (target.watch(&path, accepts).await?, on_data.clone());
         streams.spawn(async move {
             while stream.read(|data| on_data(Instant::now(), data)).await? {}
             Ok(())

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::http::{Connection, Target};
 use crate::process::{MasterProcess, start_master};
 use crate::report::{Report, Samples};
+use crate::stream::Accepts;
 use crate::{docker, load, node, watchers};
 
 /// What every part needs.
@@ -156,7 +157,7 @@ async fn watch(bench: &mut Bench) -> Result<()> {
     let master = bench.master(&["--components", "apiserver"]).await?;
     let arrivals: Arc<Mutex<HashMap<String, Vec<Instant>>>> = Arc::default();
     let seen = arrivals.clone();
-    let streams = load::watchers(&master.target, 50, move |arrived, chunk| {
+    let streams = load::watchers(&master.target, 50, Accepts::Plain, move |arrived, chunk| {
         let mut seen = seen.lock();
         for line in chunk.split(|b| *b == b'\n').filter(|l| l.starts_with(b"{\"type\":\"ADDED\"")) {
             if let Some(name) = name_in(line) {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Result, ensure};
+use flate2::{Decompress, FlushDecompress};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -14,12 +15,25 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_BYTES].into());
+    static INFLATED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_BYTES].into());
+}
+
+/// What a watcher says it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// The object's JSON.
+    Plain,
+    /// The same, compressed, as Go's HTTP client asks for unless told not to.
+    Gzip,
+    /// Compressed, decrypted and counted, but not looked into: what is shown is what came.
+    GzipUnread,
 }
 
 /// An open watch.
 pub(crate) struct Stream {
     tls: TlsStream<TcpStream>,
     state: State,
+    gzip: Option<Decompress>,
 }
 
 /// Where in an answer in chunks (RFC 9112, section 7.1) the next byte is.
@@ -37,11 +51,20 @@ enum State {
 
 impl Stream {
     /// Asks for `path`.
-    pub(crate) async fn open(mut tls: TlsStream<TcpStream>, path: &str, authorization: Option<&str>) -> Result<Stream> {
-        let authorization = authorization.map(|value| format!("authorization: {value}\r\n")).unwrap_or_default();
-        tls.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n{authorization}\r\n").as_bytes()).await?;
+    pub(crate) async fn open(
+        mut tls: TlsStream<TcpStream>,
+        path: &str,
+        authorization: Option<&str>,
+        accepts: Accepts,
+    ) -> Result<Stream> {
+        let mut headers = authorization.map(|value| format!("authorization: {value}\r\n")).unwrap_or_default();
+        let gzip = (accepts == Accepts::Gzip).then(|| Decompress::new_gzip(15));
+        if accepts != Accepts::Plain {
+            headers.push_str("accept-encoding: gzip\r\n");
+        }
+        tls.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n{headers}\r\n").as_bytes()).await?;
         tls.flush().await?;
-        let mut stream = Stream { tls, state: State::Head(0) };
+        let mut stream = Stream { tls, state: State::Head(0), gzip };
         // Until it is watched: nothing has happened yet that could be shown.
         while matches!(stream.state, State::Head(_)) && stream.read(|_| ()).await? {}
         Ok(stream)
@@ -61,12 +84,31 @@ impl Stream {
                 ensure_success(rest)?;
             }
             let more = !rest.is_empty();
+            let mut failed = None;
             while !rest.is_empty() {
-                rest = self.state.step(rest, show);
+                rest = self.state.step(rest, &mut |data| match &mut self.gzip {
+                    None => show(data),
+                    Some(gzip) => failed = failed.take().or(inflate(gzip, data, show).err()),
+                });
             }
-            Poll::Ready(Ok(more))
+            Poll::Ready(failed.map_or(Ok(more), Err))
         })
     }
+}
+
+fn inflate(gzip: &mut Decompress, mut data: &[u8], show: &mut impl FnMut(&[u8])) -> Result<()> {
+    INFLATED.with_borrow_mut(|buffer| {
+        loop {
+            let (read, written) = (gzip.total_in(), gzip.total_out());
+            gzip.decompress(data, buffer, FlushDecompress::None)?;
+            data = &data[usize::try_from(gzip.total_in() - read)?..];
+            let written = usize::try_from(gzip.total_out() - written)?;
+            show(&buffer[..written]);
+            if data.is_empty() && written < buffer.len() {
+                return Ok(());
+            }
+        }
+    })
 }
 
 fn ensure_success(head: &[u8]) -> Result<()> {
