@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use ipnet::Ipv4Net;
+use jiff::SignedDuration;
 
 /// A part of the master that can run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,9 +136,25 @@ pub struct Options {
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     pub audit_log_maxage: u32,
 
-    /// Seconds without a heartbeat after which a node counts as lost
-    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
-    pub node_monitor_grace_period: u64,
+    /// How long a request may take, body and all; watches, logs and streams may take longer
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = time)]
+    pub request_timeout: Duration,
+
+    /// Requests that only read and are answered at the same time; more are told to come again
+    #[arg(long, value_name = "NUMBER", default_value_t = 400)]
+    pub max_requests_inflight: usize,
+
+    /// Requests that write and are answered at the same time
+    #[arg(long, value_name = "NUMBER", default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+
+    /// How long Events are kept
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+    pub event_ttl: Duration,
+
+    /// How long without a heartbeat until a node counts as lost
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = time)]
+    pub node_monitor_grace_period: Duration,
 
     /// Seconds of history the embedded store keeps
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
@@ -149,6 +167,14 @@ pub struct Options {
     /// How log lines look
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// A time above zero: `90s`, `1m30s`, or so many seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    let parsed = || text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    let time = seconds.or_else(parsed).ok_or_else(|| format!("a time looks like 90s, 1m30s or 90, not {text:?}"))?;
+    if time.is_zero() { Err("it must be more than nothing".to_owned()) } else { Ok(time) }
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -188,7 +214,8 @@ impl Options {
         if let Some(IpAddr::V4(ip)) = self.advertise_address {
             ensure!(!ip.is_unspecified(), "--advertise-address {ip}: minions cannot reach an unspecified address");
         }
-        ensure!(self.node_monitor_grace_period > 0, "--node-monitor-grace-period: must be at least one second");
+        ensure!(self.max_requests_inflight > 0, "--max-requests-inflight 0: nobody could read");
+        ensure!(self.max_mutating_requests_inflight > 0, "--max-mutating-requests-inflight 0: nobody could write");
         Ok(())
     }
 }
@@ -221,6 +248,11 @@ mod tests {
             (&["--audit-policy-file", "/does/not/exist"], "--audit-log-path"),
             (&["--advertise-address", "0.0.0.0"], "unspecified"),
             (&["--service-node-port-range", "5-1"], "a port range looks like"),
+            (&["--request-timeout", "90", "--event-ttl", "1h30m"], "fine"),
+            (&["--request-timeout", "soon"], "a time looks like"),
+            (&["--node-monitor-grace-period", "0s"], "more than nothing"),
+            (&["--event-ttl=-5s"], "a time looks like"),
+            (&["--max-requests-inflight", "0"], "nobody could read"),
         ];
         for (flags, expected) in table {
             let said = wrong(flags);

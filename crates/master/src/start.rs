@@ -60,6 +60,10 @@ impl Master {
             service_account_key_files: options.service_account_key_file.clone(),
             api_audiences: options.api_audiences.clone(),
             service_account_extend_token_expiration: options.service_account_extend_token_expiration,
+            request_timeout: options.request_timeout,
+            max_requests_inflight: options.max_requests_inflight,
+            max_mutating_requests_inflight: options.max_mutating_requests_inflight,
+            event_ttl: options.event_ttl,
             // The embedded store forgets old versions by itself; etcd wants to be told.
             compaction_interval: (!options.etcd_servers.is_empty())
                 .then_some(Duration::from_secs(options.history_seconds)),
@@ -208,7 +212,7 @@ fn controller_manager_config(options: &Options) -> Result<controller_manager::Co
         .with_context(|| format!("the controller-manager needs the cluster's CA in {}", ca.display()))?;
     Ok(controller_manager::Config {
         cluster_cidr: options.cluster_cidr,
-        node_monitor_grace: Duration::from_secs(options.node_monitor_grace_period),
+        node_monitor_grace: options.node_monitor_grace_period,
         ca_cert: ca,
         ca_key: pki.join("ca.key"),
         root_ca_pem,
