@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use crate::common::*;
@@ -135,5 +136,31 @@ async fn headers_and_paths_are_bounded() {
     }
     let (code, _) = secure.get("/version", None, Some(&"t".repeat(600_000)), false).await;
     assert_eq!(code, 431);
+    // Longer than clients make them.
+    let mut connection = secure.connect(None, false).await;
+    connection.write_all(format!("GET {} HTTP/1.1\r\nhost: a\r\n\r\n", long(70_000)).as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 414");
+    secure.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_begins_a_request_and_goes_no_further_is_left() {
+    let secure = Secure::start(|_| {}).await;
+    let mut connection = secure.connect(None, false).await;
+    connection.write_all(b"GET /version HTTP/1.1\r\nhost: a\r\n").await.unwrap();
+    connection.flush().await.unwrap();
+    // Another, which came later, has been answered: the first is being read by now.
+    assert_eq!(secure.get("/version", None, None, false).await.0, 200);
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let ended = connection.read_to_end(&mut rest).await;
+    tokio::time::resume();
+    assert!(
+        ended.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
+        "{}",
+        String::from_utf8_lossy(&rest)
+    );
     secure.stop().await;
 }
