@@ -227,7 +227,8 @@ impl Requests {
         }
     }
 
-    fn plus(self, other: Requests) -> Requests {
+    /// Both together.
+    pub fn plus(self, other: Requests) -> Requests {
         Requests {
             milli_cpu: self.milli_cpu.saturating_add(other.milli_cpu),
             memory: self.memory.saturating_add(other.memory),
@@ -235,7 +236,17 @@ impl Requests {
         }
     }
 
-    fn max(self, other: Requests) -> Requests {
+    /// What is left without `other`.
+    pub fn minus(self, other: Requests) -> Requests {
+        Requests {
+            milli_cpu: self.milli_cpu.saturating_sub(other.milli_cpu),
+            memory: self.memory.saturating_sub(other.memory),
+            ephemeral_storage: self.ephemeral_storage.saturating_sub(other.ephemeral_storage),
+        }
+    }
+
+    /// Of each resource the greater amount.
+    pub fn max(self, other: Requests) -> Requests {
         Requests {
             milli_cpu: self.milli_cpu.max(other.milli_cpu),
             memory: self.memory.max(other.memory),
@@ -247,9 +258,44 @@ impl Requests {
 /// Sums up what `pod` requests. Sidecars run beside everything after them; other init containers run one by one, so
 /// only the greatest counts. Requests of the pod as a whole replace the sum.
 pub fn requests(pod: &Pod) -> Requests {
+    sum(pod, of_container)
+}
+
+/// What `pod` takes of its node: while it is being resized the most of what is wanted, what its kubelet has set aside, and
+/// what its containers have; of a resize that will never be, nothing counts (`PodRequests` with `UseStatusResources`).
+pub fn held(pod: &Pod) -> Requests {
+    let infeasible = resize_is_infeasible(pod);
+    sum(pod, |container| {
+        let wanted = of_container(container);
+        match reported(pod, &container.name) {
+            [None, None] => wanted,
+            reported => {
+                let known = reported.into_iter().map(Requests::of).fold(Requests::default(), Requests::max);
+                if infeasible { known } else { known.max(wanted) }
+            }
+        }
+    })
+}
+
+/// What the kubelet says of the requests of the container `name`: set aside for it, and in force.
+pub(crate) fn reported<'a>(pod: &'a Pod, name: &str) -> [Option<&'a BTreeMap<String, Amount>>; 2] {
+    let status = container_status(pod, name);
+    let in_force = status.and_then(|s| s.resources.as_ref()?.requests.as_ref());
+    [status.and_then(|s| s.allocated_resources.as_ref()), in_force]
+}
+
+/// Whether the kubelet said that the resize someone asked for can never be (`IsPodResizeInfeasible`).
+pub fn resize_is_infeasible(pod: &Pod) -> bool {
+    condition(pod, "PodResizePending").is_some_and(|c| c.reason.as_deref() == Some("Infeasible"))
+}
+
+fn of_container(container: &Container) -> Requests {
+    Requests::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+}
+
+fn sum(pod: &Pod, of: impl Fn(&Container) -> Requests) -> Requests {
     let Some(spec) = pod.spec.as_ref() else { return Requests::default() };
-    let of = |container: &Container| Requests::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let mut running = spec.containers.iter().map(of).fold(Requests::default(), Requests::plus);
+    let mut running = spec.containers.iter().map(&of).fold(Requests::default(), Requests::plus);
     let (mut starting, mut sidecars) = (Requests::default(), Requests::default());
     for container in spec.init_containers.iter().flatten() {
         let own = of(container);

@@ -3,12 +3,12 @@
 //! kept once.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::{Interner, pods};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use parking_lot::Mutex;
 
@@ -52,6 +52,8 @@ pub(crate) struct PodInfo {
     pub(crate) disrupted: bool,
     /// It stands for one that a kubelet read from a file or URL.
     pub(crate) mirror: bool,
+    /// A number that differs where the pod, being resized, takes more or less.
+    pub(crate) asks: u64,
 }
 
 /// What pods of one template have in common.
@@ -148,6 +150,7 @@ impl PodInfo {
             evicted: pod.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("Evicted")),
             disrupted: pods::condition(pod, "DisruptionTarget").is_some_and(|c| c.status == "True"),
             mirror: pods::is_mirror(pod),
+            asks: asks(pod),
             ..PodInfo::default()
         }
     }
@@ -214,6 +217,18 @@ fn ips(pod: &Pod) -> Box<[Box<str>]> {
         }
     }
     ips.into()
+}
+
+fn asks(pod: &Pod) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut add = |resources: Option<&ResourceRequirements>| {
+        let halves = resources.into_iter().flat_map(|r| [&r.requests, &r.limits]).flatten().flatten();
+        halves.for_each(|(name, amount)| (name, &amount.0).hash(&mut hasher));
+    };
+    pod.spec.iter().flat_map(pods::all_containers).for_each(|container| add(container.resources.as_ref()));
+    let statuses = pod.status.iter().flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    statuses.flatten().flatten().for_each(|status| add(status.resources.as_ref()));
+    hasher.finish()
 }
 
 fn restarts(pod: &Pod) -> i32 {

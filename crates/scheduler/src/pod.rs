@@ -154,7 +154,7 @@ fn reported_refusal(pod: &Pod) -> Option<String> {
 impl Demand {
     fn of(pod: &Pod) -> Demand {
         let Some(spec) = &pod.spec else { return Demand::default() };
-        let summed = pods::requests(pod);
+        let summed = pods::held(pod);
         let requests = Resources {
             milli_cpu: summed.milli_cpu.into(),
             memory: summed.memory.into(),

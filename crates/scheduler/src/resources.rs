@@ -77,7 +77,7 @@ pub fn allocatable(list: &BTreeMap<String, Quantity>) -> Allocatable {
     result
 }
 
-/// Whether `name` is a resource that [`api::pods::requests`] does not sum up.
+/// Whether `name` is a resource that [`api::pods::held`] does not sum up.
 pub fn is_scalar(name: &str) -> bool {
     !matches!(name, "cpu" | "memory" | "ephemeral-storage")
 }

@@ -13,6 +13,8 @@ pub enum Subresource {
     Binding,
     /// `ephemeralcontainers`: containers put into a pod that runs, to look around.
     EphemeralContainers,
+    /// `resize`: how much cpu and memory the containers of a pod ask for.
+    Resize,
     /// `eviction`: asks a pod to leave its node.
     Eviction,
     /// `log`: what a container wrote.
@@ -57,6 +59,7 @@ impl Subresource {
             Subresource::Scale => row("scale", READ_WRITE, Some(("autoscaling", "v1", "Scale"))),
             Subresource::Binding => row("binding", Verb::CREATE_ONLY, Some(("", "v1", "Binding"))),
             Subresource::EphemeralContainers => row("ephemeralcontainers", READ_WRITE, None),
+            Subresource::Resize => row("resize", READ_WRITE, None),
             Subresource::Eviction => row("eviction", Verb::CREATE_ONLY, Some(("policy", "v1", "Eviction"))),
             Subresource::Log => row("log", &[Verb::Get], None),
             Subresource::Finalize => row("finalize", &[Verb::Update], None),

@@ -41,6 +41,40 @@ fn requests_are_the_sum_or_the_greatest_init_container() {
 }
 
 #[test]
+fn a_pod_that_is_resized_holds_the_most_of_what_was_and_what_will_be() {
+    let with = |wanted: &str, allocated: &str, actual: &str, reason: &str| {
+        let mut pod = pod_with(vec![], vec![container_with(&[("cpu", wanted)], &[])]);
+        let resources = ResourceRequirements { requests: amounts(&[("cpu", actual)]), ..Default::default() };
+        let status = ContainerStatus {
+            name: "c".into(),
+            allocated_resources: amounts(&[("cpu", allocated)]),
+            resources: Some(resources),
+            ..ContainerStatus::default()
+        };
+        let pending = PodCondition { type_: "PodResizePending".into(), status: "True".into(), ..Default::default() };
+        let pending = PodCondition { reason: Some(reason.to_owned()), ..pending };
+        pod.status = Some(PodStatus {
+            container_statuses: Some(vec![status]),
+            conditions: Some(vec![pending]).filter(|_| !reason.is_empty()),
+            ..PodStatus::default()
+        });
+        pod
+    };
+    for (sentence, pod, milli_cpu) in [
+        ("nothing is going on", with("1", "1", "1", ""), 1000),
+        ("more is wanted", with("2", "1", "1", ""), 2000),
+        ("more is wanted than there is now", with("2", "1", "1", "Deferred"), 2000),
+        ("more than there ever is", with("20", "1", "1", "Infeasible"), 1000),
+        ("less is set aside and not yet in force", with("1", "1", "3", ""), 3000),
+        ("nobody has said anything", pod_with(vec![], vec![container_with(&[("cpu", "1")], &[])]), 1000),
+    ] {
+        assert_eq!(held(&pod).milli_cpu, milli_cpu, "{sentence}");
+        let quota = crate::quota::usage(&pod);
+        assert_eq!(quota["requests.cpu"].milli(), milli_cpu, "as a quota counts it: {sentence}");
+    }
+}
+
+#[test]
 fn qos_class_tells_what_a_pod_was_promised() {
     let full: &[(&str, &str)] = &[("cpu", "1"), ("memory", "1Gi")];
     let table = [

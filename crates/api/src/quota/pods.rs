@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::{Usage, add, from_api, one};
-use crate::pods::{all_containers, is_sidecar, is_terminal};
+use crate::pods::{self, all_containers, is_sidecar, is_terminal, resize_is_infeasible};
 use crate::quantity::Quantity;
 
 /// What a quota may limit of pods by these names.
@@ -42,17 +42,38 @@ pub(super) fn measure(pod: &Pod, usage: &mut Usage) {
         return;
     }
     usage.insert("pods".to_owned(), one());
-    usage.extend(named(&requests(pod), &limits(pod)));
+    usage.extend(named(&held(pod, Half::Requests), &held(pod, Half::Limits)));
 }
 
 /// What the pod as a whole requests.
 pub fn requests(pod: &Pod) -> Usage {
-    total(pod, Half::Requests)
+    total(pod, Half::Requests, |container| Half::Requests.of(container.resources.as_ref()))
 }
 
 /// What the pod as a whole may use.
 pub fn limits(pod: &Pod) -> Usage {
-    total(pod, Half::Limits)
+    total(pod, Half::Limits, |container| Half::Limits.of(container.resources.as_ref()))
+}
+
+/// One half of what the pod takes while it is being resized: the most of what is wanted and what its kubelet says.
+fn held(pod: &Pod, half: Half) -> Usage {
+    let infeasible = resize_is_infeasible(pod);
+    total(pod, half, |container| {
+        let wanted = half.of(container.resources.as_ref());
+        let reported = match half {
+            Half::Requests => pods::reported(pod, &container.name),
+            Half::Limits => {
+                let status = pods::container_status(pod, &container.name);
+                [None, status.and_then(|s| s.resources.as_ref()?.limits.as_ref())]
+            }
+        };
+        if reported == [None, None] {
+            return wanted;
+        }
+        let mut sum = if infeasible { Usage::new() } else { wanted };
+        reported.into_iter().flatten().for_each(|amounts| raise(&mut sum, &from_api(Some(amounts))));
+        sum
+    })
 }
 
 /// Requests and limits by the names quotas have for them (`podComputeUsageHelper`).
@@ -90,9 +111,8 @@ impl Half {
 
 /// The sum over the containers, or the greatest of the init containers' where that is more; sidecars run beside what
 /// comes after them (`PodRequests`, `PodLimits` in `k8s.io/component-helpers/resource`).
-fn total(pod: &Pod, half: Half) -> Usage {
+fn total(pod: &Pod, half: Half, of: impl Fn(&Container) -> Usage) -> Usage {
     let Some(spec) = pod.spec.as_ref() else { return Usage::new() };
-    let of = |container: &Container| half.of(container.resources.as_ref());
     let mut running = Usage::new();
     spec.containers.iter().for_each(|c| add(&mut running, &of(c)));
     let (mut starting, mut sidecars) = (Usage::new(), Usage::new());

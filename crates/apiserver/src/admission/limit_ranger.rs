@@ -22,19 +22,25 @@ pub(super) struct LimitRanger;
 
 impl Plugin for LimitRanger {
     fn admit(&self, a: &Attributes<'_>, object: &mut dyn Object, _: &mut Effects) -> Result<(), ApiError> {
-        if a.is(Operation::Create, "pods")
+        if (a.is(Operation::Create, "pods") || a.resizes())
             && let Some(pod) = object.as_any_mut().downcast_mut::<Pod>()
         {
+            let annotations = pod.metadata.annotations.clone();
             for range in a.in_namespace::<LimitRange>() {
                 fill_in(&range.object, pod);
+            }
+            if a.resizes() {
+                // A resize changes no metadata.
+                pod.metadata.annotations = annotations;
             }
         }
         Ok(())
     }
 
     fn validate(&self, a: &Attributes<'_>, object: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
-        // What a pod asks for never changes.
+        // What a pod asks for changes by a resize only.
         let concerned = a.is(Operation::Create, "pods")
+            || a.resizes()
             || a.is(Operation::Create, "persistentvolumeclaims")
             || a.is(Operation::Update, "persistentvolumeclaims");
         let Some(object) = object.filter(|o| concerned && o.metadata().deletion_timestamp.is_none()) else {

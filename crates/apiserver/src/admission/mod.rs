@@ -79,6 +79,11 @@ impl<'a> Attributes<'a> {
             && self.kind.info.plural == plural
     }
 
+    /// Whether the request changes how much the containers of a pod ask for.
+    fn resizes(&self) -> bool {
+        self.operation == Operation::Update && self.subresource == Some(Subresource::Resize)
+    }
+
     /// The objects of type `T` in the request's namespace.
     fn in_namespace<T: Resource>(&self) -> Vec<Found<T>> {
         let cache = self.cache.of(kind_of::<T>());

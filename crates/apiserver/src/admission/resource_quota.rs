@@ -36,13 +36,12 @@ impl Plugin for ResourceQuota {
     }
 }
 
-/// New objects count; of those that change only services and claims can come to use more.
+/// New objects count; of those that change only services, claims and resized pods can come to use more.
 fn handles(a: &Attributes<'_>) -> bool {
     let grows = || matches!(a.kind.info.plural, "services" | "persistentvolumeclaims") && a.kind.info.group.is_empty();
-    a.subresource.is_none()
-        && a.namespace.is_some()
-        && a.kind.info.can(Verb::Watch)
-        && (a.operation == Operation::Create || a.operation == Operation::Update && grows())
+    let itself =
+        || a.subresource.is_none() && (a.operation == Operation::Create || a.operation == Operation::Update && grows());
+    a.namespace.is_some() && a.kind.info.can(Verb::Watch) && (a.resizes() || itself())
 }
 
 /// The quota with what `object` uses more than before; `None` if that is nothing the quota counts.

@@ -30,7 +30,9 @@ pub(super) fn step(
     let mut write = match call.info.subresource {
         None => main(call, &subject, current, new, taken, managed)?,
         Some(Subresource::Status) => status(call, &subject, current, new, managed)?,
-        Some(Subresource::EphemeralContainers) => ephemeral_containers(call, &subject, current, new, managed)?,
+        Some(part @ (Subresource::EphemeralContainers | Subresource::Resize)) => {
+            part_of_spec(call, part, &subject, current, new, managed)?
+        }
         Some(Subresource::Finalize) => finalize(&subject, current, &*new)?,
         Some(Subresource::Approval) => approval(&subject, current, &*new)?,
         Some(_) => return Err(ApiError::MethodNotAllowed),
@@ -151,9 +153,10 @@ fn status(
     Ok(Write::Put(new, effects))
 }
 
-/// `/ephemeralcontainers` changes nothing but these.
-fn ephemeral_containers(
+/// `/ephemeralcontainers` and `/resize` change nothing but the part of the spec they are for.
+fn part_of_spec(
     call: &Call,
+    part: Subresource,
     subject: &Subject,
     current: &Current,
     mut new: Box<dyn Object>,
@@ -162,13 +165,14 @@ fn ephemeral_containers(
     let old = &*current.object;
     let attributes = call.attributes(Operation::Update, Some(old));
     let mut effects = Effects::default();
-    new.prepare_subresource_update(Subresource::EphemeralContainers, old);
+    new.prepare_subresource_update(part, old);
     new.set_defaults();
     effects.managed = Some(managed(&*new));
     new.prepare_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
+    new.set_defaults();
     let mut errors = new.validate();
-    errors.extend(new.validate_subresource_update(Subresource::EphemeralContainers, old));
+    errors.extend(new.validate_subresource_update(part, old));
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }

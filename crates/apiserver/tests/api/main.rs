@@ -18,6 +18,7 @@ mod limits;
 mod list_watch;
 mod quota;
 mod rbac;
+mod resize;
 mod resync;
 mod reviews;
 mod streams;

@@ -68,11 +68,10 @@ impl Controller {
         }
     }
 
-    /// A pod that has ended asks for nothing any more.
+    /// A pod that has ended asks for nothing any more, one that is resized perhaps for less.
     fn pod_changed(&self, change: &Change<PodInfo>) {
         if let Change::Updated { old, new } = change
-            && new.is_terminal()
-            && !old.is_terminal()
+            && (new.is_terminal() != old.is_terminal() || new.asks != old.asks)
         {
             self.less_of(&<Pod as api::Resource>::INFO, Some(&new.namespace));
         }

@@ -2,11 +2,12 @@
 //!
 //! - [`defaults`]: what its author may leave out;
 //! - [`validation`]: what may be wrong with its spec;
-//! - [`update`]: what may change later;
+//! - [`update`]: what may change later; [`resize`]: how much it asks for, too;
 //! - [`printing`]: the columns of `kubectl get pods`.
 
 pub(super) mod defaults;
 mod printing;
+mod resize;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -44,6 +45,7 @@ impl Resource for Pod {
             Subresource::Attach,
             Subresource::PortForward,
             Subresource::Proxy,
+            Subresource::Resize,
         ],
         columns: printing::COLUMNS,
         selectable_fields: &[
@@ -103,6 +105,7 @@ impl Resource for Pod {
                     spec.ephemeral_containers = wanted.filter(|containers| !containers.is_empty());
                 }
             }
+            Subresource::Resize => resize::prepare(self, old),
             _ => {}
         }
     }
@@ -119,6 +122,7 @@ impl Resource for Pod {
         match subresource {
             Subresource::Status => self.validate_status_update(old, errors),
             Subresource::EphemeralContainers => update::ephemeral_containers(self, old, errors),
+            Subresource::Resize => resize::validate(self, old, errors),
             _ => {}
         }
     }

@@ -50,6 +50,7 @@ const EDITED: &[Rule] = &[
     may(&["impersonate"], "", &["serviceaccounts"]),
     may(WRITE, "", &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]),
     may(CREATE, "", &["pods/eviction"]),
+    may(&["get", "patch", "update"], "", &["pods/resize"]),
     may(
         WRITE,
         "",
