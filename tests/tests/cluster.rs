@@ -449,6 +449,55 @@ async fn bootstrap_tokens_go_when_they_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_resized_in_place_or_waits_and_its_quota_follows() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let pod = |name: &str, cpu: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{containers: [
+            {{name: c, image: i, resources: {{requests: {{cpu: {cpu:?}}}}}}}]}}}}"
+        )
+    };
+    let quota = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q, labels: {app: q}}, spec: {hard: {cpu: 20}}}";
+    cluster.create(quota).await.unwrap();
+    let used = async |cpu: &str| {
+        let is = |q: &[Arc<ResourceQuota>]| {
+            let used = q.first().and_then(|q| q.status.as_ref()?.used.as_ref()?.get("cpu"));
+            used.is_some_and(|used| used.0 == cpu)
+        };
+        cluster.until::<ResourceQuota>(&format!("{cpu} used"), "app=q", is).await.unwrap();
+    };
+    used("0").await;
+    // A hollow node has eight cores.
+    cluster.create(&pod("a", "1")).await.unwrap();
+    cluster.create(&pod("b", "5")).await.unwrap();
+    cluster.until::<Pod>("both run", "", |pods| pods.len() == 2 && ready(pods) == 2).await.unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    let resize = async |name: &str, cpu: &str| {
+        let resources = json!({"requests": {"cpu": cpu}});
+        let patch = Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}));
+        pods.patch_subresource("resize", name, &PatchParams::default(), &patch).await.unwrap();
+    };
+    let condition = |pod: &Pod, type_: &str| api::pods::condition(pod, type_).and_then(|c| c.reason.clone());
+    let in_force =
+        |pod: &Pod| api::pods::container_status(pod, "c").unwrap().resources.clone().unwrap().requests.unwrap();
+    resize("a", "4").await;
+    let deferred = |p: &[Arc<Pod>]| condition(&p[0], "PodResizePending").as_deref() == Some("Deferred");
+    let waits = cluster.until::<Pod>("a waits", "app=a", deferred).await.unwrap();
+    assert_eq!(in_force(&waits[0])["cpu"].0, "1");
+    used("9").await;
+    resize("b", "1").await;
+    let done = |p: &[Arc<Pod>]| in_force(&p[0])["cpu"].0 == "4" && condition(&p[0], "PodResizePending").is_none();
+    let resized = cluster.until::<Pod>("a has what it wants", "app=a", done).await.unwrap();
+    assert!(api::pods::condition(&resized[0], "PodResizeInProgress").is_none());
+    assert_eq!(api::pods::container_status(&resized[0], "c").unwrap().restart_count, 0);
+    used("5").await;
+    resize("b", "16").await;
+    let never = |p: &[Arc<Pod>]| condition(&p[0], "PodResizePending").as_deref() == Some("Infeasible");
+    cluster.until::<Pod>("b never fits", "app=b", never).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_is_accepted_and_its_pods_run() {
     let cluster = Cluster::new().nodes(1).start().await.unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");

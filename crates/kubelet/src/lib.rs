@@ -62,6 +62,7 @@ mod worker;
 
 pub use config::{Config, Serving};
 use env::NodeResources;
+use node::allocations::Allocations;
 use objects::ObjectCache;
 use pod::admit::Abilities;
 use pod::status::NodeFacts;
@@ -120,6 +121,8 @@ pub(crate) struct Kubelet {
     pub(crate) config_maps: ObjectCache<ConfigMap>,
     pub(crate) secrets: ObjectCache<Secret>,
     pub(crate) abilities: Abilities,
+    /// What of the node is set aside for whom.
+    pub(crate) allocations: Allocations,
     /// When this kubelet started.
     pub(crate) started_at: Timestamp,
 }
@@ -213,6 +216,7 @@ pub async fn start(
         secrets: ObjectCache::new(client.clone()),
         client: client.clone(),
         abilities: Abilities::of_host(),
+        allocations: Allocations::new(node::reserved::room(&config, &machine)),
         started_at: config.clock.now(),
         config,
     });

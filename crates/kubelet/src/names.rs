@@ -26,6 +26,8 @@ pub const RESTART_COUNT: &str = "annotation.io.kubernetes.container.restartCount
 pub const GRACE_PERIOD: &str = "annotation.io.kubernetes.pod.terminationGracePeriod";
 /// Seconds its successor waits, if it ends soon.
 pub const BACKOFF: &str = "io.coracle.container.backoff";
+/// What the container was made to use: `shares/quota/memory`, 0 for no limit.
+pub const RESOURCES: &str = "io.coracle.container.resources";
 /// How many sandboxes the pod had before.
 pub const ATTEMPT: &str = "io.coracle.sandbox.attempt";
 /// The node the container belongs to: several kubelets may share one Docker.

@@ -54,6 +54,7 @@ impl Pods {
 
     /// Every source was read once: what runs for no pod is nobody's, and goes.
     pub(crate) fn are_complete(&self) {
+        self.kubelet.allocations.are_complete();
         self.complete.send_replace(true);
     }
 
@@ -95,6 +96,7 @@ impl Pods {
         let handle = Arc::new(Handle::new(desired.clone()));
         workers.insert(uid.clone(), handle.clone());
         drop(workers);
+        self.kubelet.allocations.hold(&uid, api::pods::held(&desired.pod), &handle.wake);
         let (sender, receiver) = watch::channel(Outgoing::default());
         if crate::sources::is_static(&desired.pod) {
             if !(desired.gone || self.kubelet.config.standalone) {
@@ -104,10 +106,11 @@ impl Pods {
             self.tasks.spawn(self.writer.clone().run(desired.pod, receiver));
         }
         let worker = Worker::new(self.kubelet.clone(), handle.clone(), sender);
-        let (workers, ended) = (self.workers.clone(), self.ended.clone());
+        let (workers, ended, kubelet) = (self.workers.clone(), self.ended.clone(), self.kubelet.clone());
         self.tasks.spawn(async move {
             worker.run().await;
             workers.lock().remove(&uid);
+            kubelet.allocations.release(&uid);
             ended.notify_waiters();
         });
     }

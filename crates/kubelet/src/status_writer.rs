@@ -161,6 +161,14 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
             condition.entry(key).or_insert(Value::Null);
         }
     }
+    let gone = |type_: &&str| {
+        let has = |status: &PodStatus| crate::pod::resize::condition(status, type_).is_some();
+        has(old) && !has(new)
+    };
+    if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
+        let gone = [crate::pod::resize::PENDING, crate::pod::resize::IN_PROGRESS].into_iter().filter(gone);
+        conditions.extend(gone.map(|type_| json!({"type": type_, "$patch": "delete"})));
+    }
     for key in ["podIPs", "hostIPs"] {
         if before.contains_key(key)
             && let Some(Value::Array(items)) = fields.get_mut(key)

@@ -7,6 +7,7 @@ use client::Recorder;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tokio::sync::watch;
 
+use crate::node::allocations::Allocations;
 use crate::objects::ObjectCache;
 use crate::runtime::{Machine, Runtime};
 use crate::{Config, Kubelet, Services};
@@ -92,6 +93,7 @@ pub(crate) fn kubelet<R: Runtime + Clone>(
         resources: crate::node_resources(&config, machine),
         node: crate::node::Shared::new(&config, machine),
         abilities: crate::pod::admit::Abilities::default(),
+        allocations: allocations(&config, machine),
         started_at: config.clock.now(),
         config,
         client: client.clone(),
@@ -102,6 +104,13 @@ pub(crate) fn kubelet<R: Runtime + Clone>(
         config_maps: ObjectCache::new(client.clone()),
         secrets: ObjectCache::new(client.clone()),
     })
+}
+
+/// The node's room, with all its pods known.
+pub(crate) fn allocations(config: &Config, machine: &Machine) -> Allocations {
+    let allocations = Allocations::new(crate::node::reserved::room(config, machine));
+    allocations.are_complete();
+    allocations
 }
 
 /// An API that has nothing and takes nothing.

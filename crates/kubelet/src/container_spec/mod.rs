@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::env::{EnvError, expansion};
-use crate::runtime::{ContainerSpec, HostPort, Image, Mount, SandboxSpec};
+use crate::runtime::{ContainerSpec, HostPort, Image, Mount, Resources, SandboxSpec};
 use security::Security;
 
 /// Where last words are written if the container names no place.
 pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 /// Docker's period for processor quotas.
-const CPU_PERIOD_MICROS: i64 = 100_000;
+pub const CPU_PERIOD_MICROS: i64 = 100_000;
 /// Least share and quota the kernel takes.
 const MIN_SHARES: i64 = 2;
 const MIN_QUOTA_MICROS: i64 = 1000;
@@ -77,9 +77,7 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
         tty: on(container.tty),
         stdin: on(container.stdin),
         stdin_once: on(container.stdin_once),
-        cpu_shares: cpu_shares(container),
-        cpu_quota: limit(container, "cpu").map(|cpu| (cpu.milli() * CPU_PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS)),
-        memory: limit(container, "memory").map(|memory| memory.units()).filter(|memory| *memory > 0),
+        resources: resources(container),
         oom_score_adj: oom_score_adj(pod, container, life.node_memory),
         user: security.user(life.image),
         groups: security.groups(),
@@ -100,6 +98,16 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
         env: life.env,
         mounts: life.mounts,
     })
+}
+
+/// What a container may use.
+pub fn resources(container: &Container) -> Resources {
+    let quota = |cpu: api::quantity::Quantity| cpu.milli().saturating_mul(CPU_PERIOD_MICROS) / 1000;
+    Resources {
+        cpu_shares: cpu_shares(container),
+        cpu_quota: limit(container, "cpu").map(|cpu| quota(cpu).max(MIN_QUOTA_MICROS)),
+        memory: limit(container, "memory").map(|memory| memory.units()).filter(|memory| *memory > 0),
+    }
 }
 
 fn lookup(env: &[(String, String)], name: &str) -> Option<String> {
@@ -209,10 +217,12 @@ mod tests {
         let limits = json!({"name": "c", "resources": {"requests": {"cpu": "250m", "memory": "500Mi"},
             "limits": {"cpu": "1500m", "memory": "600Mi"}}});
         let spec = spec_of(json!({}), limits, "").unwrap();
-        assert_eq!((spec.cpu_shares, spec.cpu_quota, spec.memory), (256, Some(150_000), Some(600 << 20)));
+        let expected = Resources { cpu_shares: 256, cpu_quota: Some(150_000), memory: Some(600 << 20) };
+        assert_eq!(spec.resources, expected);
         assert_eq!(spec.oom_score_adj, 500, "half of the node's memory is requested");
         let spec = spec_of(json!({}), json!({"name": "c"}), "").unwrap();
-        assert_eq!((spec.cpu_shares, spec.cpu_quota, spec.memory, spec.oom_score_adj), (2, None, None, 1000));
+        let expected = Resources { cpu_shares: 2, ..Resources::default() };
+        assert_eq!((spec.resources, spec.oom_score_adj), (expected, 1000));
     }
 
     #[test]

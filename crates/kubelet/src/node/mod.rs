@@ -2,7 +2,7 @@
 //! of its own, so that none waits for another, and none for pods.
 //!
 //! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
-//! - [`machine`], [`reserved`]: what there is, and what of it pods may have.
+//! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and what they do have.
 //! - [`eviction`], `image_gc`: what happens where something runs short. `runtime_health`: whether the runtime answers.
 
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ use crate::{Config, Kubelet, stats};
 use eviction::signals::Pressure;
 use eviction::{Manager, Measure};
 
+pub mod allocations;
 pub mod eviction;
 mod image_gc;
 pub mod lease;

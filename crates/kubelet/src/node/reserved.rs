@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use api::pods::Requests;
 use api::quantity::Quantity;
 
+use super::allocations::Room;
 use super::eviction::signals::Signal;
 use crate::config::Config;
 use crate::runtime::Machine;
@@ -31,6 +33,20 @@ pub fn parse(text: &str) -> Result<(String, i64), String> {
 
 /// What pods may have of `machine`.
 pub fn allocatable(config: &Config, machine: &Machine) -> Reserved {
+    left(config, machine, true)
+}
+
+/// How much pods may hold together and one of them at most: what must stay free weighs for all, not for one
+/// (`GetNodeAllocatableAbsolute`).
+pub fn room(config: &Config, machine: &Machine) -> Room {
+    let of = |left: Reserved| {
+        let amount = |name: &str| left.get(name).copied().unwrap_or(0);
+        Requests { milli_cpu: amount("cpu"), memory: amount("memory"), ephemeral_storage: amount("ephemeral-storage") }
+    };
+    Room { allocatable: of(left(config, machine, true)), capacity: of(left(config, machine, false)) }
+}
+
+fn left(config: &Config, machine: &Machine, keeps_free: bool) -> Reserved {
     let capacity =
         [("cpu", machine.milli_cpu), ("memory", machine.memory), ("ephemeral-storage", machine.ephemeral_storage)];
     let kept = |name: &str, capacity: i64| {
@@ -39,7 +55,8 @@ pub fn allocatable(config: &Config, machine: &Machine) -> Reserved {
             "ephemeral-storage" => Some(Signal::NodefsAvailable),
             _ => None,
         };
-        let threshold = config.eviction_hard.iter().find(|threshold| Some(threshold.signal) == signal);
+        let thresholds = config.eviction_hard.iter().filter(|_| keeps_free);
+        let threshold = thresholds.into_iter().find(|threshold| Some(threshold.signal) == signal);
         let free = threshold.map_or(0, |threshold| threshold.amount.of(u64::try_from(capacity).unwrap_or(0)));
         let reserved =
             [&config.system_reserved, &config.kube_reserved].map(|reserved| reserved.get(name).copied().unwrap_or(0));
@@ -61,6 +78,7 @@ mod tests {
             (left["cpu"], left["memory"], left["ephemeral-storage"])
         };
         assert_eq!(of(&config), (4000, (8 << 30) - (100 << 20), 900));
+        assert_eq!(room(&config, &machine).capacity.memory, 8 << 30, "what must stay free is not taken from one pod");
         config.system_reserved = [parse("cpu=500m").unwrap(), parse("memory=1Gi").unwrap()].into();
         config.kube_reserved = [parse("cpu=1").unwrap()].into();
         config.eviction_hard = Vec::new();

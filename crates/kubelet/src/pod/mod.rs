@@ -16,6 +16,7 @@ pub mod observed;
 mod page_tests;
 pub mod phase;
 pub mod probe;
+pub mod resize;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, Co
 
 use super::admit::Abilities;
 use super::probe::Health;
-use crate::runtime::{Container, PodState};
+use super::resize::Standing;
+use crate::runtime::{Container, PodState, Resources};
 
 /// A start that failed and is not tried again before a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,10 @@ pub struct Observed<'a> {
     pub abilities: Abilities,
     /// Last words of ended containers, by id.
     pub messages: &'a BTreeMap<String, String>,
+    /// What containers were given to use last, by id: an engine may not say so.
+    pub actuated: &'a BTreeMap<String, Resources>,
+    /// How the pod's resize stands.
+    pub resize: &'a Standing,
 }
 
 /// The latest of a container's lives.

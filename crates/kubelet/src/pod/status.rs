@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::actions::PodActions;
 use super::observed::{Observed, lost_state};
-use super::{Sort, ephemeral_containers, init_containers, is_sidecar, phase::phase};
+use super::{Sort, ephemeral_containers, init_containers, is_sidecar, phase::phase, resize};
 use crate::runtime::{Container, Exit, Phase};
 
 /// The exit code of what could not be started.
@@ -55,7 +55,7 @@ pub fn status(pod: &Pod, observed: &Observed<'_>, planned: &PodActions, node: No
         start_time: observed.history.start_time.clone().or_else(|| Some(seconds(now))),
         ..observed.history.clone()
     };
-    status.conditions = Some(conditions(pod, spec, &status, observed, now));
+    status.conditions = Some(conditions(pod, spec, &status, observed, planned.resizing, now));
     status
 }
 
@@ -161,6 +161,8 @@ impl Generator<'_> {
             started: Some(started).filter(|_| sort != Sort::Ephemeral),
             last_state,
             state: Some(state),
+            allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
+            resources: (sort != Sort::Ephemeral).then(|| resize::in_force(spec, running, before)),
             ..ContainerStatus::default()
         }
     }
@@ -245,6 +247,7 @@ fn conditions(
     spec: &PodSpec,
     status: &PodStatus,
     observed: &Observed<'_>,
+    resizing: bool,
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let before = observed.history.conditions.as_deref().unwrap_or_default();
@@ -265,7 +268,9 @@ fn conditions(
             old.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(seconds(now)));
         condition.observed_generation = pod.metadata.generation;
     }
-    let others = before.iter().filter(|c| !owned.iter().any(|o| o.type_ == c.type_)).cloned();
+    owned.extend(resize::conditions(pod, observed.resize, resizing, observed.history, now));
+    let is_ours = |type_: &str| matches!(type_, resize::PENDING | resize::IN_PROGRESS);
+    let others = before.iter().filter(|c| !is_ours(&c.type_) && !owned.iter().any(|o| o.type_ == c.type_)).cloned();
     let others: Vec<PodCondition> = others.collect();
     owned.extend(others);
     owned

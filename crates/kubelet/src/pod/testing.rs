@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::container_hash;
 use super::observed::{Hold, Observed, Termination};
 use super::probe::Health;
-use crate::runtime::{Container, Exit, Phase, PodState, Sandbox};
+use super::resize::Standing;
+use crate::runtime::{Container, Exit, Phase, PodState, Resources, Sandbox};
 
 /// A second of the tests' time.
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -34,6 +35,8 @@ pub(crate) struct World {
     pub(crate) messages: BTreeMap<String, String>,
     pub(crate) network_missing: bool,
     pub(crate) gone: bool,
+    pub(crate) actuated: BTreeMap<String, Resources>,
+    pub(crate) resize: Standing,
 }
 
 impl World {
@@ -47,6 +50,8 @@ impl World {
             gone: self.gone,
             health: &self.health,
             messages: &self.messages,
+            actuated: &self.actuated,
+            resize: &self.resize,
             abilities: super::admit::Abilities::default(),
         }
     }
@@ -68,7 +73,7 @@ impl World {
             Container {
                 id: format!("{name}-{restart_count}"),
                 name: name.into(),
-                hash: spec.map(|(_, spec)| container_hash(&spec)).unwrap_or_default(),
+                hash: spec.as_ref().map(|(_, spec)| container_hash(spec)).unwrap_or_default(),
                 restart_count,
                 backoff: Duration::from_secs(if restart_count == 0 { 0 } else { 5 << restart_count }),
                 sandbox_id: sandbox.into(),
@@ -78,6 +83,7 @@ impl World {
                 started_at: Some(at(0)),
                 phase,
                 message: None,
+                resources: spec.map(|(_, spec)| crate::container_spec::resources(&spec)).unwrap_or_default(),
             },
         );
         self

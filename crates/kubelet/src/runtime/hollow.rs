@@ -23,7 +23,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
     Connection, Container, ContainerSpec, Error, Event, Exit, KnownPod, LogOptions, LogStream, Machine, Phase,
-    PodIdentity, PodState, Result, Runtime, Sandbox, SandboxSpec, Session, Wanted, fingerprint,
+    PodIdentity, PodState, Resources, Result, Runtime, Sandbox, SandboxSpec, Session, Wanted, fingerprint,
 };
 use crate::clock::Clock;
 use crate::stats::{ContainerDisk, ContainerUsage};
@@ -202,6 +202,7 @@ impl Shared {
             started_at: None,
             phase: Phase::Created,
             message: None,
+            resources: spec.resources,
         };
         let command = spec.command.iter().chain(&spec.args).flatten().cloned().collect();
         let files = shell::Files::default();
@@ -352,6 +353,16 @@ impl Runtime for Hollow {
         let started = self.shared.start_container(id);
         self.shared.crash.point().await;
         started
+    }
+
+    async fn update(&self, id: &str, _: &Resources, resources: &Resources) -> Result<()> {
+        self.shared.crash.point().await;
+        self.shared.running(id)?;
+        if let Some(entry) = self.shared.state.lock().containers.get_mut(id) {
+            entry.container.resources = *resources;
+        }
+        self.shared.crash.point().await;
+        Ok(())
     }
 
     async fn terminate(&self, id: &str) -> Result<()> {

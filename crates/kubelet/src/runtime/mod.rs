@@ -46,6 +46,17 @@ pub enum Error {
 /// What a runtime call gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a container may use, in Docker's terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Processor share.
+    pub cpu_shares: i64,
+    /// Microseconds of processor time in each 100 ms; `None`: no limit.
+    pub cpu_quota: Option<i64>,
+    /// Bytes of memory; `None`: no limit.
+    pub memory: Option<i64>,
+}
+
 /// Whose container it is: written as labels when it is made, read back ever after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodIdentity {
@@ -110,6 +121,8 @@ pub struct Container {
     pub phase: Phase,
     /// What it left as its last words, where the runtime keeps them itself.
     pub message: Option<String>,
+    /// What it may use.
+    pub resources: Resources,
 }
 
 impl Container {
@@ -313,12 +326,8 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Whether its standard input closes after the first who attached left.
     pub stdin_once: bool,
-    /// Processor share, in Docker's terms.
-    pub cpu_shares: i64,
-    /// Microseconds of processor time in each 100 ms; `None`: no limit.
-    pub cpu_quota: Option<i64>,
-    /// Bytes of memory; `None`: no limit.
-    pub memory: Option<i64>,
+    /// What it may use.
+    pub resources: Resources,
     /// How early the kernel picks it when memory is short.
     pub oom_score_adj: i64,
     /// `uid[:gid]`, empty for what the image says.
@@ -461,6 +470,9 @@ pub trait Runtime: ImageStore {
 
     /// Starts a container.
     async fn start_container(&self, id: &str) -> Result<()>;
+
+    /// Lets a container use so much from now on, instead of what it `had`. A limit is never taken away.
+    async fn update(&self, id: &str, had: &Resources, resources: &Resources) -> Result<()>;
 
     /// Asks a container or sandbox to end, with the signal its image names (SIGTERM). Does not wait.
     async fn terminate(&self, id: &str) -> Result<()>;

@@ -23,7 +23,7 @@ use super::{Desired, Handle, Kubelet, Worker};
 use crate::clock::Clock;
 use crate::env::NodeResources;
 use crate::objects::ObjectCache;
-use crate::runtime::Runtime;
+use crate::runtime::{Machine, Runtime};
 use crate::status_writer::Outgoing;
 use crate::{Config, Services};
 
@@ -175,8 +175,10 @@ impl<R: Runtime + Clone> Bench<R> {
         let (network, network_ready) = watch::channel(true);
         let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
         let tasks = client::Tasks::new();
+        let machine = Machine { milli_cpu: 4000, memory: 4 << 30, ..Machine::default() };
         let kubelet = Arc::new(Kubelet {
             abilities: crate::pod::admit::Abilities::default(),
+            allocations: crate::testing::allocations(&config, &machine),
             started_at: config.clock.now(),
             config,
             client: api.client(),

@@ -169,3 +169,38 @@ async fn bad_input_is_told_in_upstreams_words() {
     })
     .await;
 }
+
+/// What the kernel allows the container: bytes of memory, and microseconds of processor time in each 100 ms.
+const ALLOWED: &str = "cd /sys/fs/cgroup; busybox cat memory.max 2>/dev/null || busybox cat memory/memory.limit_in_bytes; \
+     (busybox cat cpu.max 2>/dev/null || busybox cat cpu/cpu.cfs_quota_us) | busybox cut -d' ' -f1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_given_more_and_less_while_it_runs() {
+    on_docker(|node| async move {
+        let sized = |cpu: &str, memory: &str| {
+            let mut container = script(SERVES);
+            container["resources"] = json!({"requests": {"cpu": "50m"}, "limits": {"cpu": cpu, "memory": memory}});
+            container["resizePolicy"] = json!([{"resourceName": "memory", "restartPolicy": "NotRequired"}]);
+            json!({"containers": [container], "terminationGracePeriodSeconds": 1})
+        };
+        let mut bench = node.bench(sized("100m", "32Mi"));
+        let before = bench.until_phase("Running").await;
+        assert_eq!(node.exec(&before, ALLOWED).await, "33554432\n10000\n");
+        for (generation, cpu, memory, expected) in
+            [(2, "200m", "64Mi", "67108864\n20000\n"), (3, "50m", "16Mi", "16777216\n5000\n")]
+        {
+            let mut object = pod(&node.uid, sized(cpu, memory));
+            object.metadata.generation = Some(generation);
+            bench.handle.set(Desired { pod: Arc::new(object), gone: false });
+            let in_force = |s: &PodStatus| json!(first(s).resources)["limits"] == json!({"cpu": cpu, "memory": memory});
+            let status = bench.until("the resize", in_force).await;
+            assert_eq!(node.exec(&status, ALLOWED).await, expected);
+            assert_eq!(first(&status).container_id, first(&before).container_id, "it is the same container");
+        }
+        // Whoever comes after this kubelet finds it so.
+        let state = node.runtime.pod_state(&node.uid).await.unwrap();
+        assert_eq!(state.containers[0].resources.memory, Some(16 << 20));
+        bench.end().await;
+    })
+    .await;
+}

@@ -43,6 +43,10 @@ impl Worker {
                     self.terminate(pod, &id, &name, reason, grace, &state);
                     Ok(())
                 }
+                Action::Resize { containers } => {
+                    self.resize(pod, &containers).await;
+                    Ok(())
+                }
                 Action::Signal { id } => self.signal(&id).await,
                 Action::Kill { id } => {
                     let now = self.kubelet.config.clock.now();
@@ -182,7 +186,9 @@ impl Worker {
             reason: "RunContainerError",
             message: format!("failed to start container \"{id}\": {error}"),
         });
-        started.inspect_err(warn)?;
+        let started = started.inspect_err(warn);
+        self.actuated.insert(id.clone(), wanted.resources);
+        started?;
         self.container_event(pod, name, EventType::Normal, "Started", format!("Started container {name}"));
         self.failures.remove(name);
         self.post_start(pod, container, &id, sandbox.ip).await

@@ -18,7 +18,7 @@ use crate::pod::actions::{PodActions, pod_actions};
 use crate::pod::observed::{Hold, Observed, Termination};
 use crate::pod::status::status;
 use crate::probes::Probes;
-use crate::runtime::PodState;
+use crate::runtime::{PodState, Resources};
 use crate::status_writer::Outgoing;
 
 #[cfg(test)]
@@ -38,6 +38,9 @@ mod hooks;
 mod images;
 mod prepare;
 mod references;
+mod resize;
+#[cfg(test)]
+mod resize_tests;
 pub(crate) use references::names_of;
 #[cfg(test)]
 mod tests;
@@ -137,6 +140,9 @@ pub(crate) struct Worker {
     references: Option<references::References>,
     volumes: Option<prepare::VolumesMade>,
     tokens: tokens::Held,
+    /// What containers were given to use last, by id.
+    actuated: BTreeMap<String, Resources>,
+    size: resize::Size,
 }
 
 /// A pull that failed.
@@ -168,6 +174,8 @@ impl Worker {
             references: None,
             volumes: None,
             tokens: tokens::Held::default(),
+            actuated: BTreeMap::new(),
+            size: resize::Size::default(),
         }
     }
 
@@ -196,7 +204,9 @@ impl Worker {
             let mut desired = self.handle.desired();
             let evicted = self.evicted(&mut desired);
             let Some(state) = self.observe(&desired.pod).await else { return self.retry() };
-            let plan = self.plan(&desired, &state, evicted);
+            let sized = self.sized(&desired);
+            let seen = std::mem::replace(&mut desired.pod, sized);
+            let plan = self.plan(&desired, &seen, &state, evicted);
             if plan.gone {
                 return Next::Gone;
             }
@@ -237,6 +247,7 @@ impl Worker {
         let runs = |id: &String| state.containers.iter().any(|c| c.id == *id && c.is_running());
         self.terminations.retain(|id, _| runs(id));
         self.hooks.retain(|id, _| runs(id));
+        self.actuated.retain(|id, _| runs(id));
         for (id, termination) in &mut self.terminations {
             termination.hook_runs = self.hooks.get(id).is_some_and(|hook| !hook.is_over());
         }
@@ -252,7 +263,7 @@ impl Worker {
     }
 
     /// Plans, and says what is before anything is done about it: what ends is in the status before it is removed.
-    fn plan(&mut self, desired: &Desired, state: &PodState, evicted: bool) -> PodActions {
+    fn plan(&mut self, desired: &Desired, seen: &Arc<Pod>, state: &PodState, evicted: bool) -> PodActions {
         let now = self.kubelet.config.clock.now();
         self.holds.retain(|_, hold| hold.until > now);
         let health = self.probes.health();
@@ -266,16 +277,19 @@ impl Worker {
             health: &health,
             messages: &self.messages,
             abilities: self.kubelet.abilities,
+            actuated: &self.actuated,
+            resize: &self.size.standing,
         };
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);
+        self.tell_resized(&desired.pod, &plan);
         let news = (evicted || status != self.history).then(|| Arc::new(status));
         if let Some(status) = &news {
             self.history = (**status).clone();
         }
-        self.status.send_if_modified(|outgoing| outgoing.tell(news, &desired.pod));
+        self.status.send_if_modified(|outgoing| outgoing.tell(news, seen));
         plan
     }
 

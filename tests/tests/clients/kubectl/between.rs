@@ -6,6 +6,7 @@
 //! | exec, attach | SPDY | | | WebSocket | | | |
 //! | port-forward | SPDY | | | | WebSocket | | |
 //! | validation by | OpenAPI v2 | | | OpenAPI v3 | | | |
+//! | `--subresource resize` | | | | | | yes | |
 //! | typed clients send | JSON | | | | | protobuf | |
 
 use harness::boxes::Boxes;
@@ -36,6 +37,9 @@ async fn speaks(kubectl: &Kubectl) {
     let failed = kubectl.run(&["exec", "-i", &pod, "--", "sh"], b"echo in\nexit 7\n").await;
     assert_eq!((failed.status.code(), &failed.stdout[..]), (Some(7), &b"in\n"[..]), "{failed:?}");
     pods::forwards(&kubectl).await;
+    if kubectl.minor >= pods::RESIZES {
+        pods::resizes(&kubectl).await;
+    }
     writing::server_side(&kubectl).await;
     if kubectl.minor == 27 {
         // It knows only the alpha and the beta of the review, which no server has had since.

@@ -6,6 +6,9 @@ use tokio::net::TcpStream;
 
 use super::{judge, start_web, until_shown};
 
+/// The first kubectl that knows `--subresource resize`.
+pub(super) const RESIZES: u32 = 32;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_run_print_and_listen() {
     judge(2, async |kubectl| {
@@ -15,6 +18,9 @@ async fn pods_run_print_and_listen() {
         logs(&kubectl).await;
         forwards(&kubectl).await;
         proxies(&kubectl).await;
+        if kubectl.minor >= RESIZES {
+            resizes(&kubectl).await;
+        }
     })
     .await;
 }
@@ -30,6 +36,26 @@ async fn runs(kubectl: &Kubectl) {
     let failed = kubectl.ends(&job).await;
     assert_eq!(failed.status.code(), Some(4), "{failed:?}");
     kubectl.fails("get pod job", "not found").await;
+}
+
+/// In place, and where that cannot be with a reason.
+pub(super) async fn resizes(kubectl: &Kubectl) {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/resize.yaml");
+    kubectl.prints(&format!("apply -f {example}"), "pod/resize created\n").await;
+    kubectl.prints("wait --for=condition=Ready pod/resize --timeout=60s", "pod/resize condition met\n").await;
+    let resources = r#"{"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}"#;
+    let patch = format!(r#"{{"spec": {{"containers": [{{"name": "web", "resources": {resources}}}]}}}}"#);
+    kubectl.prints(&format!("patch pod resize --subresource resize -p '{patch}'"), "pod/resize patched\n").await;
+    until_shown(kubectl, "pod/resize", "{.status.containerStatuses[0].resources.limits.cpu}", "200m").await;
+    kubectl.prints("get pod resize -o 'jsonpath={.status.containerStatuses[0].restartCount}'", "0").await;
+    kubectl.fails(&format!("patch pod resize -p '{patch}'"), "pod updates may not change fields other than").await;
+    let guaranteed = patch.replace("\"200m\"", "\"100m\", \"memory\": \"16Mi\"");
+    let refused = "Pod QOS Class may not change as a result of resizing";
+    kubectl.fails(&format!("patch pod resize --subresource resize -p '{guaranteed}'"), refused).await;
+    let never = patch.replace("200m", "900").replace("100m", "900");
+    kubectl.prints(&format!("patch pod resize --subresource resize -p '{never}'"), "pod/resize patched\n").await;
+    let look = r#"{.status.conditions[?(@.type=="PodResizePending")].reason}"#;
+    until_shown(kubectl, "pod/resize", look, "Infeasible").await;
 }
 
 async fn executes(kubectl: &Kubectl) {

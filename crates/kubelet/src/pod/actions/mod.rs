@@ -6,6 +6,7 @@
 //! grace has passed; so no worker ever sits in a call that waits for someone else's process.
 //!
 //! - [`start`]: what is to run, and when it may start again;
+//! - `resize`: what runs is given what is set aside for it;
 //! - [`end`]: how what runs is ended, and what is left over is removed.
 
 use std::collections::BTreeMap;
@@ -18,14 +19,17 @@ use super::admit::{Refusal, refusal};
 use super::observed::{Last, Observed};
 use super::{Sort, init_containers, init_restarts, is_sidecar};
 use crate::clock::after;
-use crate::runtime::{Container, Sandbox};
+use crate::runtime::{Container, Resources, Sandbox};
 
 mod end;
 #[cfg(test)]
 mod properties;
+mod resize;
 mod start;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use resize::HOLD as HOLD_RESIZE;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,11 @@ pub enum Action {
         /// How long it may take.
         grace: Duration,
     },
+    /// Let containers use what is set aside for them, those first that come to use less.
+    Resize {
+        /// Which.
+        containers: Vec<Resized>,
+    },
     /// Ask a container to end.
     Signal {
         /// Its id.
@@ -70,6 +79,26 @@ pub enum Action {
         /// Its id.
         id: String,
     },
+}
+
+/// A container that is to use something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// Its id.
+    pub id: String,
+    /// Its name in the spec.
+    pub name: String,
+    /// What it uses now.
+    pub has: Resources,
+    /// What it is to use.
+    pub wanted: Resources,
+}
+
+impl Resized {
+    /// Whether its memory becomes less.
+    pub fn takes_memory(&self) -> bool {
+        self.wanted.memory.is_some_and(|wanted| self.has.memory.is_none_or(|has| wanted < has))
+    }
 }
 
 /// Why a container must end.
@@ -95,6 +124,8 @@ pub enum KillReason {
     },
     /// Its postStart hook failed.
     PostStartHook,
+    /// It must start anew to use what is set aside for it.
+    Resize,
 }
 
 impl KillReason {
@@ -108,6 +139,7 @@ impl KillReason {
             KillReason::LivenessProbe { restarts } => failed("liveness", restarts),
             KillReason::StartupProbe { restarts } => failed("startup", restarts),
             KillReason::PostStartHook => "FailedPostStartHook".to_owned(),
+            KillReason::Resize => format!("Container {name} resize requires restart"),
             KillReason::PodEnds | KillReason::SandboxChanged | KillReason::Unwanted => {
                 format!("Stopping container {name}")
             }
@@ -141,6 +173,8 @@ pub struct PodActions {
     pub deadline_exceeded: bool,
     /// Why the node does not run the pod, if it does not.
     pub refusal: Option<Refusal>,
+    /// Whether a container does not yet use what is set aside for it.
+    pub resizing: bool,
 }
 
 /// What a pod is to become.
@@ -157,7 +191,7 @@ enum Goal {
 /// What must happen to `pod`, given what is `observed` at `now`. Planning again on the result returns no actions.
 pub fn pod_actions(pod: &Pod, observed: &Observed<'_>, now: Timestamp) -> PodActions {
     let Some(spec) = &pod.spec else { return PodActions { gone: true, ends: true, ..PodActions::default() } };
-    let mut plan = Planner { pod, spec, observed, now, out: PodActions::default() };
+    let mut plan = Planner { pod, spec, observed, now, resized: Vec::new(), out: PodActions::default() };
     let goal = plan.goal();
     plan.out.ends = goal != Goal::Run;
     match goal {
@@ -173,6 +207,7 @@ struct Planner<'a> {
     spec: &'a PodSpec,
     observed: &'a Observed<'a>,
     now: Timestamp,
+    resized: Vec<Resized>,
     out: PodActions,
 }
 
@@ -274,6 +309,7 @@ impl<'a> Planner<'a> {
         for container in &spec.containers {
             self.keep_running(container);
         }
+        self.resize();
     }
 
     /// Ends what runs in a sandbox of earlier; whether anything still does.

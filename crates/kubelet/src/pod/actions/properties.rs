@@ -51,6 +51,7 @@ fn apply(world: &mut World, pod: &k8s_openapi::api::core::v1::Pod, actions: &[Ac
                         started_at: Some(at(now)),
                         phase,
                         message: None,
+                        resources: crate::container_spec::resources(&spec),
                     },
                 );
             }
@@ -59,6 +60,13 @@ fn apply(world: &mut World, pod: &k8s_openapi::api::core::v1::Pod, actions: &[Ac
                 let spec = container(pod.spec.as_ref().unwrap(), name);
                 let hooks = &spec.is_some_and(|(_, spec)| spec.lifecycle.is_some());
                 world.terminations.insert(id.clone(), Termination::new(at(now), *hooks));
+            }
+            Action::Resize { containers } => {
+                for resized in containers {
+                    let container = world.state.containers.iter_mut().find(|c| c.id == resized.id).unwrap();
+                    assert!(container.is_running() && container.resources == resized.has);
+                    container.resources = resized.wanted;
+                }
             }
             Action::Signal { id } => world.terminations.get_mut(id).unwrap().signaled_at = Some(at(now)),
             Action::Kill { id } => {
@@ -110,6 +118,10 @@ fn specs() -> impl Strategy<Value = Value> {
             }
             let mut containers = containers;
             containers[0]["livenessProbe"] = json!({});
+            containers[0]["resources"] = json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Mi"}});
+            if sidecar {
+                containers[0]["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+            }
             json!({"restartPolicy": policy, "containers": containers, "initContainers": inits, "hostNetwork": host})
         },
     )
@@ -122,6 +134,7 @@ prop_compose! {
         live in any::<bool>(),
         seeds in prop::collection::vec((0..5usize, 0..3usize, phases()), 0..7),
         unhealthy in prop::collection::vec(0..3usize, 0..3),
+        small in prop::collection::vec(0..7usize, 0..3),
     ) -> (World, k8s_openapi::api::core::v1::Pod) {
         let pod = pod(spec);
         let mut world = World::default();
@@ -134,6 +147,11 @@ prop_compose! {
         let names = ["c0", "c1", "i0", "i1", "stray"];
         for (name, sandbox, phase) in seeds {
             world = world.container(&pod, names[name], &format!("sandbox{sandbox}"), phase);
+        }
+        for index in small {
+            if let Some(container) = world.state.containers.get_mut(index) {
+                container.resources = crate::runtime::Resources { cpu_shares: 2, ..Default::default() };
+            }
         }
         for (index, container) in world.state.containers.iter().enumerate() {
             let fine = !unhealthy.contains(&index);
@@ -151,6 +169,7 @@ proptest! {
         let (_, now) = settle(&mut world, &pod, 100);
         let plan = pod_actions(&pod, &world.observed(), at(now));
         prop_assert!(plan.actions.is_empty());
+        prop_assert!(!plan.resizing, "what runs uses what is set aside for it");
         for container in pod.spec.iter().flat_map(|s| &s.containers) {
             let lives = world.state.containers.iter().filter(|c| c.name == container.name);
             prop_assert!(lives.clone().filter(|c| c.is_running()).count() <= 1);

@@ -44,13 +44,16 @@ impl Planner<'_> {
     /// Sees to one container that is to run while the pod does.
     pub(super) fn keep_running(&mut self, container: &Spec) {
         match self.observed.last(&container.name) {
-            Last::Running(running) => {
-                if let Some(reason) = self.must_end(container, running) {
-                    self.terminate(running, reason);
-                }
-            }
+            Last::Running(running) => match self.must_end(container, running) {
+                Some(reason) => self.terminate(running, reason),
+                None => self.fit(container, running),
+            },
             Last::Ended(ended) if !self.restarts(container, &ended) => {}
-            Last::Never | Last::Created(_) | Last::Ended(_) => self.start(container),
+            Last::Ended(ended) => {
+                self.out.resizing |= self.ended_for_resize(container, &ended);
+                self.start(container);
+            }
+            Last::Never | Last::Created(_) => self.start(container),
         }
     }
 
@@ -76,7 +79,7 @@ impl Planner<'_> {
     pub(super) fn restarts(&self, container: &Spec, ended: &Ended) -> bool {
         let unhealthy = ended.id.is_some_and(|id| self.observed.health(id).is_fatal());
         let code = if unhealthy && ended.code == 0 { crate::KILLED_EXIT_CODE } else { ended.code };
-        restarts(self.spec, container, code)
+        restarts(self.spec, container, code) || self.ended_for_resize(container, ended)
     }
 
     /// Starts `container`, unless its back-off or a failed start say not yet.
@@ -102,11 +105,15 @@ impl Planner<'_> {
         self.out.actions.push(Action::Start { name: container.name.clone(), restart_count, backoff: step.next });
     }
 
-    /// A container whose definition changed since, or an init container that had succeeded, does not wait.
+    /// A container whose definition or size changed since, or an init container that had succeeded, does not wait.
     fn step(&self, container: &Spec, ended: &Ended) -> backoff::Step {
         let changed = ended.hash.as_ref().is_some_and(|hash| *hash != container_hash(container));
         let rerun = ended.code == 0 && self.sort(&container.name) == Some(Sort::Init);
-        if changed || rerun { backoff::Step::default() } else { backoff::step(ended.backoff, ended.ran) }
+        if changed || rerun || self.ended_for_resize(container, ended) {
+            backoff::Step::default()
+        } else {
+            backoff::step(ended.backoff, ended.ran)
+        }
     }
 
     fn back_off(&mut self, container: &Spec, at: Timestamp, wait: Duration) {

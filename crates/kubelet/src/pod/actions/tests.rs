@@ -35,6 +35,10 @@ fn brief(plan: &PodActions) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox#{attempt}"),
         Action::Start { name, restart_count, .. } => format!("start {name}#{restart_count}"),
         Action::Terminate { id, reason, .. } => format!("terminate {id} {reason:?}"),
+        Action::Resize { containers } => {
+            let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+            format!("resize {}", names.join(" "))
+        }
         Action::Signal { id } => format!("signal {id}"),
         Action::Kill { id } => format!("kill {id}"),
         Action::Remove { id } => format!("remove {id}"),

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
-    MountType, PortBinding, SystemInfo,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, PortBinding, SystemInfo,
 };
 
-use super::super::{ContainerSpec, Error, Machine, Recursive, Result, SandboxSpec, Seccomp};
+use super::super::{ContainerSpec, Error, Machine, Recursive, Resources, Result, SandboxSpec, Seccomp};
 use super::connect::Version;
 use super::{DockerOptions, pause};
+use crate::container_spec::CPU_PERIOD_MICROS;
 use crate::names;
 
 /// A container's log: so large a file, so many of them (`containerLogMaxSize`, `containerLogMaxFiles`).
@@ -17,7 +18,6 @@ const LOG_MAX_SIZE: &str = "10m";
 const LOG_MAX_FILES: &str = "5";
 /// The sandbox goes last when memory is short.
 const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
-const CPU_PERIOD_MICROS: i64 = 100_000;
 
 fn log_config() -> HostConfigLogConfig {
     let config = [("max-size", LOG_MAX_SIZE), ("max-file", LOG_MAX_FILES)];
@@ -107,12 +107,12 @@ pub(super) fn container(
             ipc_mode: Some(if spec.host_ipc { "host".to_owned() } else { join }),
             pid_mode,
             mounts: Some(spec.mounts.iter().map(|wanted| mount(wanted, version)).collect()),
-            cpu_shares: Some(spec.cpu_shares),
-            cpu_period: spec.cpu_quota.map(|_| CPU_PERIOD_MICROS),
-            cpu_quota: spec.cpu_quota,
-            memory: spec.memory,
+            cpu_shares: Some(spec.resources.cpu_shares),
+            cpu_period: spec.resources.cpu_quota.map(|_| CPU_PERIOD_MICROS),
+            cpu_quota: spec.resources.cpu_quota,
+            memory: spec.resources.memory,
             // As much as memory: no swap.
-            memory_swap: spec.memory,
+            memory_swap: spec.resources.memory,
             oom_score_adj: Some(spec.oom_score_adj.max(oom_score_adj_min)),
             group_add: Some(spec.groups.clone()).filter(|groups| !groups.is_empty()),
             privileged: Some(spec.privileged),
@@ -139,9 +139,45 @@ fn labels(spec: &ContainerSpec, node: &str) -> HashMap<String, String> {
         (names::RESTART_COUNT, spec.restart_count.to_string()),
         (names::BACKOFF, spec.backoff.as_secs().to_string()),
         (names::IMAGE, spec.image.clone()),
+        (names::RESOURCES, written(&spec.resources)),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
     labels
+}
+
+/// `shares/quota/memory`.
+fn written(resources: &Resources) -> String {
+    let Resources { cpu_shares, cpu_quota, memory } = resources;
+    format!("{cpu_shares}/{}/{}", cpu_quota.unwrap_or(0), memory.unwrap_or(0))
+}
+
+/// What a container may use, as Docker says; what an engine without the means left out is as it was asked for, so that it is
+/// not asked again and again.
+pub(super) fn resources(config: Option<&HostConfig>, label: &str) -> Resources {
+    let mut asked = label.split('/').map(|part| part.parse::<i64>().ok().filter(|n| *n > 0));
+    let mut or_asked = |said: Option<i64>| {
+        let asked = asked.next().flatten();
+        said.filter(|n| *n > 0).or(asked)
+    };
+    Resources {
+        cpu_shares: or_asked(config.and_then(|c| c.cpu_shares)).unwrap_or(0),
+        cpu_quota: or_asked(config.and_then(|c| c.cpu_quota)),
+        memory: or_asked(config.and_then(|c| c.memory)),
+    }
+}
+
+/// What Docker is asked to change of a container that may use what it `had`.
+pub(super) fn update(had: &Resources, resources: &Resources) -> ContainerUpdateBody {
+    let quota = resources.cpu_quota.filter(|_| had.cpu_quota != resources.cpu_quota);
+    let memory = resources.memory.filter(|_| had.memory != resources.memory);
+    ContainerUpdateBody {
+        cpu_shares: Some(resources.cpu_shares).filter(|shares| *shares != had.cpu_shares),
+        cpu_period: quota.map(|_| CPU_PERIOD_MICROS),
+        cpu_quota: quota,
+        memory,
+        memory_swap: memory,
+        ..ContainerUpdateBody::default()
+    }
 }
 
 fn mount(mount: &super::super::Mount, version: Version) -> Mount {
@@ -231,6 +267,25 @@ mod tests {
             assert!(check(&spec, (1, 47)).is_ok());
             assert_eq!(of(&spec, (1, 47)), new, "{recursive:?}");
         }
+    }
+
+    #[test]
+    fn what_a_container_may_use_reads_back_and_changes_only_where_it_differs() {
+        let all = Resources { cpu_shares: 512, cpu_quota: Some(50_000), memory: Some(64 << 20) };
+        let spec = ContainerSpec { resources: all, ..ContainerSpec::default() };
+        let body = container(&spec, "n", 0, (1, 41));
+        let label = body.labels.unwrap()[names::RESOURCES].clone();
+        assert_eq!(resources(body.host_config.as_ref(), ""), all);
+        let poor = HostConfig { cpu_shares: Some(512), cpu_quota: Some(0), memory: Some(0), ..HostConfig::default() };
+        assert_eq!(resources(Some(&poor), &label), all, "an engine without quotas");
+        let more = HostConfig { cpu_shares: Some(1024), cpu_quota: Some(0), memory: Some(0), ..HostConfig::default() };
+        let none = Resources { cpu_shares: 1024, ..Resources::default() };
+        assert_eq!(resources(Some(&more), "2/0/0"), none);
+        assert_eq!(update(&all, &all), ContainerUpdateBody::default());
+        let wanted = update(&all, &Resources { cpu_quota: Some(100_000), ..all });
+        assert_eq!((wanted.cpu_period, wanted.cpu_quota, wanted.memory), (Some(100_000), Some(100_000), None));
+        let wanted = update(&all, &Resources { memory: Some(128 << 20), ..all });
+        assert_eq!((wanted.memory, wanted.memory_swap, wanted.cpu_shares), (Some(128 << 20), Some(128 << 20), None));
     }
 
     #[test]

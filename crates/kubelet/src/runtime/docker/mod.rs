@@ -25,8 +25,8 @@ use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 
 use super::{
-    Connection, ContainerSpec, Error, Event, KnownPod, LogOptions, Machine, PodIdentity, PodState, Result, Runtime,
-    Sandbox, SandboxSpec, Session, Wanted,
+    Connection, ContainerSpec, Error, Event, KnownPod, LogOptions, Machine, PodIdentity, PodState, Resources, Result,
+    Runtime, Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
 use crate::stats::{ContainerDisk, ContainerUsage};
@@ -227,6 +227,11 @@ impl Runtime for DockerRuntime {
 
     async fn start_container(&self, id: &str) -> Result<()> {
         self.docker.start_container(id, None).await.map_err(error)
+    }
+
+    async fn update(&self, id: &str, had: &Resources, resources: &Resources) -> Result<()> {
+        let body = create::update(had, resources);
+        self.docker.update_container(id, body).await.map_err(error)
     }
 
     async fn terminate(&self, id: &str) -> Result<()> {

@@ -116,6 +116,7 @@ fn container(inspected: &ContainerInspectResponse) -> Option<Container> {
         started_at: state.and_then(|s| s.started_at.as_deref()).and_then(time),
         phase: phase(state),
         message: None,
+        resources: super::create::resources(inspected.host_config.as_ref(), &label(names::RESOURCES)),
     })
 }
 
