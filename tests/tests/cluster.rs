@@ -498,6 +498,38 @@ async fn a_pod_is_resized_in_place_or_waits_and_its_quota_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_are_pulled_with_the_secrets_of_a_pods_account() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.runtime("node-0").lock_image("r.example.com/team/app:1", "robot", "secret");
+    let pod = |name: &str, account: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{
+            serviceAccountName: {account}, containers: [{{name: c, image: 'r.example.com/team/app:1'}}]}}}}"
+        )
+    };
+    let auths = json!({"auths": {"r.example.com/team": {"username": "robot", "password": "secret"}}}).to_string();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": "pull"}, "stringData": {".dockerconfigjson": auths}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder"},
+        "imagePullSecrets": [{"name": "pull"}]});
+    cluster.create(&account.to_string()).await.unwrap();
+    let waits = |pods: &[Arc<Pod>]| {
+        let state = api::pods::container_status(pods.first()?, "c")?.state.clone()?.waiting?;
+        state.reason.filter(|reason| reason.contains("ImagePull"))
+    };
+    cluster.create(&pod("stranger", "default")).await.unwrap();
+    cluster.until::<Pod>("no image for everyone", "app=stranger", |p| waits(p).is_some()).await.unwrap();
+    // The secret may come later than the pod that needs it.
+    cluster.create(&pod("worker", "builder")).await.unwrap();
+    let early = cluster.until::<Pod>("no image yet", "app=worker", |p| waits(p).is_some()).await.unwrap();
+    let names = early[0].spec.as_ref().unwrap().image_pull_secrets.as_ref().unwrap();
+    assert_eq!(names[0].name, "pull", "the account's");
+    cluster.create(&secret.to_string()).await.unwrap();
+    cluster.until::<Pod>("the image", "app=worker", |pods| ready(pods) == 1).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_is_accepted_and_its_pods_run() {
     let cluster = Cluster::new().nodes(1).start().await.unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");

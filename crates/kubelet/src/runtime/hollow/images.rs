@@ -16,6 +16,8 @@ use super::{Hollow, State};
 pub(super) struct Images {
     /// Why pulls of some fail.
     broken: BTreeMap<String, String>,
+    /// Who may pull those that are not for everyone, and have not been pulled: user and password.
+    locked: BTreeMap<String, (String, String)>,
     /// Sizes of those that are listed, by name.
     listed: BTreeMap<String, i64>,
     pull_time: Duration,
@@ -26,6 +28,12 @@ impl Hollow {
     /// Lets every pull of `reference` fail with `message`, and every look for it find nothing.
     pub fn break_image(&self, reference: &str, message: &str) {
         self.shared.state.lock().images.broken.insert(reference.to_owned(), message.to_owned());
+    }
+
+    /// Lets only who is `username` with that `password` pull `reference`.
+    pub fn lock_image(&self, reference: &str, username: &str, password: &str) {
+        let who = (username.to_owned(), password.to_owned());
+        self.shared.state.lock().images.locked.insert(reference.to_owned(), who);
     }
 
     /// Lets `reference` be pulled again.
@@ -67,7 +75,8 @@ impl ImageStore for Hollow {
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         let state = self.shared.state.lock();
         let name = reference.trim_start_matches("hollow://");
-        Ok((!state.images.broken.contains_key(name)).then(|| state.image(name)))
+        let absent = state.images.broken.contains_key(name) || state.images.locked.contains_key(name);
+        Ok((!absent).then(|| state.image(name)))
     }
 
     async fn images(&self) -> Result<Vec<Image>> {
@@ -75,12 +84,19 @@ impl ImageStore for Hollow {
         Ok(state.images.listed.keys().map(|name| state.image(name)).collect())
     }
 
-    async fn pull(&self, reference: &str, _credentials: Option<&Credentials>) -> Result<()> {
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
         let time = {
             let mut state = self.shared.state.lock();
             state.images.pulls += 1;
             if let Some(message) = state.images.broken.get(reference) {
                 return Err(Error::Refused(message.clone()));
+            }
+            if let Some((username, password)) = state.images.locked.get(reference) {
+                if !credentials.is_some_and(|c| c.username == *username && c.password == *password) {
+                    let message = format!("pull access denied for {reference}, may require 'docker login'");
+                    return Err(Error::Refused(message));
+                }
+                state.images.locked.remove(reference);
             }
             state.images.pull_time
         };
