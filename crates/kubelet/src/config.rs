@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::images::collect::Policy;
 use crate::images::puller;
+use crate::node::container_gc;
 use crate::node::eviction::signals::{self, Threshold};
 use crate::node::reserved::Reserved;
 use crate::server::Certificate;
@@ -46,6 +47,8 @@ pub struct Config {
     pub housekeeping_interval: Duration,
     /// When images are removed.
     pub image_gc: Policy,
+    /// What is kept of containers that ended.
+    pub dead_containers: container_gc::Policy,
     /// How many images are pulled at a time.
     pub max_parallel_image_pulls: usize,
     /// How often the runtime is asked whether it is there.
@@ -103,6 +106,7 @@ impl Config {
             eviction_pressure_transition_period: Duration::from_secs(300),
             housekeeping_interval: Duration::from_secs(10),
             image_gc: Policy::default(),
+            dead_containers: container_gc::Policy::default(),
             max_parallel_image_pulls: puller::DEFAULT_PARALLEL,
             runtime_ping_interval: Duration::from_secs(5),
             runtime_grace: Duration::from_secs(30),

@@ -223,6 +223,7 @@ pub async fn start(
     if !kubelet.config.standalone {
         services.run(tasks);
     }
+    tasks.spawn(node::container_gc::run(kubelet.clone()));
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
     network_of_last_time(&kubelet, &network_sender).await;
     if kubelet.config.standalone {

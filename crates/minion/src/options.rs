@@ -135,6 +135,18 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub image_maximum_gc_age: Option<Duration>,
 
+    /// How many ended containers of each name are kept, for their logs (negative: all)
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub maximum_dead_containers_per_container: i32,
+
+    /// How many ended containers are kept on the node (negative: all)
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub maximum_dead_containers: i32,
+
+    /// How long an ended container stays at least after it was made
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub minimum_container_ttl_duration: Duration,
+
     /// Images that are never removed: names, or beginnings of names with * behind
     #[arg(long, value_name = "IMAGES", value_delimiter = ',')]
     pub pinned_images: Vec<String>,
@@ -303,6 +315,8 @@ mod tests {
             (&["--eviction-hard", "cpu.available<1"], "unsupported eviction signal"),
             (&["--image-gc-low-threshold", "85"], "must be below"),
             (&["--minimum-image-ttl-duration", "soon"], "a duration looks like"),
+            (&["--maximum-dead-containers-per-container", "-1", "--maximum-dead-containers", "100"], "fine"),
+            (&["--minimum-container-ttl-duration", "1"], "a duration looks like"),
             (&["--pod-manifest-path", "/etc/pods"], "fine"),
             (&["--manifest-url", "/pods.yaml"], "it looks like http://"),
             (&["--manifest-url-header", "Token"], "name:value"),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use client::Tasks;
 use kubelet::bootstrap::{self, JoinOptions};
 use kubelet::images::collect::Policy;
+use kubelet::node::container_gc;
 use kubelet::runtime::Runtime;
 use kubelet::runtime::docker::{DockerOptions, DockerRuntime, DockerTls};
 use kubelet::runtime::hollow::Hollow;
@@ -72,7 +73,8 @@ impl Minion {
         runtime: Arc<dyn Runtime>,
         tasks: Tasks,
     ) -> Result<Minion> {
-        let config = kubelet::Config { standalone: true, ..config(options, &node_name, node_ip) };
+        let mut config = kubelet::Config { standalone: true, ..config(options, &node_name, node_ip) };
+        set_limits(&mut config, options);
         kubelet::start(kubelet::no_master(), config, runtime, &tasks).await?;
         tracing::info!(node = node_name, ip = %node_ip, version = env!("CARGO_PKG_VERSION"), "minion runs without a master");
         Ok(Minion { tasks })
@@ -96,6 +98,12 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
     }
     config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
     config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
+    let bound = |count: i32| usize::try_from(count).ok();
+    config.dead_containers = container_gc::Policy {
+        per_container: bound(options.maximum_dead_containers_per_container),
+        on_node: bound(options.maximum_dead_containers),
+        min_age: options.minimum_container_ttl_duration,
+    };
     let signed = |duration: Duration| duration.try_into().unwrap_or(jiff::SignedDuration::MAX);
     config.image_gc = Policy {
         high_percent: options.image_gc_high_threshold,

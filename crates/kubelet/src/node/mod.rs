@@ -3,7 +3,7 @@
 //!
 //! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
 //! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and what they do have.
-//! - [`eviction`], `image_gc`: what happens where something runs short. `runtime_health`: whether the runtime answers.
+//! - [`eviction`], `image_gc`: what happens where something runs short; [`container_gc`]: what is kept of what ended. `runtime_health`: whether the runtime answers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use eviction::signals::Pressure;
 use eviction::{Manager, Measure};
 
 pub mod allocations;
+pub mod container_gc;
 pub mod eviction;
 mod image_gc;
 pub mod lease;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, Co
 use super::admit::Abilities;
 use super::probe::Health;
 use super::resize::Standing;
+use crate::node::container_gc;
 use crate::runtime::{Container, PodState, Resources};
 
 /// A start that failed and is not tried again before a time.
@@ -65,6 +66,8 @@ pub struct Observed<'a> {
     pub messages: &'a BTreeMap<String, String>,
     /// What containers were given to use last, by id: an engine may not say so.
     pub actuated: &'a BTreeMap<String, Resources>,
+    /// What is kept of containers that ended.
+    pub dead: container_gc::Policy,
     /// How the pod's resize stands.
     pub resize: &'a Standing,
 }

@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) gone: bool,
     pub(crate) actuated: BTreeMap<String, Resources>,
     pub(crate) resize: Standing,
+    pub(crate) dead: crate::node::container_gc::Policy,
 }
 
 impl World {
@@ -52,6 +53,7 @@ impl World {
             messages: &self.messages,
             actuated: &self.actuated,
             resize: &self.resize,
+            dead: self.dead,
             abilities: super::admit::Abilities::default(),
         }
     }

@@ -279,6 +279,7 @@ impl Worker {
             abilities: self.kubelet.abilities,
             actuated: &self.actuated,
             resize: &self.size.standing,
+            dead: self.kubelet.config.dead_containers,
         };
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);

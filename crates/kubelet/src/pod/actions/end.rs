@@ -128,7 +128,7 @@ impl Planner<'_> {
     }
 
     /// Removes what no one will look at again: dead sandboxes, containers that never started, and of ended containers
-    /// all but the newest of each name. Of two that run under one name the older goes.
+    /// of each name all but the newest, as many as are to be kept. Of two that run under one name the older goes.
     pub(super) fn sweep(&mut self) {
         let state = self.observed.state;
         let live = state.live_sandbox().map(|s| s.id.as_str());
@@ -145,7 +145,9 @@ impl Planner<'_> {
             let unknown = self.sort(name).is_none();
             let kept = match container.exit() {
                 _ if unknown => container.is_running(),
-                Some(_) => !ended.contains(&name),
+                Some(_) => {
+                    self.is_kept(container, ended.iter().filter(|n| **n == name).count(), running.contains(&name))
+                }
                 None => container.is_running() && !running.contains(&name),
             };
             if kept && unknown {
@@ -160,5 +162,17 @@ impl Planner<'_> {
                 ended.push(name);
             }
         }
+    }
+
+    /// Whether an ended container stays, `newer` ones of its name having ended after it. The last life of what does not run
+    /// now says what comes next, and stays in any case.
+    fn is_kept(&mut self, container: &Container, newer: usize, runs: bool) -> bool {
+        let policy = self.observed.dead;
+        let old_at = after(container.created_at, policy.min_age);
+        let surplus = policy.per_container.is_some_and(|max| newer >= max);
+        if surplus && old_at > self.now {
+            self.wake(old_at);
+        }
+        !surplus || old_at > self.now || (newer == 0 && !runs)
     }
 }

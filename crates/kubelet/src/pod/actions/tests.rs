@@ -51,6 +51,47 @@ fn plan(pod: &Pod, world: &World, second: i64) -> PodActions {
 }
 
 #[test]
+fn so_many_ended_lives_are_kept_as_are_to_be() {
+    use crate::node::container_gc::Policy;
+    let web = pod(json!({"containers": [{"name": "c"}]}));
+    let world = |policy| {
+        let mut world = World { dead: policy, ..World::default() }.sandbox("s");
+        for second in 0..3 {
+            world = world.container(&web, "c", "s", exited(1, second));
+        }
+        world.container(&web, "c", "s", Phase::Running)
+    };
+    let policy = |per_container, age| Policy { per_container, min_age: Duration::from_secs(age), ..Policy::default() };
+    for (sentence, policy, expected) in [
+        ("one", policy(Some(1), 0), vec!["c-1", "c-0"]),
+        ("two", policy(Some(2), 0), vec!["c-0"]),
+        ("none, as it runs again", policy(Some(0), 0), vec!["c-2", "c-1", "c-0"]),
+        ("all", policy(None, 0), vec![]),
+        ("for a while", policy(Some(1), 60), vec![]),
+    ] {
+        let world = world(policy);
+        let plan = pod_actions(&web, &world.observed(), at(10));
+        let removed: Vec<&str> = plan
+            .actions
+            .iter()
+            .map(|action| match action {
+                Action::Remove { id } => id.as_str(),
+                other => panic!("{sentence}: {other:?}"),
+            })
+            .collect();
+        assert_eq!(removed, expected, "{sentence}");
+        assert_eq!(plan.wake_at, (policy.min_age.as_secs() == 60).then(|| at(60)), "{sentence}");
+    }
+    let mut ended = World { dead: policy(Some(0), 0), ..World::default() }.sandbox("s");
+    ended = ended.container(&web, "c", "s", exited(1, 1));
+    let plan = pod_actions(&web, &ended.observed(), at(2));
+    assert!(
+        !plan.actions.iter().any(|a| matches!(a, Action::Remove { .. })),
+        "what comes next depends on it: {plan:?}"
+    );
+}
+
+#[test]
 fn plans_of_ordinary_pods() {
     let always = || web("Always");
     let cases: Vec<(&str, Pod, World, &str)> = vec![
