@@ -41,6 +41,10 @@ pub struct Config {
     pub kube_reserved: Reserved,
     /// What must stay free, or pods are evicted.
     pub eviction_hard: Vec<Threshold>,
+    /// What must not be short for longer than the grace of each, or pods are evicted.
+    pub eviction_soft: Vec<Threshold>,
+    /// Seconds that a pod evicted by a soft threshold may take at most; negative: what it asks for.
+    pub eviction_max_pod_grace_period: i64,
     /// How long a pressure condition stays after its cause is gone.
     pub eviction_pressure_transition_period: Duration,
     /// How often the machine's means are measured.
@@ -103,6 +107,8 @@ impl Config {
             system_reserved: Reserved::new(),
             kube_reserved: Reserved::new(),
             eviction_hard: signals::defaults(),
+            eviction_soft: Vec::new(),
+            eviction_max_pod_grace_period: 0,
             eviction_pressure_transition_period: Duration::from_secs(300),
             housekeeping_interval: Duration::from_secs(10),
             image_gc: Policy::default(),

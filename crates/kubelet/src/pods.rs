@@ -115,10 +115,10 @@ impl Pods {
         });
     }
 
-    /// The pod with this UID is to end now, and shows this as the reason.
-    pub(crate) fn evict(&self, uid: &str, message: String) {
+    /// The pod with this UID is to end within its grace, and shows this as the reason.
+    pub(crate) fn evict(&self, uid: &str, message: String, grace_seconds: i64) {
         if let Some(handle) = self.workers.lock().get(uid) {
-            handle.evict(message);
+            handle.evict(message, grace_seconds);
         }
     }
 

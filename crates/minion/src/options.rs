@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use api::names::{NameRule, validate_name};
 use clap::{Parser, ValueEnum};
 use ipnet::Ipv4Net;
-use kubelet::node::eviction::signals::Threshold;
+use kubelet::node::eviction::signals::{Amount, Signal, Threshold, of_signal, soft};
 
 /// What runs the containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -115,6 +115,22 @@ pub struct Options {
     #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',')]
     pub eviction_hard: Option<Vec<Threshold>>,
 
+    /// What may be short for a while only, or pods are evicted: memory.available<1.5Gi
+    #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',')]
+    pub eviction_soft: Vec<Threshold>,
+
+    /// For how long, of each soft threshold: memory.available=1m30s
+    #[arg(long, value_name = "PERIODS", value_delimiter = ',', value_parser = soft_grace)]
+    pub eviction_soft_grace_period: Vec<(Signal, Duration)>,
+
+    /// Seconds a pod may take at most that is evicted by a soft threshold (negative: as long as it asks for)
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    pub eviction_max_pod_grace_period: i64,
+
+    /// How much more than a threshold is won back once pods are evicted: memory.available=0Mi,nodefs.available=500Mi
+    #[arg(long, value_name = "AMOUNTS", value_delimiter = ',', value_parser = minimum_reclaim)]
+    pub eviction_minimum_reclaim: Vec<(Signal, Amount)>,
+
     /// How long a pressure condition stays after its cause is gone
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub eviction_pressure_transition_period: Duration,
@@ -197,6 +213,14 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn soft_grace(text: &str) -> Result<(Signal, Duration), String> {
+    of_signal(text, duration)
+}
+
+fn minimum_reclaim(text: &str) -> Result<(Signal, Amount), String> {
+    of_signal(text, str::parse)
+}
+
 /// A duration as Go prints it: `90s`, `2m`, `1h30m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
@@ -236,6 +260,9 @@ impl Options {
         let wrong = validate_name(NameRule::Dns1123Subdomain, &self.node_name()?);
         ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name()?, wrong.join(", "));
         ensure!(self.max_pods > 0, "--max-pods: must be at least 1");
+        if let Err(error) = soft(&self.eviction_soft, &self.eviction_soft_grace_period) {
+            bail!("--eviction-soft: {error}");
+        }
         let (low, high) = (self.image_gc_low_threshold, self.image_gc_high_threshold);
         ensure!(low < high, "--image-gc-low-threshold {low}: must be below --image-gc-high-threshold {high}");
         match self.node_ip {
@@ -313,6 +340,17 @@ mod tests {
             (&["--system-reserved", "gpu=1"], "cannot reserve \"gpu\""),
             (&["--eviction-hard", "memory.available<5%,pid.available<100"], "fine"),
             (&["--eviction-hard", "cpu.available<1"], "unsupported eviction signal"),
+            (
+                &["--eviction-soft", "memory.available<1.5Gi"],
+                "grace period must be specified for the soft eviction threshold",
+            ),
+            (
+                &["--eviction-soft", "memory.available<1.5Gi", "--eviction-soft-grace-period", "memory.available=90s"],
+                "fine",
+            ),
+            (&["--eviction-soft-grace-period", "memory.available=soon"], "memory.available: a duration looks like"),
+            (&["--eviction-minimum-reclaim", "nodefs.available=5%,cpu.available=1"], "unsupported eviction signal"),
+            (&["--eviction-max-pod-grace-period", "-1"], "fine"),
             (&["--image-gc-low-threshold", "85"], "must be below"),
             (&["--minimum-image-ttl-duration", "soon"], "a duration looks like"),
             (&["--maximum-dead-containers-per-container", "-1", "--maximum-dead-containers", "100"], "fine"),

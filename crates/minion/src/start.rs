@@ -96,6 +96,14 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
     if let Some(thresholds) = &options.eviction_hard {
         config.eviction_hard.clone_from(thresholds);
     }
+    // Refused before anything started, where a period is missing.
+    config.eviction_soft =
+        signals::soft(&options.eviction_soft, &options.eviction_soft_grace_period).unwrap_or_default();
+    for threshold in config.eviction_hard.iter_mut().chain(&mut config.eviction_soft) {
+        let more = options.eviction_minimum_reclaim.iter().find(|(signal, _)| *signal == threshold.signal);
+        threshold.min_reclaim = more.map(|(_, amount)| *amount);
+    }
+    config.eviction_max_pod_grace_period = options.eviction_max_pod_grace_period;
     config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
     config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
     let bound = |count: i32| usize::try_from(count).ok();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use crate::config::Config;
 use crate::names::go_duration;
-use crate::node::eviction::signals::{self, Amount, Threshold};
+use crate::node::eviction::signals::{self, Amount, Signal, Threshold};
 
 pub(super) async fn configz(State(shared): State<Shared>) -> Response {
     Json(json!({"kubeletconfig": shown(&shared.kubelet.config)})).into_response()
@@ -33,7 +33,11 @@ fn shown(config: &Config) -> Value {
         "imageGCHighThresholdPercent": config.image_gc.high_percent,
         "imageGCLowThresholdPercent": config.image_gc.low_percent,
         "evictionPressureTransitionPeriod": go_duration(config.eviction_pressure_transition_period),
-        "evictionHard": thresholds(config),
+        "evictionHard": thresholds(&config.eviction_hard),
+        "evictionSoft": thresholds(&config.eviction_soft),
+        "evictionSoftGracePeriod": of_each(&config.eviction_soft, |t| t.grace.map(go_duration)),
+        "evictionMinimumReclaim": of_each(&config.eviction_hard, |t| t.min_reclaim.map(|amount| amount_of(t.signal, amount))),
+        "evictionMaxPodGracePeriod": config.eviction_max_pod_grace_period,
         "enableServer": config.serving.is_some(),
     });
     if let Some(dns) = config.cluster_dns {
@@ -46,15 +50,21 @@ fn shown(config: &Config) -> Value {
     shown
 }
 
-fn thresholds(config: &Config) -> Value {
-    let entry = |threshold: &Threshold| {
-        let amount = match threshold.amount {
-            Amount::Quantity(amount) => signals::shown(threshold.signal, amount),
-            Amount::Percent(percent) => format!("{percent}%"),
-        };
-        (threshold.signal.name().to_owned(), json!(amount))
-    };
-    config.eviction_hard.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
+fn thresholds(thresholds: &[Threshold]) -> Value {
+    of_each(thresholds, |threshold| Some(amount_of(threshold.signal, threshold.amount)))
+}
+
+/// Something of each threshold, by its signal.
+fn of_each(thresholds: &[Threshold], what: impl Fn(&Threshold) -> Option<String>) -> Value {
+    let entry = |threshold: &Threshold| Some((threshold.signal.name().to_owned(), json!(what(threshold)?)));
+    thresholds.iter().filter_map(entry).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn amount_of(signal: Signal, amount: Amount) -> String {
+    match amount {
+        Amount::Quantity(amount) => signals::shown(signal, amount),
+        Amount::Percent(percent) => format!("{percent}%"),
+    }
 }
 
 #[cfg(test)]

@@ -7,16 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Desired, Worker};
 
-/// How long the containers of an evicted pod may take to end (`immediateEvictionGracePeriodSeconds`).
-const GRACE_SECONDS: i64 = 1;
-
 impl Worker {
     /// Takes an eviction into account: whether it is new.
     pub(super) fn evicted(&mut self, desired: &mut Desired) -> bool {
-        let Some(message) = self.handle.eviction.lock().clone() else { return false };
+        let Some((message, grace_seconds)) = self.handle.eviction.lock().clone() else { return false };
         if desired.pod.metadata.deletion_timestamp.is_none() {
             let mut pod = (*desired.pod).clone();
-            pod.metadata.deletion_grace_period_seconds = Some(GRACE_SECONDS);
+            pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
             desired.pod = Arc::new(pod);
         }
         if matches!(self.history.phase.as_deref(), Some("Failed" | "Succeeded")) {

@@ -60,8 +60,8 @@ pub(crate) struct Handle {
     /// Cancelled once the pod is to end: what waits for its sake stops waiting.
     ending: CancellationToken,
     fingerprint: AtomicU64,
-    /// Why the pod is evicted, if it is.
-    eviction: Mutex<Option<String>>,
+    /// Why the pod is evicted, if it is, and how many seconds its containers have.
+    eviction: Mutex<Option<(String, i64)>>,
 }
 
 /// What a pod is to be.
@@ -99,8 +99,8 @@ impl Handle {
     }
 
     /// The machine needs what the pod uses.
-    pub(crate) fn evict(&self, message: String) {
-        self.eviction.lock().get_or_insert(message);
+    pub(crate) fn evict(&self, message: String, grace_seconds: i64) {
+        self.eviction.lock().get_or_insert((message, grace_seconds));
         self.ending.cancel();
         self.wake.notify_one();
     }

@@ -20,13 +20,15 @@ use crate::pods::Pods;
 use crate::stats::node::NodeUsage;
 use crate::{pod, volumes};
 use rank::{Candidate, PodUsage};
-use signals::{Observations, Pressure, Shortages, Threshold, met, observe};
+use signals::{Observations, Pressure, Shortages, Threshold, Thresholds, met, observe};
 
 pub mod rank;
 pub mod signals;
 
 /// How often disks of pods with limits are measured (`volumeStatsAggPeriod`): it means walking through them.
 const DISKS_PERIOD: Duration = Duration::from_secs(60);
+/// How long the containers of a pod may take that goes at once (`immediateEvictionGracePeriodSeconds`).
+const IMMEDIATE_GRACE_SECONDS: i64 = 1;
 /// How long a pod that was evicted may take before the next goes (`podCleanupTimeout`).
 const CLEANUP_MAX: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,7 @@ pub(crate) struct Manager {
     pods: Pods,
     measure: Measure,
     pressure: watch::Sender<Pressure>,
+    thresholds: Thresholds,
     shortages: Shortages,
     images: ImageCollector,
     disks_measured: Option<Instant>,
@@ -53,8 +56,18 @@ impl Manager {
         pressure: watch::Sender<Pressure>,
     ) -> Manager {
         let images = ImageCollector::new(kubelet.clone());
-        let shortages = Shortages::default();
-        Manager { kubelet, pods, measure, pressure, shortages, images, disks_measured: None, evicting: None }
+        let (thresholds, shortages) = (Thresholds::default(), Shortages::default());
+        Manager {
+            kubelet,
+            pods,
+            measure,
+            pressure,
+            thresholds,
+            shortages,
+            images,
+            disks_measured: None,
+            evicting: None,
+        }
     }
 
     /// Looks again and again, until dropped.
@@ -69,9 +82,13 @@ impl Manager {
 
     async fn round(&mut self) {
         let now = self.kubelet.config.clock.now();
-        let (usage, short) = self.look().await;
-        self.tell(&short, now);
-        let wants_disk = short.iter().any(|threshold| threshold.signal.is_disk());
+        let usage = self.look().await;
+        let config = &self.kubelet.config;
+        let all: Vec<Threshold> = config.eviction_hard.iter().chain(&config.eviction_soft).copied().collect();
+        self.thresholds.observe(&all, &observe(&usage), now);
+        self.tell(&self.thresholds.short(), now);
+        let due = self.thresholds.due().to_vec();
+        let wants_disk = due.iter().any(|threshold| threshold.signal.is_disk());
         self.images.round(&usage, now).await;
         if self.is_cleaning_up().await {
             return;
@@ -79,7 +96,7 @@ impl Manager {
         if self.evict_who_exceeds_limits().await {
             return;
         }
-        if let Some(threshold) = short.first() {
+        if let Some(threshold) = due.first() {
             let resource = threshold.signal.resource();
             self.kubelet.node_event(
                 EventType::Warning,
@@ -90,16 +107,14 @@ impl Manager {
                 self.remove_dead_containers().await;
                 self.images.remove_unused(now).await;
             }
-            self.reclaim().await;
+            self.reclaim(&due).await;
         }
     }
 
-    /// The machine now, and the thresholds it is below.
-    async fn look(&self) -> (NodeUsage, Vec<Threshold>) {
+    /// The machine now.
+    async fn look(&self) -> NodeUsage {
         let measure = self.measure.clone();
-        let usage = tokio::task::spawn_blocking(move || measure()).await.unwrap_or_default();
-        let short = met(&self.kubelet.config.eviction_hard, &observe(&usage));
-        (usage, short)
+        tokio::task::spawn_blocking(move || measure()).await.unwrap_or_default()
     }
 
     fn tell(&mut self, short: &[Threshold], now: Timestamp) {
@@ -120,11 +135,11 @@ impl Manager {
         false
     }
 
-    /// Evicts the first pod there is to evict for what is still short now.
-    async fn reclaim(&mut self) {
-        let (usage, short) = self.look().await;
+    /// Evicts the first pod there is to evict for what of `due` is still short now.
+    async fn reclaim(&mut self, due: &[Threshold]) {
+        let observations: Observations = observe(&self.look().await);
+        let short = met(due, &observations, true);
         let Some(threshold) = short.first() else { return };
-        let observations: Observations = observe(&usage);
         let Some(observed) = observations.get(&threshold.signal) else { return };
         let pods = self.active();
         let Some(used) = self.used(&pods, threshold.signal.is_disk()).await else { return };
@@ -135,7 +150,11 @@ impl Manager {
             return;
         };
         let message = rank::message(&first, threshold, observed);
-        self.evict(first.pod, message);
+        let grace = match threshold.grace {
+            None => IMMEDIATE_GRACE_SECONDS,
+            Some(_) => soft_grace(first.pod, self.kubelet.config.eviction_max_pod_grace_period),
+        };
+        self.evict(first.pod, message, grace);
     }
 
     /// Evicts a pod that keeps more on disk than it may; whether there was one.
@@ -149,15 +168,15 @@ impl Manager {
         self.disks_measured = Some(Instant::now());
         let found = limited.iter().zip(&used).find_map(|(pod, used)| Some((pod, rank::exceeded(pod, used)?)));
         let Some((pod, message)) = found else { return false };
-        self.evict(pod, message);
+        self.evict(pod, message, IMMEDIATE_GRACE_SECONDS);
         true
     }
 
-    fn evict(&mut self, pod: &Pod, message: String) {
+    fn evict(&mut self, pod: &Pod, message: String, grace_seconds: i64) {
         tracing::warn!(pod = pod::full_name(pod), message, "evicting a pod");
         let uid = pod::uid(pod).to_owned();
         self.kubelet.recorder.event(&client::object_reference(pod), EventType::Warning, "Evicted", message.clone());
-        self.pods.evict(&uid, message);
+        self.pods.evict(&uid, message, grace_seconds);
         self.evicting = Some((uid, Instant::now()));
     }
 
@@ -208,6 +227,13 @@ impl Manager {
             }
         }
     }
+}
+
+/// How long the containers of a pod may take that goes by a soft threshold: what it asks for, up to `max`; a negative `max`
+/// is none.
+fn soft_grace(pod: &Pod, max: i64) -> i64 {
+    let own = i64::try_from(pod::grace(pod).as_secs()).unwrap_or(i64::MAX);
+    if max < 0 { own } else { own.min(max).max(IMMEDIATE_GRACE_SECONDS) }
 }
 
 impl crate::Config {

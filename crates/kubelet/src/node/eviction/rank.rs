@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_one_that_goes_is_told_why_in_upstreams_words() {
         let (pod, usage) = (pod("p", 0, json!({"memory": "1Mi"}), json!({})), uses(64 << 20));
-        let threshold = Threshold { signal: Signal::MemoryAvailable, amount: Amount::Quantity(100 << 20) };
+        let threshold: Threshold = "memory.available<100Mi".parse().unwrap();
         let observed = Observation { available: 52_428_800, capacity: 1 << 30 };
         assert_eq!(
             message(&Candidate { pod: &pod, usage: &usage }, &threshold, &observed),

@@ -115,6 +115,27 @@ async fn one_pod_goes_at_a_time_and_only_while_memory_is_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_soft_threshold_leaves_pods_their_grace_up_to_a_bound() {
+    let soft = Threshold { grace: Some(Duration::ZERO), .."memory.available<500Mi".parse().unwrap() };
+    let mut node = Box1::new(|config| {
+        config.eviction_soft = vec![soft];
+        config.eviction_max_pod_grace_period = 7;
+    })
+    .await;
+    node.run("web", json!({})).await;
+    node.hollow.ignore_terminate(true);
+    node.have(usage(400 << 20, 1000));
+    node.manager.round().await;
+    assert!(node.pressure().memory);
+    let pod = node.pods.list().remove(0);
+    assert_eq!((soft_grace(&pod, 7), soft_grace(&pod, 0), soft_grace(&pod, 90), soft_grace(&pod, -1)), (7, 1, 30, 30));
+    let asked_at = std::time::Instant::now();
+    node.until(0).await;
+    assert!(asked_at.elapsed() > Duration::from_secs(5), "it had seven seconds, not one");
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_disk_is_short_unused_images_go_before_pods() {
     let mut node = Box1::new(|config| config.image_gc.min_age = jiff::SignedDuration::ZERO).await;
     node.hollow.put_image("i", 400);
