@@ -3,6 +3,7 @@
 //! Reading goes through `serde-saphyr`, always into a JSON tree first: a typed field would swallow `yes` as a string.
 //! Printing is our own, byte for byte what `sigs.k8s.io/yaml` prints and thus what `kubectl -o yaml` shows.
 
+mod lines;
 mod print;
 mod scalar;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 use serde_saphyr::budget::Budget;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
+pub use lines::line_of;
 pub use print::to_string;
 
 /// The most scalars, maps and lists one text may have; a List of many objects is large, an alias bomb is larger.

@@ -47,6 +47,11 @@ impl Pods {
         &self.tasks
     }
 
+    /// A Warning about the node.
+    pub(crate) fn node_event(&self, reason: &str, message: String) {
+        self.kubelet.node_event(client::EventType::Warning, reason, message);
+    }
+
     /// What the API shows of static pods.
     pub(crate) fn mirrors(&self) -> &Mirrors {
         &self.mirrors

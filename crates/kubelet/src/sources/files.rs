@@ -27,7 +27,7 @@ pub(crate) async fn follow(dir: PathBuf, node_name: String, pods: StaticPods) {
     loop {
         // Watched before it is read: no change falls between.
         let watch = watch(&dir);
-        pods.set(FILE, read(&dir, &node_name, &mut problems));
+        pods.set(FILE, read(&dir, &node_name, &mut problems, |path, problem| pods.refused(path, problem)));
         match watch {
             Ok(watch) => {
                 tokio::select! {
@@ -63,7 +63,7 @@ async fn changed(watch: &AsyncFd<OwnedFd>) -> io::Result<()> {
 }
 
 /// The pods of all files that are good ones. A bad file is told once, and keeps nothing from running but its own pod.
-fn read(dir: &Path, node_name: &str, problems: &mut BTreeMap<PathBuf, String>) -> Vec<Pod> {
+fn read(dir: &Path, node_name: &str, problems: &mut BTreeMap<PathBuf, String>, tell: impl Fn(&str, &str)) -> Vec<Pod> {
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
         Err(error) => {
@@ -83,7 +83,7 @@ fn read(dir: &Path, node_name: &str, problems: &mut BTreeMap<PathBuf, String>) -
     }
     for (path, problem) in &bad {
         if problems.get(path) != Some(problem) {
-            tracing::error!(file = %path.display(), problem, "this manifest is no good; the others run");
+            tell(&path.to_string_lossy(), problem);
         }
     }
     *problems = bad;
@@ -122,12 +122,15 @@ mod tests {
         let bad = dir.path().join("bad.yaml");
         std::fs::write(&bad, "apiVersion: v1\nkind: Pod\n  name: [\n").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
-        let mut problems = BTreeMap::new();
+        let (mut problems, told) = (BTreeMap::new(), std::cell::RefCell::new(Vec::new()));
+        let tell = |path: &str, problem: &str| told.borrow_mut().push(format!("{path}: {problem}"));
         let names: Vec<_> =
-            read(dir.path(), "n", &mut problems).into_iter().map(|pod| pod.metadata.name.unwrap()).collect();
+            read(dir.path(), "n", &mut problems, tell).into_iter().map(|pod| pod.metadata.name.unwrap()).collect();
         assert_eq!(names, ["a-n", "b-n"]);
         assert_eq!(problems.len(), 1);
         assert!(problems[&bad].contains("line"), "{}", problems[&bad]);
+        read(dir.path(), "n", &mut problems, tell);
+        assert_eq!(*told.borrow(), [format!("{}: {}", bad.display(), problems[&bad])], "once");
     }
 
     #[tokio::test]

@@ -27,42 +27,94 @@ pub struct Origin<'a> {
     pub node_name: &'a str,
 }
 
-/// The pods in `text`, YAML or JSON, one or a list of them; else what is wrong, with the line where that is known.
-pub fn pods(text: &[u8], origin: Origin<'_>) -> Result<Vec<Pod>, String> {
-    let value = api::yaml::parse_one(text).map_err(|error| error.to_string())?;
-    let kind = value["kind"].as_str().unwrap_or_default();
-    match (kind, &value["items"]) {
-        ("PodList" | "List", Value::Array(items)) => items.iter().map(|item| pod(item, origin)).collect(),
-        ("PodList" | "List", _) => Ok(Vec::new()),
-        _ => Ok(vec![pod(&value, origin)?]),
+/// One thing that is wrong with a pod.
+struct Wrong {
+    /// The field it is about, empty for the whole.
+    path: String,
+    message: String,
+}
+
+impl From<String> for Wrong {
+    fn from(message: String) -> Wrong {
+        Wrong { path: String::new(), message }
     }
 }
 
-fn pod(value: &Value, origin: Origin<'_>) -> Result<Pod, String> {
+impl From<&str> for Wrong {
+    fn from(message: &str) -> Wrong {
+        message.to_owned().into()
+    }
+}
+
+/// The pods in `text`, YAML or JSON, one or a list of them; else what is wrong, each with its line where that is known.
+pub fn pods(text: &[u8], origin: Origin<'_>) -> Result<Vec<Pod>, String> {
+    let value = api::yaml::parse_one(text).map_err(|error| error.to_string())?;
+    let kind = value["kind"].as_str().unwrap_or_default();
+    let told = |prefix: &str, wrong: Vec<Wrong>| told(&String::from_utf8_lossy(text), prefix, &wrong);
+    match (kind, &value["items"]) {
+        ("PodList" | "List", Value::Array(items)) => {
+            let one = |(index, item)| pod(item, origin).map_err(|wrong| told(&format!("items[{index}]"), wrong));
+            items.iter().enumerate().map(one).collect()
+        }
+        ("PodList" | "List", _) => Ok(Vec::new()),
+        _ => Ok(vec![pod(&value, origin).map_err(|wrong| told("", wrong))?]),
+    }
+}
+
+/// `line 7: unknown field "spec.colour", line 9: …`.
+fn told(text: &str, prefix: &str, all: &[Wrong]) -> String {
+    let one = |Wrong { path, message }: &Wrong| {
+        let dot = if prefix.is_empty() || path.is_empty() { "" } else { "." };
+        match api::yaml::line_of(text, &format!("{prefix}{dot}{path}")) {
+            Some(line) => format!("line {line}: {message}"),
+            None => message.clone(),
+        }
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn pod(value: &Value, origin: Origin<'_>) -> Result<Pod, Vec<Wrong>> {
+    let alone = |wrong: Wrong| vec![wrong];
     let mut value = value.clone();
     if value.get("kind").is_none() && value.get("apiVersion").is_none() {
-        return Err("neither kind nor apiVersion: it looks like no object of the API".to_owned());
+        return Err(vec!["neither kind nor apiVersion: it looks like no object of the API".into()]);
     }
-    let kind = api::kinds::by_kind("v1", "Pod").ok_or("the API has no pods")?;
+    let kind = api::kinds::by_kind("v1", "Pod").ok_or_else(|| vec!["the API has no pods".into()])?;
     value.as_object_mut().map(|object| object.remove("status"));
-    let decoded = (kind.decode)(value.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    let decoded = (kind.decode)(value.to_string().as_bytes()).map_err(undecodable).map_err(alone)?;
     if !decoded.strict_errors.is_empty() {
-        return Err(format!("strict decoding error: {}", decoded.strict_errors.join(", ")));
+        return Err(decoded.strict_errors.into_iter().map(unknown).collect());
     }
-    let pod = decoded.object.as_any().downcast_ref::<Pod>().ok_or("not a Pod")?;
-    let mut pod = complete(pod.clone(), &value, origin)?;
+    let pod = decoded.object.as_any().downcast_ref::<Pod>().ok_or_else(|| vec!["not a Pod".into()])?;
+    let mut pod = complete(pod.clone(), &value, origin).map_err(|message| vec![message.into()])?;
     Object::set_defaults(&mut pod);
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata(kind.info, &pod.metadata, &mut errors);
     errors.extend(Object::validate(&pod));
     errors.extend(Object::validate_create(&pod));
     if !errors.is_empty() {
-        return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        let one = |error: &api::field::Error| Wrong { path: error.field.to_string(), message: error.to_string() };
+        return Err(errors.iter().map(one).collect());
     }
     match needs_api(&pod) {
-        Some(what) => Err(format!("static pods may not reference {what}")),
+        Some(what) => Err(vec![format!("static pods may not reference {what}").into()]),
         None => Ok(pod),
     }
+}
+
+/// `unknown field "spec.colour"`, as strict decoding says it.
+fn unknown(message: String) -> Wrong {
+    let path = message.split('"').nth(1).unwrap_or_default().to_owned();
+    Wrong { path, message: format!("strict decoding error: {message}") }
+}
+
+fn undecodable(error: api::decode::DecodeError) -> Wrong {
+    let path = match &error {
+        api::decode::DecodeError::Type { path, .. } => path.clone(),
+        api::decode::DecodeError::Kind { .. } => "kind".to_owned(),
+        api::decode::DecodeError::Syntax(_) => String::new(),
+    };
+    Wrong { path, message: error.to_string() }
 }
 
 /// What every static pod has: a name and UID of its own on this node, and nothing that takes it away.
@@ -158,10 +210,19 @@ mod tests {
         for (text, expected) in [
             ("kind: [\n".to_owned(), "line"),
             ("just: text".to_owned(), "no object of the API"),
-            (WEB.replace("Pod", "Service"), "Service"),
-            (WEB.replace("name: web", "name: Web_1"), "metadata.name: Invalid value"),
-            (WEB.replace(", image: i", ""), "spec.containers[0].image: Required value"),
-            (with("  colour: red\n"), "unknown field \"spec.colour\""),
+            (WEB.replace("Pod", "Service"), "line 2: "),
+            (WEB.replace("name: web", "name: Web_1"), "line 3: metadata.name: Invalid value"),
+            (WEB.replace(", image: i", ""), "line 6: spec.containers[0].image: Required value"),
+            (WEB.replace("image: i", "image: 5"), "line 6: "),
+            (with("  colour: red\n"), "line 7: strict decoding error: unknown field \"spec.colour\""),
+            (
+                with("  shape: round\n  colour: red\n"),
+                "line 8: strict decoding error: unknown field \"spec.colour\", line 7: strict decoding error: unknown field \"spec.shape\"",
+            ),
+            (
+                "kind: PodList\napiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n  spek: {}\n".to_owned(),
+                "line 6: strict decoding error: unknown field \"spek\"",
+            ),
             (with("  serviceAccountName: robot\n"), "static pods may not reference serviceaccounts"),
             (with("  volumes: [{name: v, secret: {secretName: s}}]\n"), "static pods may not reference secrets"),
         ] {

@@ -58,6 +58,13 @@ impl StaticPods {
         StaticPods { pods, wanted: Arc::default(), read: watch::Sender::new(read) }
     }
 
+    /// A manifest from `place` is no good: for who looks at the machine, and for who looks at its Node.
+    pub(crate) fn refused(&self, place: &str, problem: &str) {
+        tracing::error!(place, problem, "this manifest is no good; the others run");
+        let message = format!("Error validating the static pod manifest {place}, ignoring: {problem}");
+        self.pods.node_event("FailedValidation", message);
+    }
+
     /// Waits until every source was read once: whatever runs for no pod is nobody's from then on.
     pub(crate) async fn all_read(&self) {
         // The sender is ours.

@@ -32,11 +32,11 @@ pub struct ManifestUrl {
 pub(crate) async fn follow(from: ManifestUrl, node_name: String, pods: StaticPods) {
     let mut known = Known::default();
     let mut told = None;
+    let place = from.url.to_string();
     loop {
         let problem = match known.ask(&from).await {
             Ok(None) => None,
             Ok(Some(text)) => {
-                let place = from.url.to_string();
                 match manifest::pods(&text, Origin { source: HTTP, place: &place, node_name: &node_name }) {
                     Ok(found) => {
                         pods.set(HTTP, found);
@@ -51,8 +51,8 @@ pub(crate) async fn follow(from: ManifestUrl, node_name: String, pods: StaticPod
             }
             Err(problem) => Some(problem),
         };
-        if problem.is_some() && problem != told {
-            tracing::error!(url = %from.url, problem, "the manifest URL gives no pods; what it gave before runs on");
+        if let Some(problem) = problem.as_deref().filter(|problem| Some(*problem) != told.as_deref()) {
+            pods.refused(&place, problem);
         }
         told = problem;
         tokio::time::sleep(from.interval).await;
