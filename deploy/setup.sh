@@ -37,6 +37,7 @@ if [ "$level" != build ]; then
 fi
 if [ "$level" = test ]; then
     need etcd etcd-server
+    need dbus-daemon dbus
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 

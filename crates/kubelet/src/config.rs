@@ -11,6 +11,7 @@ use crate::images::puller;
 use crate::node::container_gc;
 use crate::node::eviction::signals::{self, Threshold};
 use crate::node::reserved::Reserved;
+use crate::node::shutdown;
 use crate::server::Certificate;
 pub use crate::sources::url::ManifestUrl;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub eviction_max_pod_grace_period: i64,
     /// How long a pressure condition stays after its cause is gone.
     pub eviction_pressure_transition_period: Duration,
+    /// How pods end when the machine goes down; `None`: with it.
+    pub shutdown: Option<shutdown::Policy>,
     /// How often the machine's means are measured.
     pub housekeeping_interval: Duration,
     /// When images are removed.
@@ -110,6 +113,7 @@ impl Config {
             eviction_soft: Vec::new(),
             eviction_max_pod_grace_period: 0,
             eviction_pressure_transition_period: Duration::from_secs(300),
+            shutdown: None,
             housekeeping_interval: Duration::from_secs(10),
             image_gc: Policy::default(),
             dead_containers: container_gc::Policy::default(),

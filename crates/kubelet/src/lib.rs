@@ -225,6 +225,7 @@ pub async fn start(
     }
     tasks.spawn(node::container_gc::run(kubelet.clone()));
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
+    tasks.spawn(node::shutdown::watch(kubelet.clone(), pods.clone()));
     network_of_last_time(&kubelet, &network_sender).await;
     if kubelet.config.standalone {
         // Nobody else says so; the sender lives as long as the kubelet.

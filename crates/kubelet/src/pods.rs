@@ -14,7 +14,7 @@ use crate::Kubelet;
 use crate::runtime::{Event, KnownPod, PodIdentity};
 use crate::sources::mirror::Mirrors;
 use crate::status_writer::{Outgoing, StatusWriter};
-use crate::worker::{Desired, Handle, Worker};
+use crate::worker::{Desired, Ending, Handle, Worker};
 
 /// All pods of the node. Cheap to clone.
 #[derive(Clone)]
@@ -120,10 +120,18 @@ impl Pods {
         });
     }
 
-    /// The pod with this UID is to end within its grace, and shows this as the reason.
-    pub(crate) fn evict(&self, uid: &str, message: String, grace_seconds: i64) {
+    /// The pod with this UID is to end, and shows why.
+    pub(crate) fn end(&self, uid: &str, ending: Ending) {
         if let Some(handle) = self.workers.lock().get(uid) {
-            handle.evict(message, grace_seconds);
+            handle.end(ending);
+        }
+    }
+
+    /// Waits until nothing of the pod with this UID runs.
+    pub(crate) async fn until_stopped(&self, uid: &str) {
+        let handle = self.workers.lock().get(uid).cloned();
+        if let Some(handle) = handle {
+            handle.until_stopped().await;
         }
     }
 

@@ -171,6 +171,14 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub max_parallel_image_pulls: u16,
 
+    /// How long pods have to end when the machine shuts down, by systemd-logind (0s: none)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub shutdown_grace_period: Duration,
+
+    /// What of that is for critical pods (priority 2000000000 and above), which end last
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub shutdown_grace_period_critical_pods: Duration,
+
     /// Labels to register the node with: key=value,...
     #[arg(long, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
     pub node_labels: Vec<(String, String)>,
@@ -262,6 +270,19 @@ impl Options {
         ensure!(self.max_pods > 0, "--max-pods: must be at least 1");
         if let Err(error) = soft(&self.eviction_soft, &self.eviction_soft_grace_period) {
             bail!("--eviction-soft: {error}");
+        }
+        // The words of upstream's `ValidateKubeletConfiguration`.
+        let (all, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        ensure!(
+            critical <= all,
+            "--shutdown-grace-period-critical-pods {critical:?} must be <= --shutdown-grace-period {all:?}"
+        );
+        let second = Duration::from_secs(1);
+        for (flag, period) in [("--shutdown-grace-period", all), ("--shutdown-grace-period-critical-pods", critical)] {
+            ensure!(
+                period.is_zero() || period >= second,
+                "{flag} {period:?} must be either zero or otherwise >= 1 sec"
+            );
         }
         let (low, high) = (self.image_gc_low_threshold, self.image_gc_high_threshold);
         ensure!(low < high, "--image-gc-low-threshold {low}: must be below --image-gc-high-threshold {high}");
@@ -355,6 +376,9 @@ mod tests {
             (&["--minimum-image-ttl-duration", "soon"], "a duration looks like"),
             (&["--maximum-dead-containers-per-container", "-1", "--maximum-dead-containers", "100"], "fine"),
             (&["--minimum-container-ttl-duration", "1"], "a duration looks like"),
+            (&["--shutdown-grace-period", "30s", "--shutdown-grace-period-critical-pods", "10s"], "fine"),
+            (&["--shutdown-grace-period-critical-pods", "10s"], "must be <= --shutdown-grace-period"),
+            (&["--shutdown-grace-period", "500ms"], "must be either zero or otherwise >= 1 sec"),
             (&["--pod-manifest-path", "/etc/pods"], "fine"),
             (&["--manifest-url", "/pods.yaml"], "it looks like http://"),
             (&["--manifest-url-header", "Token"], "name:value"),

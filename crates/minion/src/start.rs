@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use client::Tasks;
 use kubelet::bootstrap::{self, JoinOptions};
 use kubelet::images::collect::Policy;
-use kubelet::node::container_gc;
+use kubelet::node::eviction::signals;
+use kubelet::node::{container_gc, shutdown};
 use kubelet::runtime::Runtime;
 use kubelet::runtime::docker::{DockerOptions, DockerRuntime, DockerTls};
 use kubelet::runtime::hollow::Hollow;
@@ -105,6 +106,8 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
     }
     config.eviction_max_pod_grace_period = options.eviction_max_pod_grace_period;
     config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
+    let (all, critical) = (options.shutdown_grace_period, options.shutdown_grace_period_critical_pods);
+    config.shutdown = (!all.is_zero()).then(|| shutdown::Policy::new(all, critical));
     config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
     let bound = |count: i32| usize::try_from(count).ok();
     config.dead_containers = container_gc::Policy {

@@ -4,6 +4,7 @@
 //! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
 //! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and what they do have.
 //! - [`eviction`], `image_gc`: what happens where something runs short; [`container_gc`]: what is kept of what ended. `runtime_health`: whether the runtime answers.
+//! - [`shutdown`]: the machine goes down.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub mod machine;
 pub mod register;
 pub mod reserved;
 mod runtime_health;
+pub mod shutdown;
 pub mod status;
 mod sync;
 
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) sampler: Sampler,
     /// Pulls under way.
     pub(crate) images: Puller,
+    /// Whether the machine is about to go down.
+    pub(crate) shutting_down: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -87,7 +91,8 @@ pub(crate) fn run(
         Some(serving) => serving.certificate.is_there(),
         None => watch::channel(true).1,
     };
-    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure, runtime_down, serves };
+    let shutting_down = kubelet.node.shutting_down.subscribe();
+    let sync = sync::Sync { kubelet, api, machine, port, network, node, pressure, runtime_down, shutting_down, serves };
     tasks.spawn(async move {
         lister.synced().await;
         sync.run().await;

@@ -32,6 +32,7 @@ pub(super) struct Sync {
     pub(super) node: watch::Receiver<Option<Arc<Node>>>,
     pub(super) pressure: watch::Receiver<Pressure>,
     pub(super) runtime_down: watch::Receiver<bool>,
+    pub(super) shutting_down: watch::Receiver<bool>,
     /// Whether the node server has a certificate.
     pub(super) serves: watch::Receiver<bool>,
 }
@@ -68,6 +69,7 @@ impl Sync {
                 Ok(()) = self.node.changed() => {}
                 Ok(()) = self.pressure.changed() => {}
                 Ok(()) = self.runtime_down.changed() => {}
+                Ok(()) = self.shutting_down.changed() => {}
                 Ok(()) = self.serves.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -96,7 +98,8 @@ impl Sync {
         };
         // Whoever sees a node that is ready may ask it for logs.
         let no_certificate = || ("KubeletNotReady", "the node server has no certificate yet".to_owned());
-        let problem = network.or_else(|| (!*self.serves.borrow()).then(no_certificate));
+        let shutdown = (*self.shutting_down.borrow()).then(|| ("KubeletNotReady", "node is shutting down".to_owned()));
+        let problem = shutdown.or(network).or_else(|| (!*self.serves.borrow()).then(no_certificate));
         self.report(&node, memory, problem.clone()).await?;
         match problem {
             Some((_, message)) if memory.cidr.is_none() && pod_cidr(&node).is_some() => Err(message),

@@ -17,13 +17,15 @@ pub struct Refusal {
 pub struct Abilities {
     /// Whether the kernel confines programs by AppArmor profiles.
     pub app_armor: bool,
+    /// Whether the machine is about to go down.
+    pub shutting_down: bool,
 }
 
 impl Abilities {
     /// Those of this machine.
     pub fn of_host() -> Abilities {
         let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        Abilities { app_armor: enabled.is_ok_and(|text| text.trim() == "Y") }
+        Abilities { app_armor: enabled.is_ok_and(|text| text.trim() == "Y"), shutting_down: false }
     }
 }
 
@@ -54,6 +56,9 @@ const SAFE_SYSCTLS: &[(&str, Namespace)] = &[
 pub fn refusal(pod: &Pod, abilities: Abilities) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
     let refuse = |reason, message: String| Some(Refusal { reason, message });
+    if abilities.shutting_down {
+        return refuse("NodeShutdown", "Pod was rejected as the node is shutting down.".to_owned());
+    }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return refuse("PodOSNotSupported", message);
@@ -216,6 +221,14 @@ mod tests {
             let (found, text) = said(spec.clone()).unwrap_or_else(|| panic!("{spec} is taken"));
             assert!(found == reason && text.starts_with(message), "{spec}: {found} {text}");
         }
+    }
+
+    #[test]
+    fn a_node_that_goes_down_takes_no_pods() {
+        let abilities = Abilities { shutting_down: true, ..Abilities::default() };
+        let refused = refusal(&pod(json!({"containers": [{"name": "c"}]})), abilities).unwrap();
+        let message = "Pod was rejected as the node is shutting down.";
+        assert_eq!((refused.reason, refused.message.as_str()), ("NodeShutdown", message));
     }
 
     #[test]

@@ -40,6 +40,10 @@ fn shown(config: &Config) -> Value {
         "evictionMaxPodGracePeriod": config.eviction_max_pod_grace_period,
         "enableServer": config.serving.is_some(),
     });
+    if let Some(shutdown) = &config.shutdown {
+        shown["shutdownGracePeriod"] = json!(go_duration(shutdown.grace));
+        shown["shutdownGracePeriodCriticalPods"] = json!(go_duration(shutdown.critical));
+    }
     if let Some(dns) = config.cluster_dns {
         shown["clusterDNS"] = json!([dns]);
     }

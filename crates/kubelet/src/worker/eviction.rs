@@ -1,16 +1,16 @@
-//! A pod that must go because the machine runs short: it has failed from then on, whatever its containers do.
+//! A pod that must go because the machine runs short or goes down: it has failed from then on, whatever its containers do.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Desired, Worker};
+use super::{Desired, Ending, Worker};
 
 impl Worker {
     /// Takes an eviction into account: whether it is new.
     pub(super) fn evicted(&mut self, desired: &mut Desired) -> bool {
-        let Some((message, grace_seconds)) = self.handle.eviction.lock().clone() else { return false };
+        let Some(Ending { reason, message, grace_seconds }) = self.handle.ended.lock().clone() else { return false };
         if desired.pod.metadata.deletion_timestamp.is_none() {
             let mut pod = (*desired.pod).clone();
             pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
@@ -31,7 +31,7 @@ impl Worker {
         conditions.retain(|condition| condition.type_ != target.type_);
         conditions.push(target);
         self.history.phase = Some("Failed".to_owned());
-        self.history.reason = Some("Evicted".to_owned());
+        self.history.reason = Some(reason.to_owned());
         self.history.message = Some(message);
         true
     }

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::Kubelet;
 use crate::clock::{after, until};
 use crate::pod::actions::{PodActions, pod_actions};
+use crate::pod::admit::Abilities;
 use crate::pod::observed::{Hold, Observed, Termination};
 use crate::pod::status::status;
 use crate::probes::Probes;
-use crate::runtime::{PodState, Resources};
+use crate::runtime::{Container, PodState, Resources};
 use crate::status_writer::Outgoing;
 
 #[cfg(test)]
@@ -60,8 +61,21 @@ pub(crate) struct Handle {
     /// Cancelled once the pod is to end: what waits for its sake stops waiting.
     ending: CancellationToken,
     fingerprint: AtomicU64,
-    /// Why the pod is evicted, if it is, and how many seconds its containers have.
-    eviction: Mutex<Option<(String, i64)>>,
+    /// Why the pod is to end though nobody deletes it, if it is.
+    ended: Mutex<Option<Ending>>,
+    /// Whether the pod has ended and nothing of it runs.
+    stopped: watch::Sender<bool>,
+}
+
+/// Why a pod ends that nobody deletes: it has failed from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// `Evicted`, `Terminated`.
+    pub(crate) reason: &'static str,
+    /// In words.
+    pub(crate) message: String,
+    /// How many seconds its containers have.
+    pub(crate) grace_seconds: i64,
 }
 
 /// What a pod is to be.
@@ -80,7 +94,8 @@ impl Handle {
             wake: Arc::new(Notify::new()),
             ending: CancellationToken::new(),
             fingerprint: AtomicU64::new(0),
-            eviction: Mutex::default(),
+            ended: Mutex::default(),
+            stopped: watch::Sender::new(false),
         };
         handle.set(desired);
         handle
@@ -98,11 +113,17 @@ impl Handle {
         self.wake.notify_one();
     }
 
-    /// The machine needs what the pod uses.
-    pub(crate) fn evict(&self, message: String, grace_seconds: i64) {
-        self.eviction.lock().get_or_insert((message, grace_seconds));
+    /// The machine needs what the pod uses, or goes down.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ended.lock().get_or_insert(ending);
         self.ending.cancel();
         self.wake.notify_one();
+    }
+
+    /// Waits until the pod has ended and nothing of it runs, or its worker is no more.
+    pub(crate) async fn until_stopped(&self) {
+        // The sender lives as long as the handle.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     pub(crate) fn desired(&self) -> Desired {
@@ -276,13 +297,15 @@ impl Worker {
             gone: desired.gone,
             health: &health,
             messages: &self.messages,
-            abilities: self.kubelet.abilities,
+            abilities: Abilities { shutting_down: *self.kubelet.node.shutting_down.borrow(), ..self.kubelet.abilities },
             actuated: &self.actuated,
             resize: &self.size.standing,
             dead: self.kubelet.config.dead_containers,
         };
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
+        let stopped = plan.ends && !state.containers.iter().any(Container::is_running);
+        self.handle.stopped.send_if_modified(|was| std::mem::replace(was, stopped) != stopped);
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);
         self.tell_resized(&desired.pod, &plan);

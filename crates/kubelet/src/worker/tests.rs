@@ -123,6 +123,21 @@ async fn missing_config_map_is_named_and_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_whose_node_goes_down_has_failed_and_stays_so() {
+    let mut web = bench(runs(&["httpd"], "Always")).await;
+    web.until_phase("Running").await;
+    let message = "Pod was terminated in response to imminent node shutdown.";
+    web.handle.end(super::Ending { reason: "Terminated", message: message.to_owned(), grace_seconds: 5 });
+    web.handle.until_stopped().await;
+    let status = web.until_phase("Failed").await;
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("Terminated"), Some(message)));
+    let target = status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(target.reason.as_deref(), Some("TerminationByKubelet"));
+    assert_eq!(web.runtime.running(), 0);
+    web.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn restarted_kubelet_adopts_what_runs() {
     let mut web = bench(runs(&["httpd"], "Always")).await;
     let before = web.until_phase("Running").await;

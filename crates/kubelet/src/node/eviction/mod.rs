@@ -18,6 +18,7 @@ use super::image_gc::ImageCollector;
 use crate::Kubelet;
 use crate::pods::Pods;
 use crate::stats::node::NodeUsage;
+use crate::worker::Ending;
 use crate::{pod, volumes};
 use rank::{Candidate, PodUsage};
 use signals::{Observations, Pressure, Shortages, Threshold, Thresholds, met, observe};
@@ -176,7 +177,7 @@ impl Manager {
         tracing::warn!(pod = pod::full_name(pod), message, "evicting a pod");
         let uid = pod::uid(pod).to_owned();
         self.kubelet.recorder.event(&client::object_reference(pod), EventType::Warning, "Evicted", message.clone());
-        self.pods.evict(&uid, message, grace_seconds);
+        self.pods.end(&uid, Ending { reason: "Evicted", message, grace_seconds });
         self.evicting = Some((uid, Instant::now()));
     }
 

@@ -162,7 +162,6 @@ fn container_exceeded(spec: &PodSpec, usage: &PodUsage) -> Option<String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::signals::Amount;
     use super::*;
 
     fn pod(name: &str, priority: i32, requests: Value, annotations: Value) -> Pod {
