@@ -3,6 +3,7 @@
 //! - [`reference`], [`credentials`]: names, and who may ask for them.
 //! - [`puller`]: pulls, many at a time. [`collect`]: which images go.
 
+use crate::runtime::image::Progress;
 use crate::runtime::{Credentials, Image, Runtime};
 
 pub mod collect;
@@ -42,7 +43,12 @@ pub struct ImageError {
 }
 
 /// Pulls `image`, with the first of `credentials` that the registry accepts, or without any where there are none.
-pub async fn pull(runtime: &dyn Runtime, image: &str, credentials: &[Credentials]) -> Result<Image, ImageError> {
+pub async fn pull(
+    runtime: &dyn Runtime,
+    image: &str,
+    credentials: &[Credentials],
+    progress: &Progress,
+) -> Result<Image, ImageError> {
     let failed = |message: String| ImageError { reason: "ErrImagePull", message };
     let mut attempts: Vec<Option<&Credentials>> = credentials.iter().map(Some).collect();
     if attempts.is_empty() {
@@ -50,7 +56,7 @@ pub async fn pull(runtime: &dyn Runtime, image: &str, credentials: &[Credentials
     }
     let mut last = String::new();
     for credentials in attempts {
-        match runtime.pull(image, credentials).await {
+        match runtime.pull(image, credentials, progress).await {
             Ok(()) => {
                 let found = runtime.image(image).await.map_err(|error| failed(error.to_string()))?;
                 return found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")));

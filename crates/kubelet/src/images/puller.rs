@@ -12,17 +12,21 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::ImageError;
+use crate::runtime::image::Progress;
 use crate::runtime::{Credentials, Image, Runtime};
 
 /// Pulls at a time where nobody says (`maxParallelImagePulls`).
 pub const DEFAULT_PARALLEL: usize = 5;
+
+/// How long a pull takes before it is said how far it is.
+const FIRST_TOLD: Duration = Duration::from_secs(30);
 
 /// A pull's end: the image, and how long the pull itself took.
 type Pulled = Result<(Image, Duration), ImageError>;
 type Flight = BoxFuture<'static, Pulled>;
 
 /// The pulls under way, by what is pulled with which credentials: whoever wants the same joins.
-type Flights = HashMap<(String, Vec<Credentials>), WeakShared<Flight>>;
+type Flights = HashMap<(String, Vec<Credentials>), (WeakShared<Flight>, Arc<Progress>)>;
 
 /// All pulls of a node.
 pub struct Puller {
@@ -44,27 +48,58 @@ impl Puller {
 
     /// Pulls `image` with the first of `credentials` that its registry accepts, or without any where there are none.
     pub async fn pull(&self, runtime: &Arc<dyn Runtime>, image: &str, credentials: Vec<Credentials>) -> Pulled {
-        self.flight(runtime, image, credentials).await
+        self.flight(runtime, image, credentials).0.await
     }
 
-    fn flight(&self, runtime: &Arc<dyn Runtime>, image: &str, credentials: Vec<Credentials>) -> Shared<Flight> {
+    /// Like [`Puller::pull`]; calls `tell` with the bytes that are here and those to come, as long as it takes: after half
+    /// a minute, and then each time after twice as long as before.
+    pub async fn pull_and_tell(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        image: &str,
+        credentials: Vec<Credentials>,
+        mut tell: impl FnMut(u64, u64) + Send,
+    ) -> Pulled {
+        let (mut flight, progress) = self.flight(runtime, image, credentials);
+        let mut wait = FIRST_TOLD;
+        loop {
+            match tokio::time::timeout(wait, &mut flight).await {
+                Ok(pulled) => return pulled,
+                Err(_) => wait *= 2,
+            }
+            if let Some((done, total)) = progress.bytes() {
+                tell(done, total);
+            }
+        }
+    }
+
+    fn flight(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        image: &str,
+        credentials: Vec<Credentials>,
+    ) -> (Shared<Flight>, Arc<Progress>) {
         let key = (image.to_owned(), credentials);
         let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade).filter(|flight| flight.peek().is_none()) {
-            return flight;
+        if let Some((flight, progress)) = flights.get(&key)
+            && let Some(flight) = flight.upgrade().filter(|flight| flight.peek().is_none())
+        {
+            return (flight, progress.clone());
         }
-        flights.retain(|_, flight| flight.upgrade().is_some());
+        flights.retain(|_, (flight, _)| flight.upgrade().is_some());
+        let progress = Arc::new(Progress::default());
+        let told = progress.clone();
         let (runtime, slots, (image, credentials)) = (runtime.clone(), self.slots.clone(), key.clone());
         let flight: Flight = Box::pin(async move {
             let failed = |message: String| ImageError { reason: "ErrImagePull", message };
             let _slot = slots.acquire().await.map_err(|error| failed(error.to_string()))?;
             let begun = Instant::now();
-            let pulled = super::pull(runtime.as_ref(), &image, &credentials).await?;
+            let pulled = super::pull(runtime.as_ref(), &image, &credentials, &told).await?;
             Ok((pulled, begun.elapsed()))
         });
         let flight = flight.shared();
-        flights.extend(flight.downgrade().map(|weak| (key, weak)));
-        flight
+        flights.extend(flight.downgrade().map(|weak| (key, (weak, progress.clone()))));
+        (flight, progress)
     }
 }
 
@@ -89,6 +124,28 @@ mod tests {
         }
         pull("one").await.unwrap();
         assert_eq!(hollow.pulls(), 4, "who comes later pulls again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_pull_tells_how_far_it_is_ever_more_rarely() {
+        let hollow = Hollow::default();
+        hollow.put_image("one", 1000);
+        hollow.slow_pulls(Duration::from_secs(1000));
+        let runtime: Arc<dyn Runtime> = Arc::new(hollow.clone());
+        let puller = Puller::new(1);
+        let begun = Instant::now();
+        let told = Mutex::new(Vec::new());
+        let tell = |done, total| told.lock().push((begun.elapsed().as_secs(), done, total));
+        let watched = puller.pull_and_tell(&runtime, "one", Vec::new(), tell);
+        let (watched, joined) = tokio::join!(watched, puller.pull(&runtime, "one", Vec::new()));
+        watched.unwrap();
+        joined.unwrap();
+        assert_eq!(*told.lock(), [(30, 0, 1000), (90, 0, 1000), (210, 0, 1000), (450, 0, 1000), (930, 500, 1000)]);
+        assert_eq!(hollow.pulls(), 1);
+
+        hollow.slow_pulls(Duration::from_secs(20));
+        let none = |_, _| panic!("a short pull tells nothing");
+        puller.pull_and_tell(&runtime, "one", Vec::new(), none).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

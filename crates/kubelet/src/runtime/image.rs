@@ -1,5 +1,7 @@
 //! What the kubelet needs of the runtime's store of images.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
@@ -35,6 +37,27 @@ pub struct Credentials {
     pub server: String,
 }
 
+/// How far a pull is, for those who watch it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// So many bytes are here, of those that are known to come.
+    pub fn set(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// The bytes that are here, and all that are known to come; nothing before the registry has said anything.
+    pub fn bytes(&self) -> Option<(u64, u64)> {
+        let total = self.total.load(Ordering::Relaxed);
+        (total > 0).then(|| (self.done.load(Ordering::Relaxed).min(total), total))
+    }
+}
+
 /// A stream of a tar archive.
 pub type Archive = BoxStream<'static, Result<Bytes>>;
 
@@ -47,8 +70,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// Every image with a name.
     async fn images(&self) -> Result<Vec<Image>>;
 
-    /// Fetches an image.
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()>;
+    /// Fetches an image, and says how far it is.
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>, progress: &Progress) -> Result<()>;
 
     /// Sends an image to the registry its name says.
     async fn push(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()>;

@@ -66,7 +66,12 @@ impl Worker {
         self.image_event(pod, container, EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
         let credentials = credentials::matching(image, &self.pull_secrets(pod).await);
         let kubelet = self.kubelet.clone();
-        match kubelet.node.images.pull(&kubelet.runtime, image, credentials).await {
+        let tell = |done, total| {
+            let message = format!("Pulling image \"{image}\": {done} of {total} bytes so far");
+            self.image_event(pod, container, EventType::Normal, "Pulling", message);
+        };
+        let pulled = kubelet.node.images.pull_and_tell(&kubelet.runtime, image, credentials, tell).await;
+        match pulled {
             Ok((found, pulling)) => {
                 self.image_backoffs.remove(image);
                 let waiting = until(now, self.kubelet.config.clock.now());

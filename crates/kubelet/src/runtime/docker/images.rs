@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, CreateImageInfo};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, ListContainersOptionsBuilder,
     ListImagesOptionsBuilder, PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use futures::stream::{self, Stream, StreamExt};
 
-use super::super::image::{Archive, ImageStore};
+use super::super::image::{Archive, ImageStore, Progress};
 use super::super::{Credentials, Error, Image, Result};
 use super::{DockerRuntime, pause};
 use crate::images::reference::Reference;
@@ -36,8 +36,8 @@ impl ImageStore for DockerRuntime {
         list(&self.docker).await
     }
 
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
-        pull(&self.docker, reference, credentials).await
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>, progress: &Progress) -> Result<()> {
+        pull(&self.docker, reference, credentials, progress).await
     }
 
     async fn push(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
@@ -138,10 +138,41 @@ fn shown(credentials: Option<&Credentials>) -> Option<DockerCredentials> {
 }
 
 /// Fetches an image from its registry. Dropping the future ends the pull.
-async fn pull(docker: &Docker, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
+async fn pull(docker: &Docker, reference: &str, credentials: Option<&Credentials>, told: &Progress) -> Result<()> {
     let (name, version) = split(reference)?;
+    let mut layers = Layers::default();
+    let follow = |step: CreateImageInfo| {
+        let (done, total) = layers.follow(&step);
+        told.set(done, total);
+        None
+    };
     let options = CreateImageOptionsBuilder::new().from_image(&name).tag(&version).build();
-    progress("pull", reference, docker.create_image(Some(options), None, shown(credentials)), |_| None).await
+    progress("pull", reference, docker.create_image(Some(options), None, shown(credentials)), follow).await
+}
+
+/// The bytes of an image's layers that are here and that are to come, by layer, as Docker tells of them one by one.
+#[derive(Default)]
+struct Layers(HashMap<String, (u64, u64)>);
+
+impl Layers {
+    /// Takes in a step; the sums after it.
+    fn follow(&mut self, step: &CreateImageInfo) -> (u64, u64) {
+        if let Some(id) = &step.id {
+            match (step.status.as_deref(), &step.progress_detail) {
+                (Some("Downloading"), Some(detail)) => {
+                    let [done, total] = [detail.current, detail.total].map(|bytes| bytes.unwrap_or(0).max(0) as u64);
+                    self.0.insert(id.clone(), (done, total.max(done)));
+                }
+                (Some("Download complete"), _) => {
+                    if let Some((done, total)) = self.0.get_mut(id) {
+                        *done = *total;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.0.values().fold((0, 0), |sums, layer| (sums.0 + layer.0, sums.1 + layer.1))
+    }
 }
 
 /// Sends an image to its registry.
@@ -159,7 +190,7 @@ async fn progress<T>(
     what: &str,
     reference: &str,
     steps: impl Stream<Item = Result<T, bollard::errors::Error>>,
-    refused: impl Fn(T) -> Option<String>,
+    mut refused: impl FnMut(T) -> Option<String>,
 ) -> Result<()> {
     let mut steps = std::pin::pin!(steps);
     let silent = || {
@@ -280,6 +311,8 @@ async fn remove_container(docker: &Docker, name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::ProgressDetail;
+
     use super::*;
 
     #[test]
@@ -287,6 +320,30 @@ mod tests {
         assert_eq!(loaded_name("Loaded image: busybox:1"), Some("busybox:1".to_owned()));
         assert_eq!(loaded_name("Loaded image ID: sha256:ab"), Some("sha256:ab".to_owned()));
         assert_eq!(loaded_name("unpacking"), None);
+    }
+
+    #[test]
+    fn the_layers_of_an_image_are_summed_up() {
+        let step = |id: &str, status: &str, current: i64, total: i64| CreateImageInfo {
+            id: Some(id.to_owned()),
+            status: Some(status.to_owned()),
+            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
+            ..CreateImageInfo::default()
+        };
+        let mut layers = Layers::default();
+        for (step, sums) in [
+            (step("latest", "Pulling from library/busybox", 0, 0), (0, 0)),
+            (step("a", "Pulling fs layer", 0, 0), (0, 0)),
+            (step("a", "Downloading", 10, 100), (10, 100)),
+            (step("b", "Downloading", 5, 50), (15, 150)),
+            (step("a", "Downloading", 90, 100), (95, 150)),
+            (step("a", "Download complete", 0, 0), (105, 150)),
+            (step("a", "Extracting", 1, 100), (105, 150)),
+            (step("c", "Download complete", 0, 0), (105, 150)),
+            (step("d", "Downloading", 7, -1), (112, 157)),
+        ] {
+            assert_eq!(layers.follow(&step), sums, "{step:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

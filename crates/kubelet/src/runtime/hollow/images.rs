@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
-use super::super::image::{Archive, ImageStore};
+use super::super::image::{Archive, ImageStore, Progress};
 use super::super::{Credentials, Error, Image, Result};
 use super::{Hollow, State};
 
@@ -84,8 +84,8 @@ impl ImageStore for Hollow {
         Ok(state.images.listed.keys().map(|name| state.image(name)).collect())
     }
 
-    async fn pull(&self, reference: &str, credentials: Option<&Credentials>) -> Result<()> {
-        let time = {
+    async fn pull(&self, reference: &str, credentials: Option<&Credentials>, progress: &Progress) -> Result<()> {
+        let (time, size) = {
             let mut state = self.shared.state.lock();
             state.images.pulls += 1;
             if let Some(message) = state.images.broken.get(reference) {
@@ -98,10 +98,13 @@ impl ImageStore for Hollow {
                 }
                 state.images.locked.remove(reference);
             }
-            state.images.pull_time
+            (state.images.pull_time, state.image(reference).size as u64)
         };
         if !time.is_zero() {
-            tokio::time::sleep(time).await;
+            progress.set(0, size);
+            tokio::time::sleep(time / 2).await;
+            progress.set(size / 2, size);
+            tokio::time::sleep(time / 2).await;
         }
         Ok(())
     }
