@@ -13,12 +13,14 @@ enum Node {
     Leaf,
 }
 
+/// A line, and what stands there.
+type Place<'a> = (usize, &'a Node);
+
 /// The line on which the field at `path` stands in the only document of `text`: `spec.containers[0].image`,
 /// `metadata.labels[a.b/c]`. Of a field that is not there, the line of the innermost that is and would have it.
 pub fn line_of(text: &str, path: &str) -> Option<usize> {
-    let options = super::options();
     let root = super::on_a_large_stack(|| {
-        let nodes: Result<Vec<Node>, _> = serde_saphyr::from_multiple_with_options(text, options);
+        let nodes: Result<Vec<Node>, _> = serde_saphyr::from_multiple_with_options(text, super::options());
         nodes.map_err(|error| super::explain(error.without_snippet()))
     });
     let root = root.ok()?.into_iter().next()?;
@@ -35,8 +37,7 @@ pub fn line_of(text: &str, path: &str) -> Option<usize> {
 }
 
 /// One segment into `node`: the line of what is there and itself, and what is left of the path. `None` where the path ends.
-#[expect(clippy::type_complexity, reason = "a place and what is below it, if there is such")]
-fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(Option<(usize, &'a Node)>, &'p str)> {
+fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(Option<Place<'a>>, &'p str)> {
     let line = |place: &serde_saphyr::Location| usize::try_from(place.line()).unwrap_or(usize::MAX);
     let path = path.strip_prefix('.').unwrap_or(path);
     let (name, rest) = match path.strip_prefix('[') {
@@ -45,9 +46,7 @@ fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(Option<(usize, &'a Nod
         None => path.split_at(path.find(['.', '[']).unwrap_or(path.len())),
     };
     let next = match node {
-        Node::Map(fields) => {
-            fields.iter().find(|(key, _)| key.value == name).map(|(key, n)| (line(&key.referenced), n))
-        }
+        Node::Map(fields) => fields.iter().find(|(key, _)| key.value == name).map(|(key, n)| (line(&key.defined), n)),
         Node::List(items) => {
             let index: Option<usize> = name.parse().ok();
             index.and_then(|index| items.get(index)).map(|item| (line(&item.referenced), &item.value))

@@ -79,14 +79,14 @@ fn pod(value: &Value, origin: Origin<'_>) -> Result<Pod, Vec<Wrong>> {
     if value.get("kind").is_none() && value.get("apiVersion").is_none() {
         return Err(vec!["neither kind nor apiVersion: it looks like no object of the API".into()]);
     }
-    let kind = api::kinds::by_kind("v1", "Pod").ok_or_else(|| vec!["the API has no pods".into()])?;
+    let kind = api::kinds::by_kind("v1", "Pod").ok_or_else(|| vec![Wrong::from("the API has no pods")])?;
     value.as_object_mut().map(|object| object.remove("status"));
     let decoded = (kind.decode)(value.to_string().as_bytes()).map_err(undecodable).map_err(alone)?;
     if !decoded.strict_errors.is_empty() {
         return Err(decoded.strict_errors.into_iter().map(unknown).collect());
     }
-    let pod = decoded.object.as_any().downcast_ref::<Pod>().ok_or_else(|| vec!["not a Pod".into()])?;
-    let mut pod = complete(pod.clone(), &value, origin).map_err(|message| vec![message.into()])?;
+    let pod = decoded.object.as_any().downcast_ref::<Pod>().ok_or_else(|| vec![Wrong::from("not a Pod")])?;
+    let mut pod = complete(pod.clone(), &value, origin).map_err(|message| vec![Wrong::from(message)])?;
     Object::set_defaults(&mut pod);
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata(kind.info, &pod.metadata, &mut errors);

@@ -120,7 +120,7 @@ impl Handle {
         self.wake.notify_one();
     }
 
-    /// Waits until the pod has ended and nothing of it runs, or its worker is no more.
+    /// Waits until the pod has ended and nothing of it runs.
     pub(crate) async fn until_stopped(&self) {
         // The sender lives as long as the handle.
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;

@@ -125,10 +125,10 @@ async fn answer(bus: &mut Bus, call: &Message, dir: &std::path::Path, delay: &mu
     }
 }
 
-fn pod(name: &str, priority: i32) -> Arc<k8s_openapi::api::core::v1::Pod> {
+fn pod(name: &str, priority: i32, grace: i64) -> Arc<k8s_openapi::api::core::v1::Pod> {
     let pod: Value = json!({
         "metadata": {"name": name, "namespace": "ns", "uid": name},
-        "spec": {"priority": priority, "terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "i"}]},
+        "spec": {"priority": priority, "terminationGracePeriodSeconds": grace, "containers": [{"name": "c", "image": "i"}]},
     });
     Arc::new(serde_json::from_value(pod).unwrap())
 }
@@ -146,13 +146,13 @@ async fn pods_end_in_order_before_the_machine_does() {
     let tasks = Tasks::new();
     let pods = Pods::new(kubelet.clone(), client, &tasks);
     tasks.spawn(pods.clone().follow_runtime());
-    pods.set(pod("web", 0));
-    pods.set(pod("dns", 2_000_001_000));
+    pods.set(pod("web", 0, 1));
+    pods.set(pod("dns", 2_000_001_000, 5));
     soon(hollow.until_running(2)).await;
     tasks.spawn(watch(kubelet.clone(), pods.clone()));
     logind.until_held(1).await;
 
-    // Nobody ends by himself: the first round takes its two seconds.
+    // Nobody ends by himself: each is killed when his own grace is over.
     hollow.ignore_terminate(true);
     logind.shutdowns.send(true).await.unwrap();
     soon(hollow.until_running(1)).await;
