@@ -200,7 +200,8 @@ async fn an_evicted_pod_has_failed_and_says_why() {
     web.until_phase("Running").await;
     web.runtime.ignore_terminate(true);
     let asked = tokio::time::Instant::now();
-    web.handle.evict("The node was low on resource: memory. ".to_owned());
+    let message = "The node was low on resource: memory. ".to_owned();
+    web.handle.end(super::Ending { reason: "Evicted", message, grace_seconds: 1 });
     let status = web.until_phase("Failed").await;
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory. "));
