@@ -23,7 +23,7 @@ const READ_BYTES: usize = 4096;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A method is called.
     Call,
     /// It answers.
@@ -36,38 +36,38 @@ pub enum Kind {
 
 /// A message.
 #[derive(Debug)]
-pub struct Message {
+pub(super) struct Message {
     /// What it is.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// Its number, by which it is answered.
     #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
-    pub serial: u32,
+    pub(super) serial: u32,
     /// Which call it answers.
-    pub reply_serial: u32,
+    pub(super) reply_serial: u32,
     /// Who sent it.
     #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
-    pub sender: String,
+    pub(super) sender: String,
     /// The method or signal; the name of an error.
-    pub member: String,
+    pub(super) member: String,
     /// The types of what it says.
-    pub signature: String,
+    pub(super) signature: String,
     /// What it says.
-    pub body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// The files it brings.
-    pub files: Vec<OwnedFd>,
+    pub(super) files: Vec<OwnedFd>,
 }
 
 /// A call: who, which of its objects, which interface, which method.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub(super) struct Call<'a> {
     /// The name of the service.
-    pub destination: &'a str,
+    pub(super) destination: &'a str,
     /// The object.
-    pub path: &'a str,
+    pub(super) path: &'a str,
     /// The interface.
-    pub interface: &'a str,
+    pub(super) interface: &'a str,
     /// The method.
-    pub member: &'a str,
+    pub(super) member: &'a str,
 }
 
 /// The bus itself.
@@ -81,7 +81,7 @@ const fn of_bus(member: &str) -> Call<'_> {
 }
 
 /// A connection to a bus.
-pub struct Bus {
+pub(super) struct Bus {
     stream: UnixStream,
     serial: u32,
     buffer: Vec<u8>,
@@ -91,7 +91,7 @@ pub struct Bus {
 
 impl Bus {
     /// Connects to the bus that listens at `path`.
-    pub async fn connect(path: &Path) -> Result<Bus> {
+    pub(super) async fn connect(path: &Path) -> Result<Bus> {
         let stream = UnixStream::connect(path).await?;
         let (serial, buffer, files, signals) = (0, Vec::new(), VecDeque::new(), VecDeque::new());
         let mut bus = Bus { stream, serial, buffer, files, signals };
@@ -124,12 +124,12 @@ impl Bus {
     }
 
     /// Has signals sent to us that this rule matches.
-    pub async fn add_match(&mut self, rule: &str) -> Result<()> {
+    pub(super) async fn add_match(&mut self, rule: &str) -> Result<()> {
         self.call(of_bus("AddMatch"), Body::default().string(rule)).await.map(drop)
     }
 
     /// Calls a method and waits for its answer.
-    pub async fn call(&mut self, call: Call<'_>, body: &Body) -> Result<Message> {
+    pub(super) async fn call(&mut self, call: Call<'_>, body: &Body) -> Result<Message> {
         self.serial += 1;
         let serial = self.serial;
         let fields = [(1, 'o', call.path), (2, 's', call.interface), (3, 's', call.member), (6, 's', call.destination)];
@@ -155,7 +155,7 @@ impl Bus {
     }
 
     /// The next signal.
-    pub async fn signal(&mut self) -> Result<Message> {
+    pub(super) async fn signal(&mut self) -> Result<Message> {
         loop {
             if let Some(signal) = self.signals.pop_front() {
                 return Ok(signal);
@@ -168,7 +168,7 @@ impl Bus {
     }
 
     /// The next message, whatever it is.
-    pub async fn read(&mut self) -> Result<Message> {
+    pub(super) async fn read(&mut self) -> Result<Message> {
         loop {
             if let Some(length) = length(&self.buffer)?.filter(|length| *length <= self.buffer.len()) {
                 let rest = self.buffer.split_off(length);
@@ -249,20 +249,20 @@ impl Bus {
 
 impl Message {
     /// The strings it begins with.
-    pub fn strings(&self) -> impl Iterator<Item = String> {
+    pub(super) fn strings(&self) -> impl Iterator<Item = String> {
         let count = self.signature.chars().take_while(|c| *c == 's').count();
         let mut reader = Reader { bytes: &self.body, at: 0 };
         std::iter::from_fn(move || reader.string().ok()).take(count).collect::<Vec<_>>().into_iter()
     }
 
     /// What it says, if that is a boolean.
-    pub fn boolean(&self) -> Option<bool> {
+    pub(super) fn boolean(&self) -> Option<bool> {
         let value = Reader { bytes: &self.body, at: 0 }.u32().ok()?;
         (self.signature == "b").then_some(value == 1)
     }
 
     /// The number of 64 bits in the variant it says.
-    pub fn variant_u64(&self) -> Option<u64> {
+    pub(super) fn variant_u64(&self) -> Option<u64> {
         let mut reader = Reader { bytes: &self.body, at: 0 };
         (self.signature == "v" && reader.signature().ok()? == "t").then_some(())?;
         reader.at = pad(reader.at, 8);
@@ -274,7 +274,7 @@ impl Message {
 #[cfg(test)]
 impl Bus {
     /// Is called `name` from now on.
-    pub async fn request_name(&mut self, name: &str) -> Result<()> {
+    pub(super) async fn request_name(&mut self, name: &str) -> Result<()> {
         let mut body = Body::default();
         body.string(name);
         align(&mut body.bytes, 4);
@@ -284,7 +284,7 @@ impl Bus {
     }
 
     /// Answers a call, with a file where there is one.
-    pub async fn reply(&mut self, to: &Message, body: &Body, file: Option<OwnedFd>) -> Result<()> {
+    pub(super) async fn reply(&mut self, to: &Message, body: &Body, file: Option<OwnedFd>) -> Result<()> {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         use std::os::fd::AsFd;
         self.serial += 1;
@@ -307,7 +307,7 @@ impl Bus {
     }
 
     /// Says that something happened to `path`.
-    pub async fn emit(&mut self, path: &str, interface: &str, member: &str, body: &Body) -> Result<()> {
+    pub(super) async fn emit(&mut self, path: &str, interface: &str, member: &str, body: &Body) -> Result<()> {
         self.serial += 1;
         let bytes = encode(4, self.serial, &[(1, 'o', path), (2, 's', interface), (3, 's', member)], &[], body);
         self.stream.write_all(&bytes).await
@@ -316,21 +316,21 @@ impl Bus {
 
 /// What a message says, as it is built.
 #[derive(Clone, Debug, Default)]
-pub struct Body {
+pub(super) struct Body {
     signature: String,
     bytes: Vec<u8>,
 }
 
 impl Body {
     /// And a string.
-    pub fn string(&mut self, text: &str) -> &mut Body {
+    pub(super) fn string(&mut self, text: &str) -> &mut Body {
         self.signature.push('s');
         string(&mut self.bytes, text);
         self
     }
 
     /// And a number.
-    pub fn int(&mut self, number: i32) -> &mut Body {
+    pub(super) fn int(&mut self, number: i32) -> &mut Body {
         self.signature.push('i');
         align(&mut self.bytes, 4);
         self.bytes.extend(number.to_le_bytes());
@@ -339,7 +339,7 @@ impl Body {
 
     /// Bytes that were put together elsewhere.
     #[cfg(test)]
-    pub fn raw(signature: &str, bytes: Vec<u8>) -> Body {
+    pub(super) fn raw(signature: &str, bytes: Vec<u8>) -> Body {
         Body { signature: signature.to_owned(), bytes }
     }
 }
