@@ -1,9 +1,6 @@
-//! Writes Events (core/v1), merging repeats, never in the caller's way.
-//!
-//! Repeats of one event raise the `count` of the first; an object that causes too many different events loses the
-//! surplus (the limits are those of `k8s.io/client-go/tools/record`, `events_cache.go`).
+//! Writes Events (core/v1), never in the caller's way: a bounded queue, and one task that writes what [`correlate`] makes
+//! of it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,18 +8,18 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use self::correlate::{Correlated, Correlator, Happening};
 use crate::Tasks;
+
+mod correlate;
 
 /// How many events may wait to be written; more are dropped.
 const QUEUE_LENGTH: usize = 1024;
-/// How many different events are remembered for counting repeats.
-const REMEMBERED_EVENTS: usize = 4096;
-/// How many events one object may cause at once.
-const BURST_PER_OBJECT: u32 = 25;
-/// The time in which an object may cause one event more.
-const REFILL: Duration = Duration::from_secs(300);
+/// How often an event is tried that the API server could not be told of, and how long lies between (`maxTriesPerEvent`,
+/// `defaultSleepDuration` in `tools/record/event.go`).
+const MAX_TRIES: u32 = 12;
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The namespace of events about cluster-scoped objects.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -45,26 +42,10 @@ impl EventType {
     }
 }
 
-/// What makes two events the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Happening {
-    object: (String, String, String, String),
-    field_path: Option<String>,
-    event_type: EventType,
-    reason: String,
-    message: String,
-}
-
-struct Recorded {
-    reference: ObjectReference,
-    happening: Happening,
-    at: Timestamp,
-}
-
 /// Records Events from one component. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    queue: Option<mpsc::Sender<Recorded>>,
+    queue: Option<mpsc::Sender<Happening>>,
 }
 
 impl Recorder {
@@ -72,7 +53,7 @@ impl Recorder {
     pub fn new(client: kube::Client, component: &str, host: Option<&str>, tasks: &Tasks) -> Recorder {
         let (queue, recorded) = mpsc::channel(QUEUE_LENGTH);
         let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
-        tasks.spawn(Writer { client, source, remembered: HashMap::new(), budgets: HashMap::new() }.run(recorded));
+        tasks.spawn(Writer { client, source, correlator: Correlator::new() }.run(recorded));
         Recorder { queue: Some(queue) }
     }
 
@@ -84,24 +65,21 @@ impl Recorder {
     /// Records that `reason` happened to `object`. Returns at once; where the (bounded) queue is full the event is
     /// dropped. Same object, type, reason and message again: the count of the first grows.
     pub fn event(&self, object: &ObjectReference, event_type: EventType, reason: &str, message: String) {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let happening = Happening {
-            object: (text(&object.kind), text(&object.namespace), text(&object.name), text(&object.uid)),
-            field_path: object.field_path.clone(),
-            event_type,
-            reason: reason.to_owned(),
-            message,
-        };
         tracing::debug!(
-            kind = happening.object.0,
-            object = format_args!("{}/{}", happening.object.1, happening.object.2),
+            kind = object.kind,
+            object = format_args!(
+                "{}/{}",
+                object.namespace.as_deref().unwrap_or_default(),
+                object.name.as_deref().unwrap_or_default()
+            ),
             reason,
-            message = happening.message,
+            message,
             "event"
         );
         if let Some(queue) = &self.queue {
+            let (object, reason, at) = (object.clone(), reason.to_owned(), Timestamp::now());
             // A full queue drops the event: telling must never hold up doing.
-            let _ = queue.try_send(Recorded { reference: object.clone(), happening, at: Timestamp::now() });
+            let _ = queue.try_send(Happening { object, event_type, reason, message, at });
         }
     }
 }
@@ -123,100 +101,70 @@ where
     }
 }
 
-/// An event that is in the API already.
-struct Remembered {
-    name: String,
-    count: i32,
-}
-
-/// How many more events an object may cause.
-struct Budget {
-    left: u32,
-    since: Instant,
-}
-
-impl Budget {
-    fn spend(&mut self, now: Instant) -> bool {
-        let refills = (now - self.since).as_secs() / REFILL.as_secs();
-        if refills > 0 {
-            self.left = BURST_PER_OBJECT.min(self.left.saturating_add(u32::try_from(refills).unwrap_or(u32::MAX)));
-            self.since = now;
-        }
-        let granted = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        granted
-    }
-}
-
 /// The one task that writes a component's events.
 struct Writer {
     client: kube::Client,
     source: EventSource,
-    remembered: HashMap<Happening, Remembered>,
-    budgets: HashMap<(String, String, String, String), Budget>,
+    correlator: Correlator,
 }
 
 impl Writer {
-    async fn run(mut self, mut recorded: mpsc::Receiver<Recorded>) {
-        while let Some(event) = recorded.recv().await {
-            if !self.within_budget(&event.happening, Instant::now()) {
-                continue;
-            }
-            if let Err(error) = self.write(event).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "event not written");
+    async fn run(mut self, mut recorded: mpsc::Receiver<Happening>) {
+        while let Some(happening) = recorded.recv().await {
+            if let Some(event) = self.correlator.correlate(&happening) {
+                self.write(&happening, &event).await;
             }
         }
     }
 
-    fn within_budget(&mut self, happening: &Happening, now: Instant) -> bool {
-        if self.budgets.len() >= REMEMBERED_EVENTS {
-            self.budgets.retain(|_, budget| now - budget.since < REFILL);
-        }
-        let fresh = || Budget { left: BURST_PER_OBJECT, since: now };
-        self.budgets.entry(happening.object.clone()).or_insert_with(fresh).spend(now)
-    }
-
-    async fn write(&mut self, event: Recorded) -> Result<(), kube::Error> {
-        let namespace = event.reference.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        if let Some(known) = self.remembered.get_mut(&event.happening) {
-            let count = known.count + 1;
-            match api.patch(&known.name, &PatchParams::default(), &repeat(count, &event)).await {
-                Ok(_) => {
-                    known.count = count;
-                    return Ok(());
+    /// Until the API server has the event, refuses it, or could not be reached too often.
+    async fn write(&self, happening: &Happening, event: &Correlated) {
+        for tried in 1..=MAX_TRIES {
+            match self.try_write(happening, event).await {
+                Ok(()) => return,
+                Err(error @ kube::Error::Api(_)) => {
+                    return tracing::debug!(error = &error as &dyn std::error::Error, "event not written");
                 }
-                // It has expired meanwhile: write it anew.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, tried, "event not written yet");
+                }
+            }
+            // At first not all at once, when a server returns.
+            let share = if tried == 1 { rand::random() } else { 1.0 };
+            if tried < MAX_TRIES {
+                tokio::time::sleep(RETRY_AFTER.mul_f64(share)).await;
             }
         }
-        let created = self.first(&event, namespace);
-        let name = created.metadata.name.clone().unwrap_or_default();
-        api.create(&PostParams::default(), &created).await?;
-        if self.remembered.len() >= REMEMBERED_EVENTS {
-            self.remembered.clear();
-        }
-        self.remembered.insert(event.happening, Remembered { name, count: 1 });
-        Ok(())
     }
 
-    fn first(&self, event: &Recorded, namespace: &str) -> Event {
-        let involved = event.reference.name.as_deref().unwrap_or("unknown");
+    async fn try_write(&self, happening: &Happening, event: &Correlated) -> Result<(), kube::Error> {
+        let namespace = happening.object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        if event.count > 1 {
+            match api.patch(&event.name, &PatchParams::default(), &repeat(happening, event)).await {
+                // It has expired meanwhile, or the first was not told: write it anew.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                told => return told.map(drop),
+            }
+        }
+        api.create(&PostParams::default(), &self.first(happening, event, namespace)).await.map(drop)
+    }
+
+    fn first(&self, happening: &Happening, event: &Correlated, namespace: &str) -> Event {
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{involved}.{:x}", event.at.as_nanosecond())),
+                name: Some(event.name.clone()),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
-            involved_object: event.reference.clone(),
-            reason: Some(event.happening.reason.clone()),
-            message: Some(event.happening.message.clone()),
-            type_: Some(event.happening.event_type.as_str().to_owned()),
-            first_timestamp: Some(Time(event.at)),
-            last_timestamp: Some(Time(event.at)),
+            involved_object: happening.object.clone(),
+            reason: Some(happening.reason.clone()),
+            message: Some(event.message.clone()),
+            type_: Some(happening.event_type.as_str().to_owned()),
+            first_timestamp: Some(Time(event.first_at)),
+            last_timestamp: Some(Time(happening.at)),
             event_time: None::<MicroTime>,
-            count: Some(1),
+            count: Some(event.count),
             source: Some(self.source.clone()),
             reporting_component: self.source.component.clone(),
             reporting_instance: self.source.host.clone(),
@@ -225,23 +173,17 @@ impl Writer {
     }
 }
 
-fn repeat(count: i32, event: &Recorded) -> Patch<serde_json::Value> {
-    Patch::Merge(serde_json::json!({ "count": count, "lastTimestamp": Time(event.at) }))
+fn repeat(happening: &Happening, event: &Correlated) -> Patch<serde_json::Value> {
+    let (count, message) = (event.count, &event.message);
+    Patch::Merge(serde_json::json!({ "count": count, "message": message, "lastTimestamp": Time(happening.at) }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-    #[tokio::test(start_paused = true)]
-    async fn an_object_cannot_flood_and_recovers_slowly() {
-        let mut budget = Budget { left: BURST_PER_OBJECT, since: Instant::now() };
-        let granted = (0..100).filter(|_| budget.spend(Instant::now())).count();
-        assert_eq!(granted, 25);
-        tokio::time::advance(REFILL * 2).await;
-        let granted = (0..100).filter(|_| budget.spend(Instant::now())).count();
-        assert_eq!(granted, 2);
-    }
+    use super::*;
 
     #[tokio::test]
     async fn a_full_queue_drops_events_instead_of_waiting() {
@@ -251,8 +193,34 @@ mod tests {
         for number in 0..5 {
             recorder.event(&pod, EventType::Normal, "Started", format!("number {number}"));
         }
-        assert_eq!(recorded.recv().await.unwrap().happening.message, "number 0");
+        assert_eq!(recorded.recv().await.unwrap().message, "number 0");
         assert!(recorded.try_recv().is_err());
         assert_eq!(pod.kind.as_deref(), Some("Pod"));
+    }
+
+    /// How often an API server is asked that answers so; `None`: it is not there.
+    async fn asked(answer: Option<u16>) -> u32 {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = asked.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let status = answer.ok_or_else(|| std::io::Error::other("not there"));
+            let body = format!(r#"{{"kind": "Status", "status": "Failure", "code": {}}}"#, answer.unwrap_or(0));
+            std::future::ready(status.map(|status| {
+                http::Response::builder().status(status).body(kube::client::Body::from(body.into_bytes())).unwrap()
+            }))
+        });
+        let (queue, recorded) = mpsc::channel(1);
+        let object = object_reference(&k8s_openapi::api::core::v1::Pod::default());
+        Recorder { queue: Some(queue) }.event(&object, EventType::Normal, "R", "m".to_owned());
+        let client = kube::Client::new(service, "default");
+        Writer { client, source: EventSource::default(), correlator: Correlator::new() }.run(recorded).await;
+        asked.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_not_there_is_told_later_and_one_that_refuses_is_not() {
+        assert_eq!(asked(None).await, MAX_TRIES);
+        assert_eq!(asked(Some(403)).await, 1);
     }
 }
