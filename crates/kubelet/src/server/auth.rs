@@ -20,6 +20,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::door::Guest;
 use super::{Shared, plain};
 
 /// How long the API server's word about a token counts (`authentication.webhook.cacheTTL`).
@@ -54,9 +55,14 @@ impl User {
     }
 }
 
-/// The client's certificate of a connection, if it showed one.
-#[derive(Clone, Debug)]
-pub(super) struct Peer(pub(super) Option<Arc<User>>);
+/// The client of a connection.
+#[derive(Clone)]
+pub(super) struct Peer {
+    /// Whose certificate he showed, if he showed one.
+    pub(super) user: Option<Arc<User>>,
+    /// Himself.
+    pub(super) guest: Arc<Guest>,
+}
 
 /// What the API server said, for a while.
 #[derive(Default)]
@@ -121,13 +127,18 @@ pub(super) fn needed(method: &Method, path: &str) -> Vec<Attributes> {
 }
 
 /// Lets a request through, or refuses it.
-pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let shown = Shown::by(&request);
+pub(super) async fn guard(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+    // A session that outlives its connection is not to keep the connection's place.
+    let peer = request.extensions_mut().remove::<Peer>();
+    let shown = Shown::by(&request, peer.as_ref());
     let user = match shown.user(&shared).await {
         Ok(Some(user)) => user,
         Ok(None) => return plain(StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()),
         Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot authenticate: {error}")),
     };
+    if !peer.is_none_or(|peer| peer.guest.is_known()) {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections".to_owned());
+    }
     let needed = needed(request.method(), request.uri().path());
     match may(&shared, &user, &needed).await {
         Ok(true) => next.run(request).await,
@@ -150,11 +161,11 @@ struct Shown {
 }
 
 impl Shown {
-    fn by(request: &Request) -> Shown {
+    fn by(request: &Request, peer: Option<&Peer>) -> Shown {
         let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = shown.and_then(|shown| shown.strip_prefix("Bearer ")).map(str::trim);
         let token = token.filter(|token| !token.is_empty()).map(str::to_owned);
-        Shown { certificate: request.extensions().get::<Peer>().and_then(|peer| peer.0.clone()), token }
+        Shown { certificate: peer.and_then(|peer| peer.user.clone()), token }
     }
 
     async fn user(self, shared: &Shared) -> Result<Option<Arc<User>>, String> {

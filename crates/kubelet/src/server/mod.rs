@@ -1,7 +1,7 @@
 //! The node's HTTPS server: logs of containers, streams to and from them, the pods here, what they use, health. Whoever
 //! is heard showed a certificate of the cluster's CA or a token, and may ask what he asks.
 //!
-//! - [`auth`]: who asks, and whether he may.
+//! - [`door`]: who is let in; [`auth`]: who asks, and whether he may.
 //! - [`find`]: from names to pods and containers; [`logs`]: what containers wrote.
 //! - [`upgrade`]: from a request to a byte stream; [`websocket`] and [`crate::spdy`]: streams over it.
 //! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between.
@@ -33,6 +33,7 @@ use crate::pods::Pods;
 
 mod auth;
 mod configz;
+mod door;
 mod find;
 pub(crate) mod health;
 mod images;
@@ -48,8 +49,6 @@ mod websocket;
 pub use tls::Certificate;
 pub(crate) use tls::{certified_key, roots};
 
-/// Connections at a time; more wait.
-const MAX_CONNECTIONS: usize = 256;
 /// Sessions (exec, attach, port-forward) at a time; more are refused.
 const MAX_SESSIONS: usize = 512;
 /// A handshake, or the head of a request, that takes longer is given up.
@@ -137,10 +136,9 @@ pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods)
     stats::warn_without_cgroups();
     let transfers = Arc::new(Semaphore::new(images::MAX_TRANSFERS));
     let router = router(Shared { kubelet, pods, sessions, words: Arc::default(), transfers });
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let door = door::Door::new();
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.socket.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -151,10 +149,12 @@ pub(crate) async fn serve(listener: Listener, kubelet: Arc<Kubelet>, pods: Pods)
             }
         };
         while connections.try_join_next().is_some() {}
-        let (acceptor, router) = (listener.acceptor.clone(), router.clone());
+        let (acceptor, router, guest) = (listener.acceptor.clone(), router.clone(), Arc::new(door.enter()));
         connections.spawn(async move {
-            connection(stream, acceptor, router).await;
-            drop(slot);
+            tokio::select! {
+                () = guest.has_to_go() => {}
+                () = connection(stream, acceptor, router, guest.clone()) => {}
+            }
         });
     }
 }
@@ -198,13 +198,17 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, guest: Arc<door::Guest>) {
     if prepare(&stream).is_err() {
         return;
     }
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = auth::Peer(peer.and_then(auth::User::of_certificate).map(Arc::new));
+    let user = peer.and_then(auth::User::of_certificate).map(Arc::new);
+    if user.is_some() && !guest.is_known() {
+        return;
+    }
+    let peer = auth::Peer { user, guest };
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
         tower::Service::call(&mut router.clone(), request)

@@ -172,6 +172,27 @@ async fn whoever_asks_must_prove_who_he_is_and_have_the_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let node = node().await;
+    let mut silent = Vec::new();
+    for _ in 0..4 * door::MAX_STRANGERS {
+        silent.push(TcpStream::connect(("127.0.0.1", node.port)).await.unwrap());
+    }
+    let mut nameless = Vec::new();
+    for _ in 0..2 * door::MAX_STRANGERS {
+        nameless.push(node.connect(None).await.expect("the newest stranger is let in"));
+    }
+    let master = node.ca.sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
+    assert_eq!(node.get(Some(&master), "/healthz").await, Some((200, "ok".into())));
+    assert_eq!(node.get_with(None, Some("good"), "/pods").await.unwrap().0, 200);
+    let (mut first, mut byte) = (nameless.swap_remove(0), [0]);
+    let read = tokio::io::AsyncReadExt::read(&mut first, &mut byte);
+    let read = tokio::time::timeout(Duration::from_secs(5), read).await;
+    assert!(!matches!(read.expect("it was sent away"), Ok(1..)));
+    assert!(node.tasks.stop(Duration::from_secs(5)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_of_this_life_and_the_last_are_served() {
     let node = node().await;
     let master = node.ca.sign("kube-apiserver-kubelet-client", api::well_known::GROUP_MASTERS);
