@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use kube::client::Body;
 use serde_json::Value;
 
@@ -301,6 +302,19 @@ impl Session {
         }
         Error::Unreachable { server: self.server.clone(), message }
     }
+}
+
+/// A request's body that is sent as it comes. kube's client has such bodies for answers only, so this one is an answer's.
+pub async fn body_in_pieces(
+    pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Result<Body, Error> {
+    let mut body = Some(StreamBody::new(pieces.map_ok(Frame::data)));
+    let answer = tower::service_fn(move |_: Request<Body>| {
+        let body = body.take().ok_or_else(|| std::io::Error::other("there is one answer only"));
+        std::future::ready(body.map(Response::new))
+    });
+    let answer = kube::Client::new(answer, "").send(Request::new(Body::empty())).await;
+    Ok(answer.map_err(|e| Error::message(e.to_string()))?.into_body())
 }
 
 /// The Status in an answer, or one made of what there is.

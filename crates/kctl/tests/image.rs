@@ -105,6 +105,70 @@ async fn images_go_to_every_node_or_to_those_named() {
     assert_eq!(asked.last().unwrap(), "POST /api/v1/nodes/b/proxy/images/push?reference=app%3A1");
 }
 
+/// The size of an archive that is too large to be in memory.
+const HUGE: usize = 64 << 20;
+
+/// Such an archive, which notes how much of it was read, and may tear in the middle.
+struct Huge {
+    left: usize,
+    tears: bool,
+    read: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl std::io::Read for Huge {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.tears && self.left < HUGE / 2 {
+            return Err(std::io::Error::other("the tape tore"));
+        }
+        let length = buffer.len().min(self.left);
+        buffer[..length].fill(b'x');
+        self.left -= length;
+        self.read.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+/// Loads a huge archive onto nodes `a` and `b`; the bytes each took, what was said, and how far reading was ahead at most.
+async fn load_huge(tears: bool) -> ([usize; 2], String, usize) {
+    let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (taken, ahead) = (Arc::new(Mutex::new([0; 2])), Arc::new(Mutex::new(0)));
+    let (count, took, most) = (read.clone(), taken.clone(), ahead.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (count, took, most) = (count.clone(), took.clone(), most.clone());
+        async move {
+            let node = usize::from(request.uri().path().contains("/nodes/b/"));
+            let mut body = request.into_body();
+            while let Some(frame) = body.frame().await {
+                let length = frame?.into_data().map_or(0, |data| data.len());
+                let mut took = took.lock().unwrap();
+                took[node] += length;
+                let mut most = most.lock().unwrap();
+                *most = (*most).max(count.load(std::sync::atomic::Ordering::Relaxed) - took.iter().min().unwrap());
+            }
+            Ok::<_, kube::Error>(Response::new(Full::new(Bytes::from(json!({"loaded": ["app:1"]}).to_string()))))
+        }
+    });
+    let session = Session::new(kube::Client::new(service, "default"), "default");
+    let cli = Cli::try_parse_from(["kctl", "image", "load", "--node", "a", "--node", "b"]).unwrap();
+    let (out, err) = (Buffer::default(), Buffer::default());
+    let input = Box::new(Huge { left: HUGE, tears, read });
+    let mut console = Console { out: Box::new(out.clone()), err: Box::new(err.clone()), input };
+    if let Err(error) = run_verb(&cli.verb, &session, &mut console).await {
+        console.note(&error.to_string());
+    }
+    let (taken, ahead) = (*taken.lock().unwrap(), *ahead.lock().unwrap());
+    (taken, out.text() + &err.text(), ahead)
+}
+
+#[tokio::test]
+async fn an_archive_is_never_in_memory_as_a_whole() {
+    let (taken, said, ahead) = load_huge(false).await;
+    assert_eq!((taken, said.as_str()), ([HUGE; 2], "a: app:1 loaded\nb: app:1 loaded\n"));
+    assert!(ahead <= 4 << 20, "{ahead} bytes were in memory");
+    let (_, said, _) = load_huge(true).await;
+    assert_eq!(said, "error: reading the archive: the tape tore\n", "half an archive is none");
+}
+
 #[tokio::test]
 async fn archives_come_from_a_node_that_has_the_image() {
     let (out, ..) = kctl("image save app:1 c", "").await;

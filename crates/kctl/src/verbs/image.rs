@@ -7,16 +7,20 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::list as list_objects;
-use crate::session::Session;
+use crate::session::{Session, body_in_pieces};
 use crate::{Console, Error, object, tabwriter};
 
 /// Nodes asked at a time.
 const MAX_ASKED: usize = 8;
+/// Bytes of an archive that are read at a time, and how many such pieces wait for a node.
+const PIECE: usize = 256 << 10;
+const PIECES_ON_THEIR_WAY: usize = 2;
 
 /// Manage the images on the cluster's nodes.
 #[derive(Debug, clap::Args)]
@@ -186,7 +190,7 @@ async fn each(
             (session.raw(method, &path, headers, kube::client::Body::empty()).await, node)
         }
     });
-    let mut answers = futures::stream::iter(asked).buffered(MAX_ASKED);
+    let mut answers = stream::iter(asked).buffered(MAX_ASKED);
     let mut failed = Vec::new();
     while let Some((answer, node)) = answers.next().await {
         match answer {
@@ -301,22 +305,40 @@ async fn remove(session: &Session, console: &mut Console, nodes: &Nodes, images:
     all_of(failed)
 }
 
-/// The archive is in memory once, however many nodes get it.
+/// Every node gets the archive at the same time, a piece after the other: it is read once, and never in memory as a whole.
 async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Option<&PathBuf>) -> Result<(), Error> {
     let names = nodes.names(session).await?;
-    let archive = match input.filter(|path| path.as_os_str() != "-") {
-        Some(path) => std::fs::read(path).map_err(|e| Error::message(format!("{}: {e}", path.display())))?,
-        None => {
-            let mut bytes = Vec::new();
-            console.input.read_to_end(&mut bytes).map_err(|e| Error::message(format!("reading the archive: {e}")))?;
-            bytes
+    let mut receivers = Vec::new();
+    let mut senders = Vec::new();
+    for _ in &names {
+        let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(PIECES_ON_THEIR_WAY);
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    let sent = names.iter().zip(receivers).map(|(node, receiver)| async move {
+        let pieces = stream::unfold(receiver, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+        let body = body_in_pieces(pieces).await?;
+        session.raw(Method::POST, &path(node, "/load", &[]), None, body).await
+    });
+    let read = async {
+        match input.filter(|path| path.as_os_str() != "-") {
+            Some(path) => {
+                let wrong = |e: std::io::Error| Error::message(format!("{}: {e}", path.display()));
+                let mut file = std::fs::File::open(path).map_err(wrong)?;
+                give_out(&mut file, senders).await.map_err(wrong)
+            }
+            None => {
+                let given = give_out(console.input.as_mut(), senders).await;
+                given.map_err(|e| Error::message(format!("reading the archive: {e}")))
+            }
         }
     };
-    let archive = Bytes::from(archive);
+    let (read, answers) = futures::join!(read, futures::future::join_all(sent));
+    // Without an archive what the nodes say of it is of no interest.
+    read?;
     let mut failed = Vec::new();
-    for node in names {
-        let body = kube::client::Body::from(archive.clone());
-        match session.raw(Method::POST, &path(&node, "/load", &[]), None, body).await {
+    for (answer, node) in answers.into_iter().zip(names) {
+        match answer {
             Ok(answer) => {
                 let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
                 for name in answer["loaded"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -327,6 +349,34 @@ async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Op
         }
     }
     all_of(failed)
+}
+
+/// Reads to the end and gives each piece to everyone who still listens. The slowest says how fast.
+async fn give_out(
+    from: &mut (dyn Read + Send),
+    mut listeners: Vec<mpsc::Sender<std::io::Result<Bytes>>>,
+) -> std::io::Result<()> {
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        if let Err(error) = from.take(PIECE as u64).read_to_end(&mut piece) {
+            for listener in &listeners {
+                // Half an archive is not the whole of a smaller one.
+                let _ = listener.send(Err(std::io::Error::other(error.to_string()))).await;
+            }
+            return Err(error);
+        }
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(piece);
+        let given = futures::future::join_all(listeners.iter().map(|listener| listener.send(Ok(piece.clone())))).await;
+        let mut given = given.into_iter();
+        // A node that refused the archive needs no more of it.
+        listeners.retain(|_| given.next().is_some_and(|given| given.is_ok()));
+        if listeners.is_empty() {
+            return Ok(());
+        }
+    }
 }
 
 async fn save(
