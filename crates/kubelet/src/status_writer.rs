@@ -8,6 +8,8 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
+use crate::runtime::PodIdentity;
+
 /// Writes of one node that are under way at a time.
 const MAX_WRITES: usize = 16;
 /// Back-off of writes that failed: first and longest.
@@ -40,13 +42,13 @@ impl Outgoing {
 
 /// The status the API has, as far as we know, and the version it has it at.
 struct Known {
-    status: PodStatus,
+    status: Arc<PodStatus>,
     version: u64,
 }
 
 impl Known {
     fn of(pod: &Pod) -> Known {
-        Known { status: pod.status.clone().unwrap_or_default(), version: version(pod) }
+        Known { status: Arc::new(pod.status.clone().unwrap_or_default()), version: version(pod) }
     }
 
     /// Takes over what was seen if it is newer than what we know; a watch may lag behind our own writes.
@@ -75,12 +77,16 @@ impl StatusWriter {
 
     /// Writes what `outgoing` says of `pod`, until its sender is gone and its last word is written.
     pub(crate) async fn run(self, pod: Arc<Pod>, mut outgoing: watch::Receiver<Outgoing>) {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), crate::pod::namespace(&pod.metadata));
         let mut known = Known::of(&pod);
+        let whose = crate::pod::identity(&pod);
+        // A node has many pods, and each has been seen in many versions.
+        drop(pod);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &whose.namespace);
         let mut backoff = RETRY_MIN;
         loop {
             let newest = outgoing.borrow_and_update().clone();
-            let done = self.write(&api, &pod, &newest, &mut known).await;
+            // Boxed, as it is many times what is remembered while nothing is written.
+            let done = Box::pin(self.write(&api, &whose, newest, &mut known)).await;
             match done {
                 Done::Gone => return,
                 Done::Written => {
@@ -97,27 +103,26 @@ impl StatusWriter {
         }
     }
 
-    async fn write(&self, api: &Api<Pod>, pod: &Pod, newest: &Outgoing, known: &mut Known) -> Done {
+    async fn write(&self, api: &Api<Pod>, whose: &PodIdentity, newest: Outgoing, known: &mut Known) -> Done {
         let Ok(_permit) = self.writes.acquire().await else { return Done::Gone };
-        let name = crate::pod::name(&pod.metadata);
+        let name = &whose.name;
         known.see(newest.seen.as_deref());
         if let Some(status) = newest.status.as_ref()
-            && let Some(patch) = patch(crate::pod::uid(pod), &known.status, status)
+            && let Some(patch) = patch(&whose.uid, &known.status, status)
         {
             match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(pod) => *known = Known { status: (**status).clone(), version: version(&pod) },
-                Err(error) => return failure(pod, &error),
+                Ok(pod) => *known = Known { status: status.clone(), version: version(&pod) },
+                Err(error) => return failure(whose, &error),
             }
         }
         if !newest.delete {
             return Done::Written;
         }
-        let uid = pod.metadata.uid.clone();
-        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let preconditions = Some(Preconditions { uid: Some(whose.uid.clone()), resource_version: None });
         let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
         match api.delete(name, &parameters).await {
             Ok(_) => Done::Gone,
-            Err(error) => failure(pod, &error),
+            Err(error) => failure(whose, &error),
         }
     }
 }
@@ -128,12 +133,12 @@ enum Done {
     Gone,
 }
 
-fn failure(pod: &Pod, error: &kube::Error) -> Done {
+fn failure(whose: &PodIdentity, error: &kube::Error) -> Done {
     match error {
         // Gone, or another of the same name: nothing more to say about this one.
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Done::Gone,
         error => {
-            tracing::warn!(pod = crate::pod::full_name(pod), %error, "cannot write the pod's status");
+            tracing::warn!(pod = crate::pod::full_name_of(whose), %error, "cannot write the pod's status");
             Done::Failed
         }
     }

@@ -41,7 +41,12 @@ pub fn name(metadata: &ObjectMeta) -> &str {
 
 /// `name_namespace(uid)`, as messages name a pod.
 pub fn full_name(pod: &Pod) -> String {
-    format!("{}_{}({})", name(&pod.metadata), namespace(&pod.metadata), uid(pod))
+    full_name_of(&identity(pod))
+}
+
+/// The same of a pod one knows less of.
+pub fn full_name_of(pod: &PodIdentity) -> String {
+    format!("{}_{}({})", pod.name, pod.namespace, pod.uid)
 }
 
 /// What its containers are labelled with.

@@ -136,7 +136,8 @@ impl Asker {
         let mut run = Run::default();
         loop {
             tokio::time::sleep(until(clock.now(), due)).await;
-            if let Some(success) = self.ask().await
+            // Boxed, as it is many times what a probe needs that waits.
+            if let Some(success) = Box::pin(self.ask()).await
                 && let Some(verdict) = run.step(success, &self.probe)
             {
                 self.tell(verdict);

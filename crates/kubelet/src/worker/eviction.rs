@@ -27,12 +27,13 @@ impl Worker {
             last_transition_time: Some(Time(self.kubelet.config.clock.now())),
             ..PodCondition::default()
         };
-        let conditions = self.history.conditions.get_or_insert_default();
+        let history = Arc::make_mut(&mut self.history);
+        let conditions = history.conditions.get_or_insert_default();
         conditions.retain(|condition| condition.type_ != target.type_);
         conditions.push(target);
-        self.history.phase = Some("Failed".to_owned());
-        self.history.reason = Some(reason.to_owned());
-        self.history.message = Some(message);
+        history.phase = Some("Failed".to_owned());
+        history.reason = Some(reason.to_owned());
+        history.message = Some(message);
         true
     }
 }

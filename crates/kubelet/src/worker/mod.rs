@@ -149,7 +149,7 @@ pub(crate) struct Worker {
     kubelet: Arc<Kubelet>,
     handle: Arc<Handle>,
     status: watch::Sender<Outgoing>,
-    history: PodStatus,
+    history: Arc<PodStatus>,
     holds: BTreeMap<String, Hold>,
     terminations: BTreeMap<String, Termination>,
     messages: BTreeMap<String, String>,
@@ -177,7 +177,7 @@ struct ImageBackoff {
 
 impl Worker {
     pub(crate) fn new(kubelet: Arc<Kubelet>, handle: Arc<Handle>, status: watch::Sender<Outgoing>) -> Worker {
-        let history = handle.desired().pod.status.clone().unwrap_or_default();
+        let history = Arc::new(handle.desired().pod.status.clone().unwrap_or_default());
         let probes = Probes::new(kubelet.clone(), handle.wake.clone());
         Worker {
             kubelet,
@@ -204,7 +204,8 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut network = self.kubelet.network.clone();
         loop {
-            let deadline = match self.sync().await {
+            // Boxed, as it is many times what a pod that rests needs.
+            let deadline = match Box::pin(self.sync()).await {
                 Next::Gone => break,
                 Next::Wait(deadline) => deadline,
             };
@@ -309,9 +310,9 @@ impl Worker {
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);
         self.tell_resized(&desired.pod, &plan);
-        let news = (evicted || status != self.history).then(|| Arc::new(status));
+        let news = (evicted || status != *self.history).then(|| Arc::new(status));
         if let Some(status) = &news {
-            self.history = (**status).clone();
+            self.history = status.clone();
         }
         self.status.send_if_modified(|outgoing| outgoing.tell(news, seen));
         plan
