@@ -80,6 +80,14 @@ impl Api {
         assert!(found, "{reason} {message:?} never comes: {:?}", self.events.borrow());
     }
 
+    /// Waits for an Event with this reason whose message has this in it.
+    pub(super) async fn until_told(&self, reason: &str, part: &str) {
+        let mut events = self.events.subscribe();
+        let found = events.wait_for(|all| all.iter().any(|(r, message)| r == reason && message.contains(part)));
+        let found = tokio::time::timeout(LIMIT, found).await.is_ok();
+        assert!(found, "{reason} … {part:?} never comes: {:?}", self.events.borrow());
+    }
+
     /// The messages of all Events with this reason so far.
     pub(super) fn events(&self, reason: &str) -> Vec<String> {
         let all = self.events.borrow();

@@ -100,6 +100,77 @@ async fn containers_are_confined_as_they_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn namespaces_of_the_host_are_shared_where_asked() {
+    on_docker(|node| async move {
+        let of_host = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+        for (field, shared) in [("hostNetwork", "net"), ("hostPID", "pid"), ("hostIPC", "ipc"), ("enableServiceLinks", "")]
+        {
+            let mut spec = json!({"containers": [script(SERVES)], "terminationGracePeriodSeconds": 1});
+            spec[field] = json!(true);
+            let mut bench = node.bench_of(pod(&format!("{}-{shared}", node.uid), spec));
+            let status = bench.until_phase("Running").await;
+            for kind in ["net", "pid", "ipc"] {
+                let seen = node.exec(&status, &format!("busybox readlink /proc/self/ns/{kind}")).await;
+                assert_eq!(seen.trim_end() == of_host(kind), kind == shared, "{field}: {kind} is {seen}");
+            }
+            assert_eq!(status.pod_ip == status.host_ip, shared == "net", "{field}");
+            bench.end().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_of_the_nodes_own_and_a_bare_proc_are_had() {
+    on_docker(|node| async move {
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+        let dir = node.dir.path().join("seccomp/profiles");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("no-mkdir.json"), profile.to_string()).unwrap();
+        let mut filtered = script(SERVES);
+        filtered["securityContext"] = json!({"procMount": "Unmasked",
+            "seccompProfile": {"type": "Localhost", "localhostProfile": "profiles/no-mkdir.json"}});
+        let spec = json!({"containers": [filtered, named("usual", SERVES)], "terminationGracePeriodSeconds": 1});
+        let mut bench = node.bench(spec);
+        let status = bench.until_phase("Running").await;
+        let made = "busybox mkdir /made 2>&1 || echo refused";
+        let masks = "busybox grep -c ' /proc/' /proc/mounts";
+        let said = node.exec(&status, made).await;
+        assert_eq!(said, "mkdir: can't create directory '/made': Operation not permitted\nrefused\n");
+        assert_eq!(node.exec(&status, masks).await, "0\n", "nothing of /proc is covered");
+        let usual = status.container_statuses.as_ref().unwrap().iter().find(|s| s.name == "usual").unwrap().clone();
+        let usual = PodStatus { container_statuses: Some(vec![usual]), ..PodStatus::default() };
+        assert_eq!(node.exec(&usual, made).await, "");
+        assert_ne!(node.exec(&usual, masks).await, "0\n");
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_told_and_had_once_it_is_free() {
+    on_docker(|node| async move {
+        let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut container = script("busybox httpd -f -p 80");
+        container["ports"] = json!([{"containerPort": 80, "hostPort": port}]);
+        let mut bench = node.bench(json!({"containers": [container], "terminationGracePeriodSeconds": 1}));
+        bench.api.until_told("FailedCreatePodSandBox", "Failed to create pod sandbox: Error response from daemon: ").await;
+        bench.api.until_told("FailedCreatePodSandBox", "address already in use").await;
+        let status = bench.status.borrow().status.clone().unwrap();
+        assert!(waits_for(&status, "ContainerCreating") && status.phase.as_deref() == Some("Pending"), "{status:?}");
+        drop(taken);
+        bench.until_phase("Running").await;
+        let state = node.runtime.pod_state(&node.uid).await.unwrap();
+        assert_eq!((state.sandboxes.len(), state.containers.len()), (1, 1), "what failed has left nothing behind");
+        bench.end().await;
+        std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_that_dies_on_docker_is_followed_by_one_that_knows() {
     on_docker(|node| async move {
         let init = named("init", "exit 0");
