@@ -216,7 +216,7 @@ impl Pods {
 }
 
 /// What is left of a pod whose object is gone: enough to remove it.
-fn orphan(identity: PodIdentity) -> Pod {
+pub(crate) fn orphan(identity: PodIdentity) -> Pod {
     Pod {
         metadata: ObjectMeta {
             namespace: Some(identity.namespace),

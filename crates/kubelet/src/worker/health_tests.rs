@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::bench::{Api, Bench, config, first, pod, waits_for};
 use crate::clock::Clock;
@@ -178,6 +179,33 @@ async fn a_pre_stop_hook_runs_before_the_end_and_within_the_grace() {
         assert_eq!(web.api.events("FailedPreStopHook"), told, "{hook}");
         web.end().await;
     }
+}
+
+/// Deleted by force, or its manifest removed: the last that was known of it says how it ends.
+#[tokio::test(start_paused = true)]
+async fn a_pre_stop_hook_runs_also_where_the_pods_object_is_gone() {
+    let hook = json!({"preStop": {"sleep": {"seconds": 7}}});
+    let container = container(json!({"lifecycle": hook}));
+    let mut web = bench(json!({"containers": [container], "terminationGracePeriodSeconds": 20})).await;
+    web.until_phase("Running").await;
+    let gone_at = Instant::now();
+    web.end().await;
+    assert_eq!(gone_at.elapsed().as_secs(), 7);
+}
+
+/// Of a pod that went while no kubelet ran there are only containers, and no hook (`SyncTerminatingRuntimePod`).
+#[tokio::test(start_paused = true)]
+async fn no_hook_runs_of_a_pod_nobody_remembers() {
+    let hook = json!({"preStop": {"sleep": {"seconds": 7}}});
+    let container = container(json!({"lifecycle": hook}));
+    let mut web = bench(json!({"containers": [container], "terminationGracePeriodSeconds": 20})).await;
+    web.until_phase("Running").await;
+    let known = web.runtime.pods().await.unwrap().remove(0).identity;
+    let orphan = Bench::new(web.runtime.clone(), Api::new(), config(), crate::pods::orphan(known));
+    let gone_at = Instant::now();
+    drop(web);
+    orphan.end().await;
+    assert!(gone_at.elapsed().as_secs() < 7);
 }
 
 #[tokio::test(start_paused = true)]
