@@ -254,6 +254,44 @@ fn sub_paths_cannot_leave_their_volume() {
     assert!(fixture.path().join("a/b/file").exists());
 }
 
+/// A container that changes a directory of its volume for a link to somewhere else, and back, while it is looked at.
+#[test]
+fn a_link_that_takes_a_directorys_place_leads_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(json!({"name": "v", "emptyDir": {}}));
+    fixture.set_up().unwrap();
+    let (outside, volume) = (tempfile::tempdir().unwrap(), fixture.path());
+    fs::create_dir(outside.path().join("b")).unwrap();
+    fs::write(outside.path().join("b/secret"), "").unwrap();
+    fs::create_dir_all(volume.join("a/b")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), volume.join("link")).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let place = pod_dir(fixture.dir.path(), "u1").join("volume-subpaths/v/c/0");
+    let (mut bound, mut escaped) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+            let (link, dir) = (volume.join("link"), volume.join("a"));
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = renameat2(AT_FDCWD, &link, AT_FDCWD, &dir, RenameFlags::RENAME_EXCHANGE);
+            }
+        });
+        for number in 0..2000 {
+            if let Ok(place) = subpath::bind(&volume, "a/b", &place, number % 2 == 0) {
+                bound += 1;
+                escaped += usize::from(place.join("secret").exists());
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(bound > 0 && escaped == 0, "{escaped} of {bound} led out of the volume");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing was made outside either");
+    tear_down(fixture.dir.path(), "u1").unwrap();
+    assert!(outside.path().join("b/secret").exists());
+}
+
 #[test]
 fn claims_lead_to_the_places_of_their_volumes() {
     if !is_root() {
