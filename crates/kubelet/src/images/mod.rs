@@ -54,22 +54,36 @@ pub async fn pull(
     if attempts.is_empty() {
         attempts.push(None);
     }
-    let mut last = String::new();
+    let mut refusals: Vec<String> = Vec::new();
     for credentials in attempts {
         match runtime.pull(image, credentials, progress).await {
             Ok(()) => {
                 let found = runtime.image(image).await.map_err(|error| failed(error.to_string()))?;
                 return found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")));
             }
-            Err(error) => last = error.to_string(),
+            Err(error) => refusals.push(error.to_string()),
         }
     }
-    Err(failed(last))
+    Err(failed(aggregate(refusals)))
+}
+
+/// Several errors in one text, each once (`utilerrors.NewAggregate`).
+fn aggregate(mut errors: Vec<String>) -> String {
+    let mut seen = std::collections::HashSet::new();
+    errors.retain(|error| seen.insert(error.clone()));
+    if errors.len() == 1 { errors.remove(0) } else { format!("[{}]", errors.join(", ")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_refusal_is_said_once() {
+        let said = |errors: &[&str]| aggregate(errors.iter().map(|error| (*error).to_owned()).collect());
+        assert_eq!((said(&["a"]), said(&["a", "a"])), ("a".to_owned(), "a".to_owned()));
+        assert_eq!(said(&["a", "b", "a"]), "[a, b]");
+    }
 
     #[test]
     fn pull_policy_decides_with_what_is_present() {
