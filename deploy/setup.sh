@@ -38,6 +38,7 @@ fi
 if [ "$level" = test ]; then
     need etcd etcd-server
     need dbus-daemon dbus
+    need etcdctl etcd-client
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 

@@ -11,10 +11,12 @@
 //! In reading order:
 //! - this file: the contract ([`Store`]) and its words.
 //! - [`embedded`]: the single-node backend.
-//! - [`etcd`]: the backend for a cluster that outgrows one machine.
+//! - [`etcd`]: the backend for a cluster that outgrows one machine; the etcd face of the embedded one; snapshots.
+//! - `bolt`: the file format of those.
 //!
 //! It knows nothing of kinds or JSON: keys are text, values are bytes.
 
+mod bolt;
 pub mod embedded;
 pub mod etcd;
 mod limits;
@@ -182,9 +184,16 @@ pub enum Error {
     /// No such lease, or it has ended.
     #[error("lease {0:?} not found")]
     LeaseNotFound(LeaseId),
+    /// A lease with this id is there already.
+    #[error("lease {0:?} exists already")]
+    LeaseExists(LeaseId),
     /// A watcher was slower than the store holds events for; watch again.
     #[error("the watcher fell behind")]
     Lagged,
+    /// There is no room to write; what is there can be read, and writing goes on when there is room again. In etcd's
+    /// words, as upstream's clients know them.
+    #[error("etcdserver: mvcc: database space exceeded ({0})")]
+    NoSpace(String),
     /// The backend cannot be reached or failed; whether a write took effect is unknown.
     #[error("store unavailable: {0}")]
     Unavailable(String),
@@ -215,6 +224,11 @@ pub trait Store: Send + Sync + 'static {
     /// Changes to keys of `prefix` at revisions greater than `after`, first past ones, then live ones.
     /// [`Error::Compacted`] if `after + 1` is no longer held.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, Error>;
+
+    /// Whether it takes writes as far as is known without one: not where the last one failed.
+    async fn health(&self) -> Result<(), Error> {
+        self.revision().await.map(drop)
+    }
 
     /// Asks every open watch to tell how far it is (a [`WatchBatch`] without events where nothing happened).
     async fn request_progress(&self) -> Result<(), Error>;

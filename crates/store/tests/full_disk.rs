@@ -68,7 +68,8 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_it_took() {
         }
         assert!(taken.len() < 1000, "100 MB do not fit on this disk");
     };
-    assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
+    assert!(matches!(refused, Error::NoSpace(_)), "{refused:?}");
+    assert!(matches!(store.health().await, Err(Error::NoSpace(_))));
     let next = format!("/k/{}", taken.len());
     assert!(store.get(&next, None).await.unwrap().0.is_none(), "what was refused is not there");
 

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use store::embedded::Embedded;
 use store::etcd::{Etcd, Options};
 use store::{Error, Event, Expect, ListRequest, MAX_TXN_OPS, MAX_VALUE_BYTES, Revision, Store, WatchStream};
-use support::{EtcdServer, check, delete, events, prefix, put, put_leased, set, told, value, within};
+use support::{EtcdServer, Face, check, delete, events, prefix, put, put_leased, set, told, value, within};
 
 /// Makes of each case one test per backend.
 macro_rules! suite {
@@ -20,6 +20,16 @@ macro_rules! suite {
             async fn $case() {
                 let dir = tempfile::tempdir().unwrap();
                 let store = super::Embedded::open(dir.path(), store::embedded::Options::default()).unwrap();
+                super::$case(std::sync::Arc::new(store)).await;
+            })*
+        }
+        /// The embedded store again, as the etcd backend sees it through the embedded store's etcd face.
+        mod face {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let face = super::Face::of_a_new_store().await;
+                let endpoints = [face.url.clone()];
+                let store = super::Etcd::connect(&endpoints, super::Options::default()).await.unwrap();
                 super::$case(std::sync::Arc::new(store)).await;
             })*
         }

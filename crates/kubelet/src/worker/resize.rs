@@ -89,7 +89,7 @@ impl Worker {
 
     /// What the pod holds: what is set aside, or what its containers still have where that is more.
     fn held(&self, set_aside: &Pod) -> Requests {
-        let status = Some(self.history.clone());
+        let status = Some((*self.history).clone());
         api::pods::held(&Pod { metadata: Default::default(), spec: set_aside.spec.clone(), status })
     }
 

@@ -20,7 +20,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::compact::Compaction;
 use super::index::{Index, Version};
-use super::lease::Leases;
+use super::lease::{Grant, Leases};
 use super::queue::{Outcome, Reply, Taken, Wait, Work};
 use super::ring::{Change, Entry};
 use super::row::{LeaseChange, Position, Writes};
@@ -29,6 +29,13 @@ use crate::{Action, Error, Expect, LeaseId, Op, Revision};
 
 /// Most superseded rows one write takes out of the log along the way.
 pub(super) const REMOVED_PER_WRITE: usize = 256;
+
+/// How soon after a compaction that freed much the file is made smaller, and how long after that at the earliest again.
+const SHRINK_AFTER: Duration = Duration::from_secs(1);
+const SHRINK_EVERY: Duration = Duration::from_secs(600);
+
+/// How long after a write that failed an empty one is tried.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest the thread waits for writers to share an fsync; a quarter of what the last commit took, if that is less.
 const GATHER_MAX: Duration = Duration::from_micros(500);
@@ -52,7 +59,7 @@ pub(super) fn run(shared: &Shared, committer: &Mutex<Committer>) {
         committer.lock().tidy(idle);
     }
     shared.watchers.close();
-    shared.log.close();
+    drop(shared.log.close());
 }
 
 /// Writers that come one at a time are never delayed: a lone one is not waited for.
@@ -87,12 +94,16 @@ pub(super) struct Committer {
     shared: Arc<Shared>,
     leases: Leases,
     compaction: Compaction,
+    /// When to make the file smaller.
+    shrink_at: Option<Instant>,
+    /// When to find out whether the disk is well again.
+    retry_at: Option<Instant>,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, leases: Leases, options: &Options) -> Committer {
         let compaction = Compaction::new(options, &shared.state.read());
-        Committer { shared, leases, compaction }
+        Committer { shared, leases, compaction, shrink_at: None, retry_at: None }
     }
 
     /// When there is something to do without being asked; now, where something is under way.
@@ -108,7 +119,8 @@ impl Committer {
 
     fn deadline(&self) -> Option<Instant> {
         let lease = self.leases.next_deadline().map(|(deadline, _)| deadline);
-        let deadlines = [lease, self.compaction.deadline(), self.shared.log.flush_deadline()];
+        let deadlines =
+            [lease, self.compaction.deadline(), self.shared.log.flush_deadline(), self.shrink_at, self.retry_at];
         deadlines.into_iter().flatten().min()
     }
 
@@ -116,6 +128,8 @@ impl Committer {
     fn tidy(&mut self, idle: bool) {
         self.end_due_leases();
         self.compact(idle);
+        self.shrink(idle);
+        self.retry();
         if self.shared.log.flush_deadline().is_some_and(|deadline| deadline <= Instant::now())
             && let Err(error) = self.shared.log.flush()
         {
@@ -144,9 +158,14 @@ impl Committer {
     fn process_alone(&mut self, work: Work) {
         match work {
             Work::Commit(ops, reply) => self.commit(vec![(ops, reply)]),
-            Work::Grant(ttl_seconds, reply) => drop(reply.send(self.grant(ttl_seconds))),
+            Work::Grant(wanted, ttl_seconds, reply) => drop(reply.send(self.grant(wanted, ttl_seconds))),
+            Work::Renew(lease, reply) => drop(reply.send(self.renew(lease))),
             Work::Revoke(lease, reply) => drop(reply.send(self.end_lease(lease))),
-            Work::Compact(revision, reply) => drop(reply.send(self.start_compaction(revision))),
+            Work::Compact(revision, wait, reply) => match self.start_compaction(revision) {
+                Ok(()) if wait => self.compaction.tell_when_done(reply),
+                started => drop(reply.send(started)),
+            },
+            Work::Other(work) => (work.0)(self),
         }
     }
 
@@ -191,15 +210,34 @@ impl Committer {
         }
         let removed = self.compaction.next_removals(REMOVED_PER_WRITE);
         let rows = entries.iter().flat_map(|entry| &entry.changes).map(|change| (change.at, change.row())).collect();
-        let written =
-            self.shared.log.write(&Writes { rows, removed: removed.as_slice().into(), compacted: None, lease });
+        let written = self.write(&Writes { rows, removed: removed.as_slice().into(), compacted: None, lease });
         if let Err(error) = written {
-            tracing::error!(%error, "cannot write to the store");
             self.compaction.not_removed(removed);
             return Err(error);
         }
         self.publish(entries.into_iter().map(Arc::new).collect());
         Ok(())
+    }
+
+    /// Writes, and remembers whether that is possible.
+    fn write(&mut self, writes: &Writes<'_>) -> Result<(), Error> {
+        let written = self.shared.log.write(writes);
+        let has_failed = self.shared.failure.borrow().is_some();
+        match &written {
+            Err(error) => tracing::error!(%error, "cannot write to the store"),
+            Ok(()) if has_failed => tracing::info!("the store can be written again"),
+            Ok(()) => return written,
+        }
+        self.shared.failure.send_replace(written.clone().err());
+        self.retry_at = written.is_err().then(|| Instant::now() + RETRY_EVERY);
+        written
+    }
+
+    /// Finds out whether a store that could not be written can be again, where nobody else tries.
+    fn retry(&mut self) {
+        if self.retry_at.is_some_and(|due| due <= Instant::now()) {
+            drop(self.write(&Writes::default()));
+        }
     }
 
     fn publish(&mut self, entries: Vec<Arc<Entry>>) {
@@ -210,7 +248,7 @@ impl Committer {
         let mut state = self.shared.state.write();
         for entry in &entries {
             for change in &entry.changes {
-                state.index.record(&change.key, Version { at: change.at, created: change.created });
+                state.index.record(&change.key, change.version());
             }
             state.ring.push(entry.clone());
         }
@@ -218,11 +256,41 @@ impl Committer {
         self.shared.watchers.published(&entries);
     }
 
-    fn grant(&mut self, ttl_seconds: i64) -> Result<LeaseId, Error> {
-        let (id, deadline, change) = self.leases.next(ttl_seconds, (Instant::now(), SystemTime::now()));
-        self.write_and_publish(Vec::new(), Some(change))?;
-        self.leases.granted(id, deadline);
-        Ok(id)
+    fn grant(&mut self, wanted: Option<LeaseId>, ttl_seconds: i64) -> Result<Grant, Error> {
+        let grant = self.leases.next(wanted, ttl_seconds, (Instant::now(), SystemTime::now()));
+        self.write_lease(grant.ok_or(Error::LeaseExists(wanted.unwrap_or(LeaseId(0))))?)
+    }
+
+    fn renew(&mut self, id: LeaseId) -> Result<Grant, Error> {
+        let grant = self.leases.renewal(id, (Instant::now(), SystemTime::now()));
+        self.write_lease(grant.ok_or(Error::LeaseNotFound(id))?)
+    }
+
+    fn write_lease(&mut self, grant: Grant) -> Result<Grant, Error> {
+        self.write_and_publish(Vec::new(), Some(grant.change()))?;
+        self.leases.granted(grant);
+        Ok(grant)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Lets somebody read, decide on the ground of that, and commit, while nobody else writes.
+    pub(super) fn decide<T, E: From<Error>>(
+        &mut self,
+        decide: impl FnOnce(&Shared) -> Result<(Vec<Op>, T), E>,
+    ) -> Result<(Revision, T), E> {
+        let (ops, answer) = decide(&self.shared)?;
+        match self.commit_one(ops) {
+            Outcome::Committed(revision) => Ok((revision, answer)),
+            Outcome::Failed(error) => Err(error.into()),
+            Outcome::Conflict { key, .. } => Err(Error::Conflict { key, current: None }.into()),
+        }
     }
 
     /// Ends a lease: its keys go in one ordinary transaction.
@@ -258,10 +326,32 @@ impl Committer {
                 return Err(Error::Compacted { requested: revision, compacted: state.compacted });
             }
         }
-        self.shared.log.write(&Writes { compacted: Some(revision), ..Writes::default() })?;
+        self.write(&Writes { compacted: Some(revision), ..Writes::default() })?;
         self.shared.state.write().compacted = revision;
         self.compaction.start(revision);
         Ok(())
+    }
+
+    /// Gives back what large deletions left of the file, when nobody else wants anything.
+    fn shrink(&mut self, idle: bool) {
+        let is_due = self.shrink_at.is_some_and(|due| due <= Instant::now());
+        if !is_due || !idle || self.compaction.is_running() {
+            return;
+        }
+        let before = self.shared.log.file_bytes();
+        let shrunk = self.shared.log.shrink();
+        let after = self.shared.log.file_bytes();
+        match shrunk {
+            Ok(()) => tracing::info!(before, after, "the store's file was made smaller"),
+            // Mostly somebody still reads.
+            Err(error) => tracing::info!(%error, "the store's file is not made smaller now"),
+        }
+        // Not again and again, where there is nothing to win.
+        self.shrink_at = self.worth_shrinking().then(|| Instant::now() + SHRINK_EVERY);
+    }
+
+    fn worth_shrinking(&self) -> bool {
+        self.shared.log.waste_bytes() > 0
     }
 
     /// One bounded step of compaction, where one is due.
@@ -272,7 +362,11 @@ impl Committer {
         {
             tracing::warn!(%error, revision, "cannot compact the store");
         }
+        let was_running = self.compaction.is_running();
         self.compaction.step(&self.shared, idle);
+        if was_running && !self.compaction.is_running() && self.shrink_at.is_none() && self.worth_shrinking() {
+            self.shrink_at = Some(Instant::now() + SHRINK_AFTER);
+        }
     }
 }
 
@@ -314,7 +408,7 @@ impl Batch<'_> {
             return Outcome::Committed(self.revision);
         }
         for change in &changes {
-            self.overlay.insert(change.key.clone(), Version { at: change.at, created: change.created });
+            self.overlay.insert(change.key.clone(), change.version());
         }
         self.revision = revision;
         self.entries.push(Entry { revision, changes });
@@ -336,6 +430,7 @@ impl Batch<'_> {
                 at,
                 created: current.map_or(at.revision, |version| version.created),
                 lease,
+                writes: current.map_or(0, |version| version.writes).saturating_add(1),
                 value,
             }),
         }
@@ -357,7 +452,7 @@ fn holds(expect: Expect, current: Option<Version>) -> bool {
 
 fn removal(key: &Arc<str>, at: Position) -> Change {
     let value = bytes::Bytes::new();
-    Change { key: key.clone(), at, created: 0, lease: None, value }
+    Change { key: key.clone(), at, created: 0, lease: None, writes: 0, value }
 }
 
 fn position(revision: Revision, op: usize) -> Position {

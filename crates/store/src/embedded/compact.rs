@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::commit::REMOVED_PER_WRITE;
+use super::queue::Reply;
 use super::row::{Position, Writes};
 use super::{Options, Shared, State};
-use crate::Revision;
+use crate::{Error, Revision};
 
 /// Keys of the index one step looks at while it holds the lock.
 const PRUNED_PER_STEP: usize = 1024;
@@ -30,6 +31,8 @@ pub(super) struct Compaction {
     job: Option<Job>,
     /// Rows pruned from the index that are still in the log.
     condemned: Vec<Position>,
+    /// Who wants to be told when nothing is left to do.
+    waiting: Vec<Reply<Result<(), Error>>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Compaction {
             mark: None,
             job: unfinished.then_some(Job { revision: state.compacted, from: None }),
             condemned: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -84,6 +88,11 @@ impl Compaction {
         self.job = Some(Job { revision, from: None });
     }
 
+    /// Answers once what was started is done.
+    pub(super) fn tell_when_done(&mut self, reply: Reply<Result<(), Error>>) {
+        self.waiting.push(reply);
+    }
+
     /// Rows for the next write to remove along the way.
     pub(super) fn next_removals(&mut self, at_most: usize) -> Vec<Position> {
         self.condemned.split_off(self.condemned.len().saturating_sub(at_most))
@@ -99,9 +108,15 @@ impl Compaction {
         if self.condemned.is_empty() {
             self.prune(shared);
         }
-        if !idle {
-            return;
+        if idle {
+            self.remove(shared);
         }
+        if !self.is_running() {
+            self.waiting.drain(..).for_each(|reply| drop(reply.send(Ok(()))));
+        }
+    }
+
+    fn remove(&mut self, shared: &Shared) {
         let removed = self.next_removals(REMOVED_PER_WRITE);
         if removed.is_empty() {
             return;
@@ -143,7 +158,9 @@ mod tests {
         for (key, live) in revisions {
             state.revision += 1;
             let at = Position { revision: state.revision, op: 0 };
-            state.index.record(&Arc::from(*key), Version { at, created: Revision::from(*live) });
+            state
+                .index
+                .record(&Arc::from(*key), Version { at, writes: u32::from(*live), created: Revision::from(*live) });
         }
         state.compacted = compacted;
         state

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::row::Position;
+use super::scope::Scope;
 use crate::Revision;
 
 /// One version of a key, without its value.
@@ -17,6 +18,8 @@ use crate::Revision;
 pub(super) struct Version {
     /// Where its row is.
     pub(super) at: Position,
+    /// How often the key was written since it came to be; 0 for a removal.
+    pub(super) writes: u32,
     /// The revision at which the key came to be; 0 marks a removal.
     pub(super) created: Revision,
 }
@@ -115,26 +118,26 @@ impl Index {
         }
     }
 
-    /// Keys of a prefix that sort after `after`, with the versions alive at `revision`. Visits at most `steps` keys and
+    /// Keys of a scope that sort after `after`, with the versions alive at `revision`. Visits at most `steps` keys and
     /// calls `visit` for the live ones; returns the last key visited if there may be more.
     pub(super) fn walk(
         &self,
-        prefix: &str,
+        scope: &Scope,
         after: Option<&str>,
         revision: Revision,
         steps: usize,
         mut visit: impl FnMut(&Arc<str>, Version),
     ) -> Option<Arc<str>> {
         let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
+            Some(after) if after >= scope.first() => Bound::Excluded(after),
+            _ => Bound::Included(scope.first()),
         };
-        let mut keys =
-            self.keys.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
+        let mut keys = self.keys.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| !scope.is_past(key));
         let mut last = None;
         for (key, history) in keys.by_ref().take(steps) {
             last = Some(key);
-            if let Some(version) = history.at(revision).filter(Version::is_live) {
+            let live = history.at(revision).filter(Version::is_live);
+            if let Some(version) = live.filter(|_| scope.contains(key)) {
                 visit(key, version);
             }
         }
@@ -180,7 +183,8 @@ mod tests {
     use super::*;
 
     fn version(revision: Revision, live: bool) -> Version {
-        Version { at: Position { revision, op: 0 }, created: Revision::from(live) * revision }
+        let at = Position { revision, op: 0 };
+        Version { at, writes: u32::from(live), created: Revision::from(live) * revision }
     }
 
     fn recount(index: &Index) -> usize {
@@ -227,7 +231,8 @@ mod tests {
         for steps in 1..6 {
             let (mut after, mut seen) = (None, Vec::new());
             loop {
-                after = index.walk("b/", after.as_deref(), 9, steps, |key, _| seen.push(key.to_string()));
+                after = index
+                    .walk(&Scope::Prefix("b/".into()), after.as_deref(), 9, steps, |key, _| seen.push(key.to_string()));
                 if after.is_none() {
                     break;
                 }

@@ -24,7 +24,7 @@ use std::path::Path;
 use super::row::Writes;
 
 /// The file inside the store's folder.
-const FILE_NAME: &str = "store.journal";
+pub(super) const FILE_NAME: &str = "store.journal";
 
 /// Bytes before a frame's payload.
 const HEADER_BYTES: usize = 4 + 4 + 8 + 8;

@@ -1,9 +1,11 @@
-//! The revision log on disk: a table kept by redb, and a journal in front of it. The only file that knows redb.
+//! The revision log on disk: a table kept by redb, and a journal in front of it. With [`reader`](super::reader) the only
+//! place that knows redb.
 //!
 //! ```text
 //! log     (revision, op) → created, lease, key, value     one row per change, in revision order
 //! meta    "compacted" → revision, "leases" → the last lease id given out, "journal" → the life to replay
 //! leases  id → deadline as milliseconds since 1970
+//! ttls    id → the seconds the lease was granted for
 //! ```
 //!
 //! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable. redb follows behind, with many
@@ -21,28 +23,35 @@ use std::borrow::Borrow;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::Options;
 use super::journal::Journal;
+use super::reader::{Reader, Snapshot};
 use super::row::{LeaseChange, Position, Row, Writes};
-use crate::{Error, KeyValue, LeaseId, Revision};
+use crate::{Error, LeaseId, Revision};
 
-const LOG: TableDefinition<(i64, u32), &[u8]> = TableDefinition::new("log");
-const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
-const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
-const COMPACTED: &str = "compacted";
-const LAST_LEASE: &str = "leases";
+pub(super) const LOG: TableDefinition<(i64, u32), &[u8]> = TableDefinition::new("log");
+pub(super) const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
+pub(super) const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
+pub(super) const TTLS: TableDefinition<i64, i64> = TableDefinition::new("ttls");
+pub(super) const COMPACTED: &str = "compacted";
+pub(super) const LAST_LEASE: &str = "leases";
 const JOURNAL: &str = "journal";
+
+/// A file that is not larger than what is in it, several times, and this is not made smaller.
+const SHRINK_MIN_BYTES: u64 = 16 << 20;
 
 /// How much may be in the journal but not in redb, and for how long after the first of it.
 const PENDING_BYTES: usize = 256 << 10;
 const PENDING_MAX: Duration = Duration::from_millis(50);
+
+/// What a full disk and a full quota read like (ENOSPC, EDQUOT).
+const FULL: [&str; 2] = ["(os error 28)", "(os error 122)"];
 
 /// The file inside the store's folder.
 const FILE_NAME: &str = "store.redb";
@@ -52,7 +61,16 @@ const FILE_NAME: &str = "store.redb";
 pub(super) struct Recovered {
     pub(super) compacted: Revision,
     pub(super) last_lease: i64,
-    pub(super) leases: Vec<(LeaseId, i64)>,
+    pub(super) leases: Vec<Granted>,
+}
+
+/// A lease as the disk has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Granted {
+    pub(super) id: LeaseId,
+    pub(super) deadline_millis: i64,
+    /// What was asked for; 0 where nobody wrote that.
+    pub(super) ttl_seconds: i64,
 }
 
 /// Where the log is.
@@ -67,6 +85,8 @@ pub(super) struct Log {
     database: RwLock<Option<Database>>,
     pending: Mutex<Pending>,
     writer: Mutex<Writer>,
+    /// Bytes of the rows in redb.
+    row_bytes: AtomicU64,
 }
 
 /// What only who commits needs.
@@ -98,14 +118,15 @@ impl Pending {
     }
 
     /// Brings redb up to the journal's last frame.
-    fn flush(&mut self, database: &Database) -> Result<(), Error> {
+    fn flush(&mut self, database: &Database, row_bytes: &AtomicU64) -> Result<(), Error> {
         if self.failed {
             return Err(Error::Unavailable("the store's file could not be written".to_owned()));
         }
         if self.frames.is_empty() {
             return Ok(());
         }
-        let applied = apply(database, self.frames.iter().map(|frame| frame_writes(frame)), Durability::None, None);
+        let frames = self.frames.iter().map(|frame| frame_writes(frame));
+        let applied = apply(database, frames, Durability::None, None, row_bytes);
         self.failed = applied.is_err();
         applied?;
         *self = Pending::default();
@@ -156,33 +177,37 @@ impl Log {
     }
 
     fn with_tables(database: Database, journal: Option<Journal>, location: Option<Location>) -> Result<Log, Error> {
-        let mut writer = Writer { journal, location, newest: 0 };
-        writer.replay(&database)?;
-        Ok(Log { database: RwLock::new(Some(database)), pending: Mutex::default(), writer: Mutex::new(writer) })
+        let (mut writer, row_bytes) = (Writer { journal, location, newest: 0 }, AtomicU64::new(0));
+        writer.replay(&database, &row_bytes)?;
+        Ok(Log {
+            database: RwLock::new(Some(database)),
+            pending: Mutex::default(),
+            writer: Mutex::new(writer),
+            row_bytes,
+        })
     }
 
     /// Reads the whole log once, in revision order.
     pub(super) fn recover(&self, mut visit: impl FnMut(Position, &Row<'_>)) -> Result<Recovered, Error> {
-        let mut newest = 0;
-        let database = self.database.read();
-        let transaction = database.as_ref().ok_or_else(not_open)?.begin_read().map_err(unavailable)?;
-        let meta = transaction.open_table(META).map_err(unavailable)?;
-        let number = |name: &str| Ok(meta.get(name).map_err(unavailable)?.map_or(0, |value| value.value()));
-        let mut recovered =
-            Recovered { compacted: number(COMPACTED)?, last_lease: number(LAST_LEASE)?, leases: Vec::new() };
-        for entry in transaction.open_table(LEASES).map_err(unavailable)?.iter().map_err(unavailable)? {
-            let (id, deadline) = entry.map_err(unavailable)?;
-            recovered.leases.push((LeaseId(id.value()), deadline.value()));
-        }
-        for entry in transaction.open_table(LOG).map_err(unavailable)?.iter().map_err(unavailable)? {
-            let (position, bytes) = entry.map_err(unavailable)?;
-            let (revision, op) = position.value();
-            visit(Position { revision, op }, &Row::decode(bytes.value())?);
-            newest = revision;
-        }
-        drop(database);
+        let (reader, mut newest, mut bytes) = (self.reader()?, 0, 0);
+        reader.rows(|at, row| {
+            visit(at, row);
+            newest = at.revision;
+            bytes += row.len() as u64;
+            true
+        })?;
         self.writer.lock().newest = newest;
-        Ok(recovered)
+        self.row_bytes.store(bytes, Ordering::Relaxed);
+        reader.recovered()
+    }
+
+    /// Everything as it is now.
+    pub(super) fn reader(&self) -> Result<Reader, Error> {
+        let mut pending = self.pending.lock();
+        let database = self.database.read();
+        let database = database.as_ref().ok_or_else(not_open)?;
+        pending.flush(database, &self.row_bytes)?;
+        Ok(Reader::new(database.begin_read().map_err(unavailable)?))
     }
 
     /// Writes everything at once, durably. After an error nothing of it is visible; only a crash before the next write
@@ -216,14 +241,14 @@ impl Log {
     /// Brings redb up to the journal's last frame.
     pub(super) fn flush(&self) -> Result<(), Error> {
         let mut pending = self.pending.lock();
-        pending.flush(self.database.read().as_ref().ok_or_else(not_open)?)
+        pending.flush(self.database.read().as_ref().ok_or_else(not_open)?, &self.row_bytes)
     }
 
     /// Makes redb durable, with one more commit, and begins a new life of the journal.
     fn checkpoint(&self, writer: &mut Writer, writes: &Writes<'_>) -> Result<(), Error> {
         // First what others may be waiting to read, then, without holding them up, the disk.
         self.flush()?;
-        let done = writer.checkpoint(self.database.read().as_ref().ok_or_else(not_open)?, writes);
+        let done = writer.checkpoint(self.database.read().as_ref().ok_or_else(not_open)?, writes, &self.row_bytes);
         self.pending.lock().failed = done.is_err();
         done
     }
@@ -236,42 +261,68 @@ impl Log {
         let mut database = self.database.write();
         database.take();
         let opened = location.open()?;
-        writer.replay(&opened)?;
+        writer.replay(&opened, &self.row_bytes)?;
         forget_after(&opened, writer.newest)?;
         *pending = Pending::default();
         *database = Some(opened);
         Ok(())
     }
 
+    /// Bytes the files take.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let Some(location) = self.writer.lock().location.clone() else { return 0 };
+        let files = [location.path.clone(), location.path.with_file_name(super::journal::FILE_NAME)];
+        files.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
+    }
+
     /// The log as it is now; later writes and removals do not show in it.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
-        let mut pending = self.pending.lock();
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(not_open)?;
-        pending.flush(database)?;
-        let transaction = database.begin_read().map_err(unavailable)?;
-        Ok(Snapshot { table: transaction.open_table(LOG).map_err(unavailable)? })
+        self.reader()?.into_snapshot()
+    }
+
+    /// How much of the files is worth giving back: nothing where most of it is used, or little would be won.
+    pub(super) fn waste_bytes(&self) -> u64 {
+        let used = self.row_bytes.load(Ordering::Relaxed);
+        // The file holds pages that are not full, and two tables for each.
+        let needed = 3 * used + SHRINK_MIN_BYTES;
+        let Some(location) = self.writer.lock().location.clone() else { return 0 };
+        let bytes = fs::metadata(&location.path).map_or(0, |found| found.len());
+        if bytes > needed { bytes - used } else { 0 }
+    }
+
+    /// Makes redb's file as small as it can be. Nobody reads or writes meanwhile; refused while somebody still does.
+    pub(super) fn shrink(&self) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        if self.pending.lock().failed {
+            self.reopen(&mut writer)?;
+        }
+        self.checkpoint(&mut writer, &Writes::default())?;
+        let mut database = self.database.write();
+        database.as_mut().ok_or_else(not_open)?.compact().map_err(unavailable)?;
+        Ok(())
     }
 
     /// Makes everything durable in redb's file and lets go of it.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self) -> Result<(), Error> {
         let mut writer = self.writer.lock();
         if self.database.read().is_none() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.checkpoint(&mut writer, &Writes::default()) {
+        let done = self.checkpoint(&mut writer, &Writes::default());
+        if let Err(error) = &done {
             // The journal has it; the next open replays that.
             tracing::warn!(%error, "cannot write the store's journal to its file");
         }
         self.database.write().take();
         (writer.location, writer.journal) = (None, None);
+        done
     }
 }
 
 impl Writer {
-    fn checkpoint(&mut self, database: &Database, writes: &Writes<'_>) -> Result<(), Error> {
+    fn checkpoint(&mut self, database: &Database, writes: &Writes<'_>, row_bytes: &AtomicU64) -> Result<(), Error> {
         let life = self.journal.as_ref().map(Journal::new_life);
-        apply(database, [Ok(writes)], Durability::Immediate, life)?;
+        apply(database, [Ok(writes)], Durability::Immediate, life, row_bytes)?;
         if let (Some(journal), Some(life)) = (&mut self.journal, life) {
             journal.begin(life);
         }
@@ -279,16 +330,16 @@ impl Writer {
     }
 
     /// Brings redb up to the end of the journal, and begins a new life.
-    fn replay(&mut self, database: &Database) -> Result<(), Error> {
+    fn replay(&mut self, database: &Database, row_bytes: &AtomicU64) -> Result<(), Error> {
         make_tables(database)?;
         if let Some(journal) = &self.journal
             && let Some(life) = life(database)?
         {
             let mut frames: Vec<Box<[u8]>> = Vec::new();
             journal.replay(life, |payload| frames.push(payload.into())).map_err(unavailable)?;
-            apply(database, frames.iter().map(|frame| frame_writes(frame)), Durability::None, None)?;
+            apply(database, frames.iter().map(|frame| frame_writes(frame)), Durability::None, None, row_bytes)?;
         }
-        self.checkpoint(database, &Writes::default())
+        self.checkpoint(database, &Writes::default(), row_bytes)
     }
 }
 
@@ -306,6 +357,7 @@ fn make_tables(database: &Database) -> Result<(), Error> {
     transaction.open_table(LOG).map_err(unavailable)?;
     transaction.open_table(META).map_err(unavailable)?;
     transaction.open_table(LEASES).map_err(unavailable)?;
+    transaction.open_table(TTLS).map_err(unavailable)?;
     transaction.commit().map_err(unavailable)
 }
 
@@ -333,18 +385,19 @@ fn apply<'a, W: Borrow<Writes<'a>>>(
     writes: impl IntoIterator<Item = Result<W, Error>>,
     durability: Durability,
     life: Option<u64>,
+    row_bytes: &AtomicU64,
 ) -> Result<(), Error> {
     let mut transaction = database.begin_write().map_err(unavailable)?;
     transaction.set_durability(durability).map_err(unavailable)?;
     // So that opening after a crash does not walk the whole file.
     transaction.set_quick_repair(life.is_some());
-    let (mut compacted, mut leases) = (None, Vec::new());
+    let (mut compacted, mut leases, mut grown) = (None, Vec::new(), 0);
     {
         let mut log = transaction.open_table(LOG).map_err(unavailable)?;
         for writes in writes {
             let writes = writes?;
             let writes = writes.borrow();
-            change_rows(&mut log, writes)?;
+            grown += change_rows(&mut log, writes)?;
             compacted = writes.compacted.or(compacted);
             leases.extend(writes.lease);
         }
@@ -356,79 +409,52 @@ fn apply<'a, W: Borrow<Writes<'a>>>(
     for lease in leases {
         write_lease(&transaction, lease)?;
     }
-    transaction.commit().map_err(unavailable)
+    transaction.commit().map_err(unavailable)?;
+    // What is replayed a second time is counted a second time: it is only asked for whether it is worth to shrink.
+    row_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| Some(bytes.saturating_add_signed(grown))).ok();
+    Ok(())
 }
 
-fn change_rows(log: &mut redb::Table<'_, (i64, u32), &'static [u8]>, writes: &Writes<'_>) -> Result<(), Error> {
+/// Returns by how many bytes the rows grew.
+fn change_rows(log: &mut redb::Table<'_, (i64, u32), &'static [u8]>, writes: &Writes<'_>) -> Result<i64, Error> {
+    let mut grown = 0;
     for (position, row) in &writes.rows {
         let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
         row.encode(slot.as_mut());
+        grown += row.len() as i64;
     }
     for position in writes.removed.iter() {
-        log.remove((position.revision, position.op)).map_err(unavailable)?;
+        let removed = log.remove((position.revision, position.op)).map_err(unavailable)?;
+        grown -= removed.map_or(0, |row| row.value().len() as i64);
     }
-    Ok(())
+    Ok(grown)
 }
 
 fn write_lease(transaction: &redb::WriteTransaction, change: LeaseChange) -> Result<(), Error> {
     let mut leases = transaction.open_table(LEASES).map_err(unavailable)?;
+    let mut ttls = transaction.open_table(TTLS).map_err(unavailable)?;
     match change {
-        LeaseChange::Granted { id, deadline_millis } => {
+        LeaseChange::Granted { id, deadline_millis, ttl_seconds } => {
             leases.insert(id.0, deadline_millis).map_err(unavailable)?;
+            ttls.insert(id.0, ttl_seconds).map_err(unavailable)?;
             let mut meta = transaction.open_table(META).map_err(unavailable)?;
-            meta.insert(LAST_LEASE, id.0).map_err(unavailable)?;
+            let last = meta.get(LAST_LEASE).map_err(unavailable)?.map_or(0, |last| last.value());
+            meta.insert(LAST_LEASE, last.max(id.0)).map_err(unavailable)?;
         }
         LeaseChange::Ended(id) => {
             leases.remove(id.0).map_err(unavailable)?;
+            ttls.remove(id.0).map_err(unavailable)?;
         }
     }
     Ok(())
 }
 
-/// The log at one moment.
-pub(super) struct Snapshot {
-    table: ReadOnlyTable<(i64, u32), &'static [u8]>,
-}
-
-impl Snapshot {
-    /// Reads one row; `None` where it has been compacted.
-    pub(super) fn row<T>(&self, at: Position, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, Error> {
-        match self.table.get((at.revision, at.op)).map_err(unavailable)? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(read(&Row::decode(bytes.value())?))),
-        }
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Error {
+    // redb and the standard library name the system's error alike, wherever in theirs it is.
+    match error.to_string() {
+        reason if FULL.iter().any(|number| reason.contains(number)) => Error::NoSpace(reason),
+        reason => Error::Unavailable(reason),
     }
-
-    /// One row as the version of its key it is.
-    pub(super) fn key_value(&self, key: &Arc<str>, at: Position) -> Result<Option<KeyValue>, Error> {
-        self.row(at, |row| KeyValue {
-            key: key.clone(),
-            value: Bytes::copy_from_slice(row.value),
-            create_revision: row.created,
-            mod_revision: at.revision,
-        })
-    }
-
-    /// Rows of the revisions `from..=to` in order, until `visit` says stop (by `false`).
-    pub(super) fn scan(
-        &self,
-        from: Revision,
-        to: Revision,
-        mut visit: impl FnMut(Position, &Row<'_>) -> bool,
-    ) -> Result<(), Error> {
-        for entry in self.table.range((from, 0)..=(to, u32::MAX)).map_err(unavailable)? {
-            let (position, bytes) = entry.map_err(unavailable)?;
-            let (revision, op) = position.value();
-            if !visit(Position { revision, op }, &Row::decode(bytes.value())?) {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn unavailable(error: impl std::fmt::Display) -> Error {
-    Error::Unavailable(error.to_string())
 }
 
 fn not_open() -> Error {
@@ -437,7 +463,7 @@ fn not_open() -> Error {
 
 /// A log in memory whose journal's disk fails once the flag is set.
 #[cfg(test)]
-pub(super) fn failing() -> (Log, Arc<std::sync::atomic::AtomicBool>) {
+pub(super) fn failing() -> (Log, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     let disk = super::journal::tests::Disk::default();
     let broken = disk.broken.clone();
     let journal = Journal::on(Box::new(disk), 1 << 20);

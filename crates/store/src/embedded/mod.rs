@@ -11,7 +11,7 @@
 //! ```
 //!
 //! In reading order: [`row`] (what is written), [`journal`] and [`log`] (the files), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
-//! [`commit`] (writes), [`read`], [`watch`], [`lease`], [`compact`].
+//! [`commit`] (writes), [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
 //!
 //! Invariants:
 //! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
@@ -19,6 +19,7 @@
 //! - A log snapshot taken while the state is locked holds every row the index names at that moment.
 //! - Locks are taken in the order committer, state, watchers, signal; but for the committer's none is held over an fsync.
 
+mod beyond;
 mod commit;
 mod compact;
 mod index;
@@ -27,9 +28,21 @@ mod lease;
 mod log;
 mod queue;
 mod read;
+mod reader;
 mod ring;
 mod row;
+mod scope;
 mod watch;
+mod whole;
+
+pub(crate) use self::beyond::Still;
+pub(crate) use self::lease::MAX_TTL_SECONDS;
+pub(crate) use self::read::{Range, Ranged};
+pub(crate) use self::ring::Change;
+pub(crate) use self::row::{Position, Row};
+pub(crate) use self::scope::Scope;
+pub(crate) use self::watch::{Asker, Told};
+pub(crate) use self::whole::{Loader, Whole};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -93,6 +106,8 @@ struct Shared {
     log: Log,
     queue: Queue,
     watchers: Watchers,
+    /// Why the last write failed, if it did.
+    failure: tokio::sync::watch::Sender<Option<Error>>,
 }
 
 /// What is visible.
@@ -121,7 +136,8 @@ impl State {
 impl Embedded {
     /// Opens or makes the store in `dir`. Only one process at a time can have it open.
     pub fn open(dir: &Path, options: Options) -> Result<Embedded, Error> {
-        Embedded::start(Log::open(dir, &options)?, &options)
+        let log = Log::open(dir, &options)?;
+        Embedded::start(log, &options)
     }
 
     /// A store in memory, gone when dropped: for tests.
@@ -132,8 +148,15 @@ impl Embedded {
 
     fn start(log: Log, options: &Options) -> Result<Embedded, Error> {
         let (state, leases) = recover(&log, options)?;
+        // Nobody waits for anything yet: the best time to give back what is not used.
+        if log.waste_bytes() > 0
+            && let Err(error) = log.shrink()
+        {
+            tracing::warn!(%error, "the store's file cannot be made smaller");
+        }
         let state = RwLock::new(state);
-        let shared = Arc::new(Shared { state, log, queue: Queue::new(), watchers: Watchers::default() });
+        let (queue, watchers, failure) = (Queue::new(), Watchers::default(), Default::default());
+        let shared = Arc::new(Shared { state, log, queue, watchers, failure });
         let committer = Arc::new(Mutex::new(Committer::new(shared.clone(), leases, options)));
         let (work, of) = (shared.clone(), committer.clone());
         let thread = std::thread::Builder::new()
@@ -152,7 +175,7 @@ impl Embedded {
             tracing::error!("the commit thread panicked");
         }
         self.shared.watchers.close();
-        self.shared.log.close();
+        drop(self.shared.log.close());
     }
 }
 
@@ -172,7 +195,8 @@ fn recover(log: &Log, options: &Options) -> Result<(State, Leases), Error> {
             Some(lease) => drop(bound.insert(key.clone(), lease)),
             None => drop(bound.remove(&key)),
         }
-        state.index.record(&key, Version { at, created: row.created });
+        let writes = writes(row, state.index.newest(&key));
+        state.index.record(&key, Version { at, writes, created: row.created });
         state.revision = state.revision.max(at.revision);
     })?;
     state.compacted = recovered.compacted;
@@ -180,6 +204,15 @@ fn recover(log: &Log, options: &Options) -> Result<(State, Leases), Error> {
     let mut leases = Leases::recover(recovered.last_lease, &recovered.leases, now);
     bound.iter().for_each(|(key, lease)| leases.bind(key, Some(*lease)));
     Ok((state, leases))
+}
+
+/// How often a row's key had been written; counted here where nobody counted when it was.
+fn writes(row: &row::Row<'_>, before: Option<Version>) -> u32 {
+    match (row.created, row.writes) {
+        (0, _) => 0,
+        (_, 0) => before.filter(|before| before.created == row.created).map_or(1, |before| before.writes + 1),
+        (_, counted) => counted,
+    }
 }
 
 #[async_trait]
@@ -212,6 +245,10 @@ impl Store for Embedded {
         watch::watch(&self.shared, prefix, after)
     }
 
+    async fn health(&self) -> Result<(), Error> {
+        self.shared.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
     async fn request_progress(&self) -> Result<(), Error> {
         self.shared.watchers.request_progress();
         Ok(())
@@ -222,11 +259,11 @@ impl Store for Embedded {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.shared.queue.ask(|reply| Work::Compact(revision, reply)).await?
+        self.shared.queue.ask(|reply| Work::Compact(revision, false, reply)).await?
     }
 
     async fn grant_lease(&self, ttl_seconds: i64) -> Result<LeaseId, Error> {
-        self.shared.queue.ask(|reply| Work::Grant(ttl_seconds, reply)).await?
+        Ok(self.shared.queue.ask(|reply| Work::Grant(None, ttl_seconds, reply)).await??.id)
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
@@ -256,11 +293,19 @@ mod tests {
         for failed in [b, c] {
             assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
         }
+        assert!(store.health().await.unwrap_err().to_string().contains("the disk is broken"));
         assert_eq!(store.revision().await.unwrap(), revision);
         assert_eq!(store.get("/b", None).await.unwrap(), (None, revision));
         assert!(store.get("/a", None).await.unwrap().0.is_some());
         store.request_progress().await.unwrap();
         let batch = watch.next().await.unwrap().unwrap();
         assert_eq!((batch.events, batch.revision), (vec![], revision));
+
+        // Nobody has to write for it to be found out that the disk is well again.
+        disk.store(false, std::sync::atomic::Ordering::Relaxed);
+        let mut failure = store.shared.failure.subscribe();
+        let well = failure.wait_for(Option::is_none);
+        tokio::time::timeout(Duration::from_secs(30), well).await.unwrap().unwrap();
+        assert_eq!(store.commit(put("/b")).await.unwrap(), revision + 1);
     }
 }

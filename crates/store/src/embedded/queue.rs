@@ -8,7 +8,9 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::commit::Committer;
 use super::index::Version;
+use super::lease::Grant;
 use crate::{Error, LeaseId, Op, Revision, limits};
 
 /// How much may wait for the commit thread; who brings more waits for a place.
@@ -35,9 +37,22 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 #[derive(Debug)]
 pub(super) enum Work {
     Commit(Vec<Op>, Reply<Outcome>),
-    Grant(i64, Reply<Result<LeaseId, Error>>),
+    /// A lease of that many seconds, under an id that may be wanted.
+    Grant(Option<LeaseId>, i64, Reply<Result<Grant, Error>>),
+    Renew(LeaseId, Reply<Result<Grant, Error>>),
     Revoke(LeaseId, Reply<Result<(), Error>>),
-    Compact(Revision, Reply<Result<(), Error>>),
+    /// Forget what is before a revision; with `true` the answer waits until it is gone.
+    Compact(Revision, bool, Reply<Result<(), Error>>),
+    Other(Other),
+}
+
+/// Something done while nobody else writes.
+pub(super) struct Other(pub(super) Box<dyn FnOnce(&mut Committer) + Send>);
+
+impl std::fmt::Debug for Other {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Other")
+    }
 }
 
 impl Work {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::index::Version;
 use super::row::{Position, Row};
 use crate::{Event, KeyValue, LeaseId, Revision};
 
@@ -16,18 +17,31 @@ const CHANGE_BYTES: usize = 384;
 
 /// One change of one key.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) key: Arc<str>,
-    pub(super) at: Position,
+pub(crate) struct Change {
+    pub(crate) key: Arc<str>,
+    pub(crate) at: Position,
     /// 0 for a removal.
-    pub(super) created: Revision,
-    pub(super) lease: Option<LeaseId>,
-    pub(super) value: Bytes,
+    pub(crate) created: Revision,
+    pub(crate) lease: Option<LeaseId>,
+    /// How often the key was written since it came to be; 0 for a removal.
+    pub(crate) writes: u32,
+    pub(crate) value: Bytes,
 }
 
 impl Change {
     pub(super) fn row(&self) -> Row<'_> {
-        Row { created: self.created, lease: self.lease, key: &self.key, value: &self.value }
+        Row { created: self.created, lease: self.lease, writes: self.writes, key: &self.key, value: &self.value }
+    }
+
+    /// A row of the log.
+    pub(crate) fn of_row(key: Arc<str>, at: Position, row: &Row<'_>) -> Change {
+        let value = Bytes::copy_from_slice(row.value);
+        Change { key, at, created: row.created, lease: row.lease, writes: row.writes, value }
+    }
+
+    /// What the index keeps of it.
+    pub(super) fn version(&self) -> Version {
+        Version { at: self.at, writes: self.writes, created: self.created }
     }
 
     /// The version this change made.
@@ -118,6 +132,7 @@ mod tests {
             at: Position { revision, op: 0 },
             created: 1,
             lease: None,
+            writes: 1,
             value: Bytes::from(vec![0; size]),
         };
         Arc::new(Entry { revision, changes: vec![change] })

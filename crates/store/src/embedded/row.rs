@@ -5,24 +5,29 @@ use std::borrow::Cow;
 use crate::{Error, LeaseId, Revision};
 
 /// Where a row is: the revision that wrote it and its place in that transaction.
+/// Packed, so that the index spends nothing on what lies between this and a count of four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Position {
-    pub(super) revision: Revision,
-    pub(super) op: u32,
+#[repr(packed(4))]
+pub(crate) struct Position {
+    pub(crate) revision: Revision,
+    pub(crate) op: u32,
 }
 
 /// One change as the log holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     /// 0 for a removal.
-    pub(super) created: Revision,
-    pub(super) lease: Option<LeaseId>,
-    pub(super) key: &'a str,
-    pub(super) value: &'a [u8],
+    pub(crate) created: Revision,
+    pub(crate) lease: Option<LeaseId>,
+    /// How often the key was written since it came to be, this write included: etcd's "version". 0 for a removal, and in
+    /// rows of a time when nobody counted.
+    pub(super) writes: u32,
+    pub(crate) key: &'a str,
+    pub(crate) value: &'a [u8],
 }
 
-/// Bytes of a row before key and value: created, lease, twelve that mean nothing any more, key length.
-const HEADER_BYTES: usize = 8 + 8 + 12 + 4;
+/// Bytes of a row before key and value: created, lease, writes, eight that mean nothing any more, key length.
+const HEADER_BYTES: usize = 8 + 8 + 4 + 8 + 4;
 
 impl<'a> Row<'a> {
     pub(super) fn len(&self) -> usize {
@@ -33,7 +38,8 @@ impl<'a> Row<'a> {
         let key_len = u32::try_from(self.key.len()).expect("a transaction is at most MAX_TXN_BYTES");
         out[0..8].copy_from_slice(&self.created.to_le_bytes());
         out[8..16].copy_from_slice(&self.lease.map_or(0, |lease| lease.0).to_le_bytes());
-        out[16..28].fill(0);
+        out[16..20].copy_from_slice(&self.writes.to_le_bytes());
+        out[20..28].fill(0);
         out[28..32].copy_from_slice(&key_len.to_le_bytes());
         let (key, value) = out[HEADER_BYTES..].split_at_mut(self.key.len());
         key.copy_from_slice(self.key.as_bytes());
@@ -51,6 +57,7 @@ impl<'a> Row<'a> {
         Some(Row {
             created: int(0)?,
             lease: Some(LeaseId(int(8)?)).filter(|lease| lease.0 != 0),
+            writes: short(16)?,
             key: std::str::from_utf8(key).ok()?,
             value,
         })
@@ -60,7 +67,12 @@ impl<'a> Row<'a> {
 /// A change to the table of leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseChange {
-    Granted { id: LeaseId, deadline_millis: i64 },
+    /// A new lease, or a later deadline for one that is there.
+    Granted {
+        id: LeaseId,
+        deadline_millis: i64,
+        ttl_seconds: i64,
+    },
     Ended(LeaseId),
 }
 
@@ -73,9 +85,10 @@ pub(super) struct Writes<'a> {
     pub(super) lease: Option<LeaseChange>,
 }
 
-/// The two kinds of lease change as the journal writes them.
-const GRANTED: u8 = 1;
+/// The kinds of lease change as the journal writes them.
+const GRANTED_WITHOUT_TTL: u8 = 1; // of a time when nobody asked for it
 const ENDED: u8 = 2;
+const GRANTED: u8 = 3;
 
 impl<'a> Writes<'a> {
     /// Appends the journal's form: counts before what they count, integers in little endian.
@@ -91,14 +104,15 @@ impl<'a> Writes<'a> {
         put_count(out, self.removed.len());
         self.removed.iter().for_each(|position| put_position(out, *position));
         out.extend_from_slice(&self.compacted.unwrap_or(0).to_le_bytes());
-        let (tag, id, deadline) = match self.lease {
-            None => (0, 0, 0),
-            Some(LeaseChange::Granted { id, deadline_millis }) => (GRANTED, id.0, deadline_millis),
-            Some(LeaseChange::Ended(id)) => (ENDED, id.0, 0),
+        let (tag, id, deadline, ttl) = match self.lease {
+            None => (0, 0, 0, None),
+            Some(LeaseChange::Granted { id, deadline_millis, ttl_seconds }) => {
+                (GRANTED, id.0, deadline_millis, Some(ttl_seconds))
+            }
+            Some(LeaseChange::Ended(id)) => (ENDED, id.0, 0, None),
         };
         out.push(tag);
-        out.extend_from_slice(&id.to_le_bytes());
-        out.extend_from_slice(&deadline.to_le_bytes());
+        [id, deadline].into_iter().chain(ttl).for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
     }
 
     /// Reads the journal's form; `None` where it is not one.
@@ -118,7 +132,8 @@ impl<'a> Writes<'a> {
         let (tag, id, deadline_millis) = (rest.take(1)?[0], LeaseId(rest.long()?), rest.long()?);
         let lease = match tag {
             0 => None,
-            GRANTED => Some(LeaseChange::Granted { id, deadline_millis }),
+            GRANTED => Some(LeaseChange::Granted { id, deadline_millis, ttl_seconds: rest.long()? }),
+            GRANTED_WITHOUT_TTL => Some(LeaseChange::Granted { id, deadline_millis, ttl_seconds: 0 }),
             ENDED => Some(LeaseChange::Ended(id)),
             _ => return None,
         };
@@ -169,10 +184,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_row_is_read_as_it_was_written_and_garbage_is_no_panic(
-            created in 0..i64::MAX, lease in prop::option::of(1..i64::MAX),
+            created in 0..i64::MAX, lease in prop::option::of(1..i64::MAX), writes in any::<u32>(),
             key in "[a-z/]{1,40}", value in prop::collection::vec(any::<u8>(), 0..200), cut in 0..40usize,
         ) {
-            let row = Row { created, lease: lease.map(LeaseId), key: &key, value: &value };
+            let row = Row { created, lease: lease.map(LeaseId), writes, key: &key, value: &value };
             let mut bytes = vec![0; row.len()];
             row.encode(&mut bytes);
             prop_assert_eq!(Row::decode(&bytes).unwrap(), row);
@@ -191,11 +206,11 @@ mod tests {
             let position = |(revision, op): (i64, u32)| Position { revision, op };
             let writes = Writes {
                 rows: rows.iter().map(|(revision, op, key, value)| {
-                    (position((*revision, *op)), Row { created: 1, lease: None, key, value })
+                    (position((*revision, *op)), Row { created: 1, lease: None, writes: 3, key, value })
                 }).collect(),
                 removed: removed.into_iter().map(position).collect(),
                 compacted,
-                lease: [None, Some(LeaseChange::Ended(LeaseId(7))), Some(LeaseChange::Granted { id: LeaseId(7), deadline_millis: 9 })][lease],
+                lease: [None, Some(LeaseChange::Ended(LeaseId(7))), Some(LeaseChange::Granted { id: LeaseId(7), deadline_millis: 9, ttl_seconds: 5 })][lease],
             };
             let mut bytes = Vec::new();
             writes.encode(&mut bytes);

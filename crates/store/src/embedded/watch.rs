@@ -1,7 +1,7 @@
 //! Watches: past changes from the log, then live ones from the ring.
 //!
 //! ```text
-//!  commit thread ── publish ──▶ ring ──▶ notify watchers whose prefix matches
+//!  commit thread ── publish ──▶ ring ──▶ notify watchers whose scope matches
 //!                                          │
 //!  watcher: catching up (log, in chunks) ──┴──▶ live (ring)      cursor: everything up to here has been told
 //! ```
@@ -20,8 +20,9 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::log::Snapshot;
+use super::reader::Snapshot;
 use super::ring::{Change, Entry};
+use super::scope::Scope;
 use super::{Shared, State};
 use crate::{Error, Revision, WatchBatch, WatchStream};
 
@@ -44,7 +45,7 @@ struct Signal {
 
 #[derive(Debug)]
 struct Watcher {
-    prefix: Box<str>,
+    scope: Scope,
     signal: Mutex<Signal>,
     wake: Notify,
 }
@@ -77,7 +78,7 @@ impl Watchers {
     /// Wakes the watchers these entries matter to. Called while the state they were published in is still locked.
     pub(super) fn published(&self, entries: &[Arc<Entry>]) {
         for watcher in self.open.lock().watchers.values() {
-            let matters = |change: &Change| change.key.starts_with(&*watcher.prefix);
+            let matters = |change: &Change| watcher.scope.contains(&change.key);
             if let Some(first) = entries.iter().find(|entry| entry.changes.iter().any(matters)) {
                 watcher.look_from(first.revision);
             }
@@ -96,10 +97,10 @@ impl Watchers {
         open.watchers.values().for_each(|watcher| watcher.tell(|signal| signal.closed = true));
     }
 
-    fn register(&self, prefix: &str, from: Revision) -> (u64, Arc<Watcher>) {
+    fn register(&self, scope: Scope, from: Revision) -> (u64, Arc<Watcher>) {
         let mut open = self.open.lock();
         let signal = Mutex::new(Signal { from: Some(from), progress: false, closed: open.closed });
-        let watcher = Arc::new(Watcher { prefix: prefix.into(), signal, wake: Notify::new() });
+        let watcher = Arc::new(Watcher { scope, signal, wake: Notify::new() });
         open.next_id += 1;
         let id = open.next_id;
         open.watchers.insert(id, watcher.clone());
@@ -109,16 +110,49 @@ impl Watchers {
 
 /// Starts a watch of what happens after `after`.
 pub(super) fn watch(shared: &Arc<Shared>, prefix: &str, after: Revision) -> Result<WatchStream, Error> {
+    let feed = feed(shared, Scope::Prefix(prefix.into()), after)?;
+    let batches = futures::stream::unfold(feed, |mut feed| async move {
+        let told = feed.next().await?;
+        Some((told.map(Told::into_batch), feed))
+    });
+    Ok(batches.boxed())
+}
+
+/// The same, of any scope and in our own words.
+pub(super) fn feed(shared: &Arc<Shared>, scope: Scope, after: Revision) -> Result<Feed, Error> {
     // Registered first: whatever is published from here on finds the watcher.
     let from = after.saturating_add(1);
-    let (id, watcher) = shared.watchers.register(prefix, from);
+    let (id, watcher) = shared.watchers.register(scope, from);
     let feed = Feed { shared: shared.clone(), id, watcher, cursor: after, live: false, ended: false };
     shared.state.read().check_from(from)?;
-    Ok(futures::stream::unfold(feed, |mut feed| async move { Some((feed.next().await?, feed)) }).boxed())
+    Ok(feed)
+}
+
+/// What a watch tells at once: as [`WatchBatch`], but with all that is known of a change.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) revision: Revision,
+}
+
+impl Told {
+    fn into_batch(self) -> WatchBatch {
+        WatchBatch { events: self.changes.iter().map(Change::event).collect(), revision: self.revision }
+    }
+}
+
+/// Asks one watch to tell how far it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker(Arc<Watcher>);
+
+impl Asker {
+    pub(crate) fn request_progress(&self) {
+        self.0.tell(|signal| signal.progress = true);
+    }
 }
 
 /// One watch.
-struct Feed {
+pub(crate) struct Feed {
     shared: Arc<Shared>,
     id: u64,
     watcher: Arc<Watcher>,
@@ -129,14 +163,19 @@ struct Feed {
 
 /// What one look at the ring brought.
 enum Look {
-    Batch(WatchBatch),
+    Told(Told),
     Nothing,
     /// The ring no longer holds what comes next.
     NotInRing,
 }
 
 impl Feed {
-    async fn next(&mut self) -> Option<Result<WatchBatch, Error>> {
+    pub(crate) fn asker(&self) -> Asker {
+        Asker(self.watcher.clone())
+    }
+
+    /// The next changes; nothing after an error.
+    pub(crate) async fn next(&mut self) -> Option<Result<Told, Error>> {
         if self.ended {
             return None;
         }
@@ -145,18 +184,18 @@ impl Feed {
         Some(step)
     }
 
-    async fn step(&mut self) -> Result<WatchBatch, Error> {
+    async fn step(&mut self) -> Result<Told, Error> {
         loop {
             match self.look()? {
-                Look::Batch(batch) => return Ok(batch),
+                Look::Told(told) => return Ok(told),
                 Look::Nothing => self.watcher.wake.notified().await,
                 Look::NotInRing if self.live => return Err(Error::Lagged),
                 Look::NotInRing => {
-                    let batch = self.catch_up().await?;
-                    self.cursor = batch.revision;
+                    let told = self.catch_up().await?;
+                    self.cursor = told.revision;
                     self.watcher.look_from(self.cursor + 1);
-                    if !batch.events.is_empty() {
-                        return Ok(batch);
+                    if !told.changes.is_empty() {
+                        return Ok(told);
                     }
                 }
             }
@@ -180,7 +219,7 @@ impl Feed {
             return Ok(Look::NotInRing);
         }
         self.live = true;
-        let (changes, revision) = collect(&state, &self.watcher.prefix, from);
+        let (changes, revision) = collect(&state, &self.watcher.scope, from);
         if revision < state.revision {
             self.watcher.look_from(revision + 1);
         }
@@ -191,19 +230,19 @@ impl Feed {
         if nothing_new {
             return Ok(Look::Nothing);
         }
-        Ok(Look::Batch(WatchBatch { events: changes.iter().map(Change::event).collect(), revision }))
+        Ok(Look::Told(Told { changes, revision }))
     }
 
     /// Reads the next chunk of the past from the log.
-    async fn catch_up(&self) -> Result<WatchBatch, Error> {
-        let (shared, prefix, from) = (self.shared.clone(), self.watcher.prefix.clone(), self.cursor + 1);
+    async fn catch_up(&self) -> Result<Told, Error> {
+        let (shared, scope, from) = (self.shared.clone(), self.watcher.scope.clone(), self.cursor + 1);
         let read = move || {
             let (snapshot, newest) = {
                 let state = shared.state.read();
                 state.check_from(from)?;
                 (shared.log.snapshot()?, state.revision)
             };
-            past(&snapshot, &prefix, from, newest)
+            past(&snapshot, &scope, from, newest)
         };
         tokio::task::spawn_blocking(read).await.map_err(|error| Error::Unavailable(error.to_string()))?
     }
@@ -215,11 +254,11 @@ impl Drop for Feed {
     }
 }
 
-/// The ring's changes to a prefix from `from` on, whole revisions, and the revision up to which they are complete.
-fn collect(state: &State, prefix: &str, from: Revision) -> (Vec<Change>, Revision) {
+/// The ring's changes of a scope from `from` on, whole revisions, and the revision up to which they are complete.
+fn collect(state: &State, scope: &Scope, from: Revision) -> (Vec<Change>, Revision) {
     let mut changes = Vec::new();
     for entry in state.ring.from(from) {
-        changes.extend(entry.changes.iter().filter(|change| change.key.starts_with(prefix)).cloned());
+        changes.extend(entry.changes.iter().filter(|change| scope.contains(&change.key)).cloned());
         if changes.len() >= BATCH_EVENTS {
             return (changes, entry.revision);
         }
@@ -227,8 +266,8 @@ fn collect(state: &State, prefix: &str, from: Revision) -> (Vec<Change>, Revisio
     (changes, state.revision)
 }
 
-/// Changes to a prefix in the log from `from` to `newest`, cut after a whole revision when there are many.
-fn past(snapshot: &Snapshot, prefix: &str, from: Revision, newest: Revision) -> Result<WatchBatch, Error> {
+/// Changes of a scope in the log from `from` to `newest`, cut after a whole revision when there are many.
+fn past(snapshot: &Snapshot, scope: &Scope, from: Revision, newest: Revision) -> Result<Told, Error> {
     let mut changes: Vec<Change> = Vec::new();
     let (mut bytes, mut complete) = (0, newest);
     snapshot.scan(from, newest, |at, row| {
@@ -237,17 +276,11 @@ fn past(snapshot: &Snapshot, prefix: &str, from: Revision, newest: Revision) -> 
             complete = at.revision - 1;
             return false;
         }
-        if row.key.starts_with(prefix) {
+        if scope.contains(row.key) {
             bytes += row.value.len();
-            changes.push(Change {
-                key: row.key.into(),
-                at,
-                created: row.created,
-                lease: row.lease,
-                value: bytes::Bytes::copy_from_slice(row.value),
-            });
+            changes.push(Change::of_row(row.key.into(), at, row));
         }
         true
     })?;
-    Ok(WatchBatch { events: changes.iter().map(Change::event).collect(), revision: complete })
+    Ok(Told { changes, revision: complete })
 }

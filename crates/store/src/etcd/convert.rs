@@ -15,6 +15,7 @@ pub(super) enum Failure {
     Future,
     LeaseNotFound,
     TooLarge(String),
+    NoSpace(String),
     Unavailable(String),
 }
 
@@ -22,6 +23,7 @@ impl Failure {
     pub(super) fn into_error(self) -> Error {
         match self {
             Failure::TooLarge(message) => Error::TooLarge(message),
+            Failure::NoSpace(message) => Error::NoSpace(message),
             Failure::Unavailable(message) => Error::Unavailable(message),
             other => Error::Unavailable(format!("etcd: unexpected answer {other:?}")),
         }
@@ -41,6 +43,9 @@ impl From<etcd_client::Error> for Failure {
             Code::NotFound if message.contains("lease not found") => Failure::LeaseNotFound,
             Code::InvalidArgument => Failure::TooLarge(message.to_owned()),
             Code::ResourceExhausted if message.contains("larger than max") => Failure::TooLarge(message.to_owned()),
+            Code::ResourceExhausted if message.contains("database space exceeded") => {
+                Failure::NoSpace("etcd raised its NOSPACE alarm".to_owned())
+            }
             _ => Failure::Unavailable(format!("etcd: {message}")),
         }
     }

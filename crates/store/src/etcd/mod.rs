@@ -7,9 +7,13 @@
 //! ```
 //!
 //! Revisions are etcd's own. Every request is bounded in time and answers [`Error::Unavailable`] past it; the channel
-//! reconnects by itself. The only folder that knows etcd-client: [`convert`] (its words in ours), [`watch`].
+//! reconnects by itself. The only folder that knows etcd-client: [`convert`] (its words in ours), [`watch`];
+//! [`server`] is the other side, the
+//! embedded store as an etcd; [`snapshot`] is everything in one file.
 
 mod convert;
+pub mod server;
+pub mod snapshot;
 mod watch;
 
 use std::sync::Arc;
@@ -17,8 +21,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, GetResponse, Identity, KvClient, PutOptions,
-    TlsOptions, Txn, TxnOp, TxnOpResponse,
+    Certificate, Channel, Client, Compare, CompareOp, ConnectOptions, GetOptions, GetResponse, Identity, KvClient,
+    PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
 
 use self::convert::{Failure, header_revision, key_value, prefix_end};
@@ -84,9 +88,10 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Connects to an etcd cluster by its client URLs. Fails if none of them answers in time.
+    /// Connects to an etcd cluster by its client URLs, or to one server by `unix://` and the path of its socket. Fails if
+    /// none of them answers in time.
     pub async fn connect(endpoints: &[String], options: Options) -> Result<Etcd, Error> {
-        let connect = Client::connect(endpoints, Some(options.connect_options()?));
+        let connect = connect(endpoints, options.connect_options()?);
         let client = bounded(options.timeout, connect).await.map_err(Failure::into_error)?;
         let status = {
             let mut maintenance = client.maintenance_client();
@@ -94,6 +99,17 @@ impl Etcd {
         };
         let progress = watch::Progress::of_version(status.version());
         Ok(Etcd { client, timeout: options.timeout, progress })
+    }
+
+    /// Everything at one revision, as etcd's file with its checksum. Not bounded in time: it takes as long as it is large.
+    pub async fn snapshot(&self, out: &mut (dyn std::io::Write + Send)) -> Result<(), Error> {
+        let mut maintenance = self.client.maintenance_client();
+        let failed = |error: etcd_client::Error| Failure::from(error).into_error();
+        let mut parts = maintenance.snapshot().await.map_err(failed)?;
+        while let Some(part) = parts.message().await.map_err(failed)? {
+            out.write_all(part.blob()).map_err(|error| Error::Unavailable(error.to_string()))?;
+        }
+        out.flush().map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     fn kv(&self) -> KvClient {
@@ -117,6 +133,16 @@ impl Etcd {
             },
             other => other.into_error(),
         }
+    }
+}
+
+async fn connect(endpoints: &[String], options: ConnectOptions) -> Result<Client, etcd_client::Error> {
+    match endpoints {
+        [socket] if socket.starts_with("unix:") => {
+            let endpoint = tonic::transport::Endpoint::from_shared(socket.clone())?;
+            Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), Some(options)).await
+        }
+        endpoints => Client::connect(endpoints, Some(options)).await,
     }
 }
 

@@ -5,10 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use store::embedded::Embedded;
+use store::etcd::server::Etcd3;
 use store::{Action, Error, Event, Expect, LeaseId, ListRequest, Op, Revision, Store, WatchStream};
 
 /// Nothing here takes this long unless it hangs.
@@ -31,12 +34,29 @@ impl EtcdServer {
             return None;
         }
         // A port found free may be taken by the time etcd binds it.
-        Some((0..10).find_map(|_| EtcdServer::try_start()).expect("etcd starts"))
+        Some((0..10).find_map(|_| EtcdServer::try_start(None)).expect("etcd starts"))
     }
 
-    fn try_start() -> Option<EtcdServer> {
+    /// One that begins with a snapshot.
+    pub fn restored(snapshot: &Path) -> EtcdServer {
+        (0..10).find_map(|_| EtcdServer::try_start(Some(snapshot))).expect("etcd starts from the snapshot")
+    }
+
+    fn try_start(snapshot: Option<&Path>) -> Option<EtcdServer> {
         let dir = tempfile::tempdir().unwrap();
         let [url, peer_url] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        if let Some(snapshot) = snapshot {
+            let restored = Command::new("etcdctl")
+                .env("ETCDCTL_API", "3")
+                .args(["snapshot", "restore"])
+                .arg(snapshot)
+                .args(["--name", "test", "--initial-cluster", &format!("test={peer_url}"), "--data-dir"])
+                .arg(dir.path().join("data"))
+                .args(["--initial-advertise-peer-urls", &peer_url])
+                .output()
+                .unwrap();
+            assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        }
         let (child, is_ready) = run(dir.path(), &url, &peer_url);
         let server = EtcdServer { child, url, peer_url, dir };
         is_ready.then_some(server)
@@ -77,6 +97,71 @@ impl Drop for EtcdServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// An embedded store behind its etcd face on loopback.
+pub struct Face {
+    pub url: String,
+    pub store: Arc<Embedded>,
+    dir: Option<tempfile::TempDir>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Face {
+    pub async fn of_a_new_store() -> Face {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(dir.path(), store::embedded::Options::default()).unwrap();
+        Face { dir: Some(dir), ..Face::of(Arc::new(store)).await }
+    }
+
+    pub async fn of(store: Arc<Embedded>) -> Face {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let incoming = futures::stream::unfold(listener, |listener| async move {
+            let accepted = listener.accept().await.map(|(stream, _)| {
+                stream.set_nodelay(true).unwrap();
+                stream
+            });
+            Some((accepted, listener))
+        });
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let face = Etcd3::new(store.clone(), vec![url.clone()]);
+        tokio::spawn(face.serve(incoming, async { drop(stopped.await) }));
+        Face { url, store, dir: None, stop: Some(stop) }
+    }
+
+    /// Runs `etcdctl` against it: whether that succeeded, and what it said. `None` where it is not installed; in CI that
+    /// is a failure.
+    pub async fn etcdctl(&self, arguments: &[&str]) -> Option<(bool, String)> {
+        etcdctl(&self.url, arguments, "").await
+    }
+}
+
+/// Runs `etcdctl` with something to read.
+pub async fn etcdctl(url: &str, arguments: &[&str], input: &str) -> Option<(bool, String)> {
+    let mut child = match etcdctl_command(url, arguments).stdin(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "etcdctl is not installed: {error}");
+            println!("skipped: etcdctl is not installed (Debian's package is etcd-client)");
+            return None;
+        }
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = within(child.wait_with_output()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8(said).unwrap()))
+}
+
+pub fn etcdctl_command(url: &str, arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("etcdctl");
+    // It would send what is before the address in the header that names the server, which no HTTP/2 server need take.
+    let endpoint = url.trim_start_matches("http://");
+    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(arguments).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 fn free_port() -> u16 {

@@ -1,0 +1,198 @@
+//! What operators ask: how it goes, a snapshot, a smaller file.
+
+use std::io::{self, Write};
+
+use etcd_client::proto::{
+    PbAlarmRequest, PbAlarmResponse, PbClusterService, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
+    PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest, PbHashResponse, PbMaintenanceService,
+    PbMember, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest, PbMemberListResponse,
+    PbMemberPromoteRequest, PbMemberPromoteResponse, PbMemberRemoveRequest, PbMemberRemoveResponse,
+    PbMemberUpdateRequest, PbMemberUpdateResponse, PbMoveLeaderRequest, PbMoveLeaderResponse, PbResponseHeader,
+    PbSnapshotRequest, PbSnapshotResponse, PbStatusRequest, PbStatusResponse,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use super::{API_VERSION, Face, MEMBER_ID, unimplemented};
+use crate::Error;
+use crate::embedded::{Embedded, Position};
+use crate::etcd::snapshot;
+
+/// A part of a snapshot, and how many may wait for the client.
+const BLOB_BYTES: usize = 64 << 10;
+const BLOBS_AHEAD: usize = 4;
+
+/// To raise an alarm, as the number of `AlarmRequest`.
+const ACTIVATE: i32 = 1;
+
+#[tonic::async_trait]
+impl PbMaintenanceService for Face {
+    type SnapshotStream = BoxStream<'static, Result<PbSnapshotResponse, Status>>;
+
+    async fn status(&self, _: Request<PbStatusRequest>) -> Result<Response<PbStatusResponse>, Status> {
+        let revision = u64::try_from(self.store.revisions().0).unwrap_or(0);
+        let size = i64::try_from(self.store.file_bytes()).unwrap_or(i64::MAX);
+        self.done(|header| PbStatusResponse {
+            header,
+            version: API_VERSION.to_owned(),
+            db_size: size,
+            db_size_in_use: size,
+            leader: MEMBER_ID,
+            raft_index: revision,
+            raft_applied_index: revision,
+            raft_term: 1,
+            ..PbStatusResponse::default()
+        })
+    }
+
+    /// There are none, whoever asks; nothing can raise one.
+    async fn alarm(&self, request: Request<PbAlarmRequest>) -> Result<Response<PbAlarmResponse>, Status> {
+        if request.into_inner().action == ACTIVATE {
+            return Err(unimplemented("Maintenance/Alarm ACTIVATE"));
+        }
+        self.done(|header| PbAlarmResponse { header, alarms: Vec::new() })
+    }
+
+    async fn defragment(&self, _: Request<PbDefragmentRequest>) -> Result<Response<PbDefragmentResponse>, Status> {
+        self.store.shrink().await?;
+        self.done(|header| PbDefragmentResponse { header })
+    }
+
+    async fn hash(&self, _: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
+        // etcd's is a sum over its own file.
+        Err(unimplemented("Maintenance/Hash"))
+    }
+
+    async fn hash_kv(&self, request: Request<PbHashKvRequest>) -> Result<Response<PbHashKvResponse>, Status> {
+        let (store, wanted) = (self.store.clone(), request.into_inner().revision);
+        let hash = blocking(move || {
+            let whole = store.whole()?;
+            let (newest, compacted) = (whole.revision(), whole.compacted());
+            let upto = if wanted == 0 { newest } else { wanted };
+            match upto {
+                requested if requested > newest => return Err(Error::Future { requested, current: newest }.into()),
+                requested if requested < compacted => return Err(Error::Compacted { requested, compacted }.into()),
+                _ => {}
+            }
+            let is_kept = |key: &str, at: Position| store.is_newest_at(key, at, upto);
+            let hash = snapshot::hash_kv(&whole, upto, is_kept).map_err(failed)?;
+            Ok((hash, compacted, upto))
+        });
+        let (hash, compact_revision, hash_revision) = hash.await?;
+        self.done(|header| PbHashKvResponse { header, hash, compact_revision, hash_revision })
+    }
+
+    async fn snapshot(&self, _: Request<PbSnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        let (store, header) = (self.store.clone(), self.header());
+        let (blobs, mut receiver) = mpsc::channel(BLOBS_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let written = write_snapshot(&store, header, &blobs);
+            if let Err(status) = written {
+                drop(blobs.blocking_send(Err(status)));
+            }
+        });
+        Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
+    }
+
+    async fn move_leader(&self, _: Request<PbMoveLeaderRequest>) -> Result<Response<PbMoveLeaderResponse>, Status> {
+        Err(unimplemented("Maintenance/MoveLeader"))
+    }
+
+    async fn downgrade(&self, _: Request<PbDowngradeRequest>) -> Result<Response<PbDowngradeResponse>, Status> {
+        Err(unimplemented("Maintenance/Downgrade"))
+    }
+}
+
+/// Runs what reads the whole store.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
+}
+
+fn failed(error: io::Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+type Blob = Result<PbSnapshotResponse, Status>;
+
+fn write_snapshot(
+    store: &Embedded,
+    header: Option<PbResponseHeader>,
+    blobs: &mpsc::Sender<Blob>,
+) -> Result<(), Status> {
+    let whole = store.whole()?;
+    let layout = snapshot::layout(&whole, &[]).map_err(failed)?;
+    let mut out = Blobs { blobs, header, left: layout.bytes(), buffer: Vec::with_capacity(BLOB_BYTES) };
+    snapshot::write_whole(&mut out, &layout, &whole, &[]).map_err(failed)
+}
+
+/// Sends what is written, in parts.
+struct Blobs<'s> {
+    blobs: &'s mpsc::Sender<Blob>,
+    header: Option<PbResponseHeader>,
+    /// Bytes of the database that were not sent.
+    left: u64,
+    buffer: Vec<u8>,
+}
+
+impl Write for Blobs<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let part = bytes.len().min(BLOB_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..part]);
+        if self.buffer.len() == BLOB_BYTES {
+            self.flush()?;
+        }
+        Ok(part)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let blob = std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOB_BYTES));
+        self.left = self.left.saturating_sub(blob.len() as u64);
+        let part = PbSnapshotResponse {
+            header: self.header,
+            remaining_bytes: self.left,
+            blob,
+            version: API_VERSION.to_owned(),
+        };
+        self.blobs.blocking_send(Ok(part)).map_err(|_| io::Error::other("the client went away"))
+    }
+}
+
+#[tonic::async_trait]
+impl PbClusterService for Face {
+    async fn member_list(&self, _: Request<PbMemberListRequest>) -> Result<Response<PbMemberListResponse>, Status> {
+        let member = PbMember {
+            id: MEMBER_ID,
+            name: "embedded".to_owned(),
+            client_ur_ls: self.urls.to_vec(),
+            ..PbMember::default()
+        };
+        self.done(|header| PbMemberListResponse { header, members: vec![member] })
+    }
+
+    async fn member_add(&self, _: Request<PbMemberAddRequest>) -> Result<Response<PbMemberAddResponse>, Status> {
+        Err(unimplemented("Cluster/MemberAdd"))
+    }
+
+    async fn member_remove(
+        &self,
+        _: Request<PbMemberRemoveRequest>,
+    ) -> Result<Response<PbMemberRemoveResponse>, Status> {
+        Err(unimplemented("Cluster/MemberRemove"))
+    }
+
+    async fn member_update(
+        &self,
+        _: Request<PbMemberUpdateRequest>,
+    ) -> Result<Response<PbMemberUpdateResponse>, Status> {
+        Err(unimplemented("Cluster/MemberUpdate"))
+    }
+
+    async fn member_promote(
+        &self,
+        _: Request<PbMemberPromoteRequest>,
+    ) -> Result<Response<PbMemberPromoteResponse>, Status> {
+        Err(unimplemented("Cluster/MemberPromote"))
+    }
+}
