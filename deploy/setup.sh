@@ -39,6 +39,7 @@ if [ "$level" = test ]; then
     need etcd etcd-server
     need dbus-daemon dbus
     need etcdctl etcd-client
+    need dig bind9-dnsutils
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 

@@ -26,6 +26,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("etcd-client", "store", "crates/store/src/etcd"),
     ("redb", "store", "crates/store/src/embedded"),
     ("bollard", "kubelet", "crates/kubelet/src/runtime/docker"),
+    ("hickory-proto", "proxy", "crates/proxy/src/dns"),
     ("axum", "apiserver kubelet", "crates"),
     ("k8s-openapi", "", "crates"),
 ];

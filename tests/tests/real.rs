@@ -172,3 +172,60 @@ async fn a_pod_gets_its_volumes_its_environment_and_its_limits() {
     assert!(begun.elapsed() < Duration::from_secs(30));
     boxes.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_resolve_in_pods_on_either_network() {
+    if !docker::available() {
+        eprintln!("skipped: no Docker Engine answers, or not root");
+        return;
+    }
+    let boxes = Boxes::start().await.unwrap();
+    let client = boxes.client();
+    create::<Service>(
+        &client,
+        json!({
+            "metadata": { "name": "db" },
+            "spec": { "clusterIP": "None", "selector": { "app": "db" }, "ports": [{ "name": "sql", "port": 5432 }] }
+        }),
+    )
+    .await;
+    create::<Pod>(
+        &client,
+        json!({
+            "metadata": { "name": "db", "labels": { "app": "db" } },
+            "spec": { "hostname": "db-0", "subdomain": "db", "terminationGracePeriodSeconds": 1,
+                      "containers": [{ "name": "db", "image": IMAGE, "command": ["sleep", "1000"] }] }
+        }),
+    )
+    .await;
+    let pods = until::<Pod>(&client, "the database runs", "app=db", |p| ready(p, 1)).await.unwrap();
+    let ip = pods[0].status.as_ref().unwrap().pod_ip.clone().unwrap();
+    let record = |slices: &[Arc<k8s_openapi::api::discovery::v1::EndpointSlice>]| {
+        slices.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.addresses.contains(&ip))
+    };
+    until(&client, "it is an endpoint", "kubernetes.io/service-name=db", record).await.unwrap();
+    let script = "cat /etc/resolv.conf; for name in kubernetes.default.svc db-0.db.default.svc; do \
+                  for i in 1 2 3; do nslookup -type=a $name.cluster.local && break; done; done";
+    for (name, host_network, policy) in [("inside", false, "ClusterFirst"), ("host", true, "ClusterFirstWithHostNet")] {
+        create::<Pod>(
+            &client,
+            json!({
+                "metadata": { "name": name, "labels": { "app": name } },
+                "spec": { "restartPolicy": "Never", "hostNetwork": host_network, "dnsPolicy": policy,
+                          "containers": [{ "name": "ask", "image": IMAGE, "command": ["sh", "-c", script] }] }
+            }),
+        )
+        .await;
+        let ended = |pods: &[Arc<Pod>]| {
+            let phase = pods.first().and_then(|pod| pod.status.as_ref()).and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        until::<Pod>(&client, "the pod has asked", &format!("app={name}"), ended).await.unwrap();
+        let log = Api::<Pod>::default_namespaced(client.clone()).logs(name, &LogParams::default()).await.unwrap();
+        let search = "search default.svc.cluster.local svc.cluster.local cluster.local";
+        for expected in [search, "nameserver 10.96.0.10", "Address: 10.96.0.1", &format!("Address: {ip}")] {
+            assert!(log.contains(expected), "{name}: {expected:?} is not in the log: {log}");
+        }
+    }
+    boxes.stop().await.unwrap();
+}

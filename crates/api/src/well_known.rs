@@ -12,6 +12,8 @@ pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Set on Endpoints of headless services.
 pub const LABEL_HEADLESS_SERVICE: &str = "service.kubernetes.io/headless";
+/// Services that another proxy than the nodes' own serves, and their slices.
+pub const LABEL_SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The namespace's own name as a label.
 pub const LABEL_METADATA_NAME: &str = "kubernetes.io/metadata.name";
 /// The whole configuration `kubectl apply` last sent.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::well_known::{
-    BOOTSTRAP_TOKEN_PREFIX, LABEL_MANAGED_BY, LABEL_SERVICE_NAME, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC,
-    NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN, SYSTEM_PRIORITY_CLASSES,
+    BOOTSTRAP_TOKEN_PREFIX, LABEL_MANAGED_BY, LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME, NAMESPACE_NODE_LEASE,
+    NAMESPACE_PUBLIC, NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN, SYSTEM_PRIORITY_CLASSES,
 };
 use api::{Kind, Object, Resource};
 use serde_json::{Value, json};
@@ -31,6 +31,11 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     if is_first_start || shared.pki.join_token.is_new() {
         // Later it belongs to the administrators: who deletes it does not find it again after a restart.
         ensure(shared, &join_token(shared)).await?;
+    }
+    if is_first_start && let Some(dns) = dns_service(shared) {
+        // Later it belongs to the administrators, who may want another server there. The first start ends with the next
+        // write.
+        ensure(shared, &dns).await?;
     }
     futures::try_join!(ensure(shared, &service), restore_roles(shared))?;
     if shared.config.advertise_address.is_loopback() {
@@ -122,6 +127,29 @@ fn kubernetes_service(shared: &Shared) -> Value {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": shared.config.secure_port}],
         },
     })
+}
+
+/// The address of the DNS servers, under the name all clients know it by. Every node answers there itself; so no proxy may
+/// lead the address elsewhere, and it says that another serves it.
+fn dns_service(shared: &Shared) -> Option<Value> {
+    let ip = shared.config.dns_service_ip()?;
+    Some(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": NAMESPACE_SYSTEM,
+            "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "KubeDNS",
+                LABEL_SERVICE_PROXY_NAME: "node-local-dns",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ip.to_string(),
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
+        },
+    }))
 }
 
 fn kubernetes_endpoints(shared: &Shared) -> Value {

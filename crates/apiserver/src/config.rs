@@ -86,4 +86,11 @@ impl Config {
         let network = u32::from(self.service_cluster_ip_range.network());
         Ipv4Addr::from(network.saturating_add(1))
     }
+
+    /// The address of the DNS service: the tenth of the range, as clients and nodes expect. None where that is too small.
+    pub fn dns_service_ip(&self) -> Option<Ipv4Addr> {
+        let range = self.service_cluster_ip_range.trunc();
+        let tenth = Ipv4Addr::from(u32::from(range.network()).saturating_add(10));
+        range.contains(&tenth).then_some(tenth)
+    }
 }

@@ -34,6 +34,8 @@ pub struct Config {
     pub cluster_dns: Option<IpAddr>,
     /// Domain that cluster names end in.
     pub cluster_domain: String,
+    /// The node's resolver configuration, for pods that use it; without it, the machine's own.
+    pub resolv_conf: Option<PathBuf>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// What is kept from pods for the system, and for the kubelet and its like.
@@ -106,6 +108,7 @@ impl Config {
             serving: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".to_owned(),
+            resolv_conf: None,
             max_pods: 110,
             system_reserved: Reserved::new(),
             kube_reserved: Reserved::new(),

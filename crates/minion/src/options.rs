@@ -94,9 +94,18 @@ pub struct Options {
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
     pub service_cluster_ip_range: Ipv4Net,
 
-    /// DNS server for pods [default: the machine's own]
+    /// DNS server for pods [default: the minion's own, at the tenth address of the services' range]
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
+
+    /// Domain that the cluster's names end in, as the master has it
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// Names the servers that the minion's own DNS server, and pods with dnsPolicy Default, ask [default:
+    /// /etc/resolv.conf, or what systemd-resolved asks where its stub stands there]
+    #[arg(long, value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
 
     /// How many pods the node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
@@ -284,6 +293,12 @@ impl Options {
                 "{flag} {period:?} must be either zero or otherwise >= 1 sec"
             );
         }
+        let domain = self.cluster_domain.trim_end_matches('.');
+        let wrong = validate_name(NameRule::Dns1123Subdomain, domain);
+        ensure!(wrong.is_empty(), "--cluster-domain {domain:?}: {}", wrong.join(", "));
+        if let Some(file) = &self.resolv_conf {
+            ensure!(file.is_file(), "--resolv-conf {}: no such file", file.display());
+        }
         let (low, high) = (self.image_gc_low_threshold, self.image_gc_high_threshold);
         ensure!(low < high, "--image-gc-low-threshold {low}: must be below --image-gc-high-threshold {high}");
         match self.node_ip {
@@ -292,6 +307,14 @@ impl Options {
             None => {}
         }
         Ok(())
+    }
+
+    /// The address of the minion's own DNS server: that of the DNS service, the tenth of the range as everywhere. None
+    /// where pods are to ask another, or the range is too small.
+    pub fn own_dns(&self) -> Option<Ipv4Addr> {
+        let range = self.service_cluster_ip_range.trunc();
+        let tenth = Ipv4Addr::from(u32::from(range.network()).checked_add(10)?);
+        (self.cluster_dns.is_none() && range.contains(&tenth)).then_some(tenth)
     }
 
     /// The master's URL without a trailing slash.
@@ -355,6 +378,9 @@ mod tests {
             (&["--node-ip", "::1"], "only IPv4"),
             (&["--node-ip", "0.0.0.0"], "not an address"),
             (&["--max-pods", "0"], "at least 1"),
+            (&["--cluster-domain", "corp.example.org."], "fine"),
+            (&["--cluster-domain", "not a domain"], "a lowercase RFC 1123 subdomain"),
+            (&["--resolv-conf", "/nonexistent"], "no such file"),
             (&["--node-labels", "disk"], "key=value"),
             (&["--docker-tls-ca", "/ca.pem"], "required arguments"),
             (&["--system-reserved", "cpu=200m,memory=150Mi"], "fine"),
@@ -391,6 +417,19 @@ mod tests {
         }
         assert!(said(&[]).contains("--server"));
         assert_eq!(said(&["--cleanup"]), "fine");
+    }
+
+    #[test]
+    fn dns_is_served_at_the_tenth_address_unless_pods_ask_another() {
+        let own = |flags: &[&str]| {
+            let all = ["minion", "--data-dir", "/tmp/x", "--server", "https://127.0.0.1:6443"];
+            let options = Options::try_parse_from(all.iter().chain(flags).copied()).unwrap();
+            options.own_dns().map(|ip| ip.to_string()).unwrap_or_default()
+        };
+        assert_eq!(own(&[]), "10.96.0.10");
+        assert_eq!(own(&["--service-cluster-ip-range", "10.43.7.0/16"]), "10.43.0.10");
+        assert_eq!(own(&["--service-cluster-ip-range", "10.43.0.0/29"]), "");
+        assert_eq!(own(&["--cluster-dns", "10.96.0.53"]), "");
     }
 
     #[test]

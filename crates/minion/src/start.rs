@@ -56,7 +56,6 @@ impl Minion {
         config.serving = Some(joined.serving);
         let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
         config.healthz = Some(healthz).filter(|address| address.port() != 0);
-        config.cluster_dns = options.cluster_dns;
         config.max_pods = options.max_pods;
         config.node_labels = options.node_labels.iter().cloned().collect();
         set_limits(&mut config, &options);
@@ -136,6 +135,9 @@ fn config(options: &Options, node_name: &str, node_ip: Ipv4Addr) -> kubelet::Con
         manifest_dir: options.pod_manifest_path.clone(),
         manifest_url,
         pod_cidr: options.pod_cidr,
+        cluster_dns: options.cluster_dns.or(own_dns(options).map(|dns| IpAddr::V4(dns.address))),
+        cluster_domain: options.cluster_domain.trim_end_matches('.').to_owned(),
+        resolv_conf: options.resolv_conf.clone(),
         ..kubelet::Config::new(node_name, IpAddr::V4(node_ip), &options.data_dir)
     }
 }
@@ -175,10 +177,19 @@ async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>>
     Ok(Arc::new(docker.with_context(|| format!("no Docker Engine answers on {}", options.docker_endpoint))?))
 }
 
+/// The DNS server of this node. None where nothing is set on the machine, or nobody knows the cluster's names.
+fn own_dns(options: &Options) -> Option<proxy::dns::Config> {
+    let serves = options.runtime == RuntimeKind::Docker && options.server.is_some();
+    let address = options.own_dns().filter(|_| serves)?;
+    let domain = options.cluster_domain.clone();
+    Some(proxy::dns::Config { address, domain, resolv_conf: options.resolv_conf.clone() })
+}
+
 fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: &Tasks) -> Result<()> {
     let config = proxy::Config {
         cluster_cidr: options.cluster_cidr,
         service_cidr: options.service_cluster_ip_range,
+        dns: own_dns(options),
         ..proxy::Config::new(node_name, options.node_ip()?)
     };
     let sink: Arc<dyn RuleSink> = match options.runtime {

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::dns;
+
 /// The bridge pods are on, unless configured otherwise.
 pub const DEFAULT_BRIDGE: &str = "coracle0";
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub node_port_addresses: Vec<Ipv4Net>,
     /// The bridge this node's pods are on.
     pub bridge: String,
+    /// The DNS server of this node; none: names are answered elsewhere.
+    pub dns: Option<dns::Config>,
 }
 
 impl Config {
@@ -35,6 +39,7 @@ impl Config {
             service_cidr: range(96, 0, 12),
             node_port_addresses: Vec::new(),
             bridge: DEFAULT_BRIDGE.to_owned(),
+            dns: None,
         }
     }
 }

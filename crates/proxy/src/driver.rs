@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Informer, Lister, Tasks};
+use api::well_known::{LABEL_HEADLESS_SERVICE, LABEL_SERVICE_PROXY_NAME};
+use client::{Change, Informer, Lister, Tasks};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher;
 use tokio::sync::Notify;
 
-use crate::services::LABEL_SERVICE_PROXY_NAME;
-use crate::{Config, RuleSink, SinkError, routes, ruleset};
+use crate::{Config, RuleSink, SinkError, dns, routes, ruleset};
 
 /// The first pause after a failed apply; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -23,14 +23,16 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// stops, so that a restart interrupts nobody; [`crate::cleanup`] removes them.
 pub fn start(client: kube::Client, config: Config, sink: Arc<dyn RuleSink>, tasks: &Tasks) {
     let changed = Arc::new(Notify::new());
-    let not_ours = format!("!{LABEL_SERVICE_PROXY_NAME}");
-    let with_address = format!("{not_ours},!{}", api::well_known::LABEL_HEADLESS_SERVICE);
-    let view = View {
-        services: follow(&client, &not_ours, &changed, tasks),
-        slices: follow(&client, &with_address, &changed, tasks),
-        nodes: follow(&client, "", &changed, tasks),
-        config,
-    };
+    let mut services = informer(&client, &changed, is_ours);
+    let mut slices = informer(&client, &changed, |slice: &EndpointSlice| is_ours(slice) && !is_headless(slice));
+    let nodes = informer(&client, &changed, |_: &Node| true);
+    let view = View { services: services.lister(), slices: slices.lister(), nodes: nodes.lister(), config };
+    if let Some(config) = &view.config.dns {
+        dns::start(config.clone(), dns::view::Caches::of(&mut services, &mut slices), tasks);
+    }
+    services.run(tasks);
+    slices.run(tasks);
+    nodes.run(tasks);
     tasks.spawn(run(view, sink, changed));
 }
 
@@ -42,21 +44,35 @@ struct View {
     config: Config,
 }
 
-/// Watches every object of a kind that `labels` select; each change notifies `changed`.
-fn follow<K>(client: &kube::Client, labels: &str, changed: &Arc<Notify>, tasks: &Tasks) -> Lister<K>
+/// An informer of every object of a kind; a change of one that `matters` notifies `changed`. What makes no rules is kept
+/// as well: it has names.
+fn informer<K>(client: &kube::Client, changed: &Arc<Notify>, matters: fn(&K) -> bool) -> Informer<K>
 where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
-    let mut config = watcher::Config::default();
-    if !labels.is_empty() {
-        config = config.labels(labels);
-    }
-    let mut informer = Informer::new(Api::<K>::all(client.clone()), config);
+    let mut informer = Informer::new(Api::<K>::all(client.clone()), watcher::Config::default());
     let changed = changed.clone();
-    informer.on_change(move |_| changed.notify_one());
-    let lister = informer.lister();
-    informer.run(tasks);
-    lister
+    informer.on_change(move |change| {
+        let before = matches!(change, Change::Updated { old, .. } if matters(old));
+        if before || matters(change.object()) {
+            changed.notify_one();
+        }
+    });
+    informer
+}
+
+/// Whether no other proxy serves it.
+fn is_ours<K: kube::Resource>(object: &K) -> bool {
+    !has_label(object, LABEL_SERVICE_PROXY_NAME)
+}
+
+/// Whether it belongs to a service without an address.
+fn is_headless(slice: &EndpointSlice) -> bool {
+    has_label(slice, LABEL_HEADLESS_SERVICE)
+}
+
+fn has_label<K: kube::Resource>(object: &K, label: &str) -> bool {
+    object.meta().labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
 async fn run(view: View, sink: Arc<dyn RuleSink>, changed: Arc<Notify>) {
@@ -86,7 +102,8 @@ async fn run(view: View, sink: Arc<dyn RuleSink>, changed: Arc<Notify>) {
 /// Observe, decide, apply.
 async fn sync(view: &View, sink: &dyn RuleSink) -> Result<(), SinkError> {
     let (services, slices, nodes) = (view.services.list(), view.slices.list(), view.nodes.list());
-    let rules = ruleset(services.iter().map(Arc::as_ref), slices.iter().map(Arc::as_ref), &view.config);
+    let ours = slices.iter().map(Arc::as_ref).filter(|slice| is_ours(*slice) && !is_headless(slice));
+    let rules = ruleset(services.iter().map(Arc::as_ref), ours, &view.config);
     // A route that cannot be set keeps no service from being served.
     let routed = sink.apply_routes(&routes::routes(nodes.iter().map(Arc::as_ref), &view.config)).await;
     sink.apply(&rules).await?;

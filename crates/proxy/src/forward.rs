@@ -1,5 +1,6 @@
 //! Forwarded pod traffic must pass the chains of others: Docker and UFW set the policy of `ip filter FORWARD` to drop, and
-//! accepting in a table of our own would not overrule that. So marked accept rules go into the chains that decide.
+//! accepting in a table of our own would not overrule that. So marked accept rules go into the chains that decide. The same
+//! with questions to the node's DNS server, where what comes in is dropped.
 //!
 //! Only expressions that `iptables-nft` can read are used there: one it cannot read makes it refuse the whole table, and
 //! Docker with it.
@@ -7,10 +8,17 @@
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
+use crate::Config;
+
 /// Every rule we put into a chain of someone else's carries a comment that starts so.
 pub const COMMENT_PREFIX: &str = "coracle: ";
 /// Chains that exist to take rules from outside, kept when their owner restarts.
 const HOSPITABLE: [&str; 2] = ["DOCKER-USER", "ufw-before-forward"];
+/// The same for what comes in.
+const HOSPITABLE_INPUT: &str = "ufw-before-input";
+
+/// A rule we want: its comment and what it matches.
+pub type Accept = (String, String);
 
 /// A chain of the firewall, as `nft -j list chains` tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,21 +95,55 @@ pub fn deciding(chains: &[Chain]) -> Vec<&Chain> {
     found
 }
 
+/// The chains in which it is decided what comes in.
+fn deciding_input(chains: &[Chain]) -> Vec<&Chain> {
+    let hosts = |c: &&Chain| c.family == "ip" && c.table == "filter" && c.name == HOSPITABLE_INPUT;
+    let hosted = chains.iter().any(|c| hosts(&c));
+    let decides = |c: &&Chain| match (c.table.as_str(), c.name.as_str()) {
+        ("filter", "INPUT") if c.family == "ip" => c.drops && !hosted,
+        ("firewalld", _) => true,
+        _ => c.drops,
+    };
+    let foreign = chains.iter().filter(|c| is_foreign(c, "input")).filter(decides);
+    chains.iter().filter(hosts).chain(foreign).collect()
+}
+
+/// Each chain in which rules of ours might be, with those it shall have.
+pub fn wanted<'a>(chains: &'a [Chain], config: &Config) -> Vec<(&'a Chain, Vec<Accept>)> {
+    let (forward, input) = (deciding(chains), deciding_input(chains));
+    let rules =
+        |chain: &Chain| {
+            let mut rules = Vec::new();
+            if forward.contains(&chain) {
+                rules.extend(accept_rules(config.cluster_cidr));
+            }
+            if input.contains(&chain) {
+                rules.extend(config.dns.iter().map(|dns| {
+                    (format!("{COMMENT_PREFIX}dns at {}", dns.address), format!("ip daddr {}", dns.address))
+                }));
+            }
+            rules
+        };
+    candidates(chains).into_iter().map(|chain| (chain, rules(chain))).collect()
+}
+
 /// Where rules of ours might be, to find them at the end.
 pub fn candidates(chains: &[Chain]) -> Vec<&Chain> {
-    chains.iter().filter(|c| is_foreign_forward(c) || HOSPITABLE.contains(&c.name.as_str())).collect()
+    let hospitable = |c: &Chain| HOSPITABLE.contains(&c.name.as_str()) || c.name == HOSPITABLE_INPUT;
+    chains.iter().filter(|c| is_foreign_forward(c) || is_foreign(c, "input") || hospitable(c)).collect()
 }
 
 fn is_foreign_forward(chain: &Chain) -> bool {
-    chain.hook.as_deref() == Some("forward")
-        && matches!(chain.family.as_str(), "ip" | "inet")
-        && chain.table != "coracle"
+    is_foreign(chain, "forward")
 }
 
-/// The nft script that leaves in `chain`, where `found` is now, exactly the accept rules for `cluster_cidr` (`None`: none at
-/// all). Empty where there is nothing to do.
-pub fn plan(chain: &Chain, found: &[Found], cluster_cidr: Option<Ipv4Net>) -> String {
-    let wanted: Vec<(String, String)> = cluster_cidr.into_iter().flat_map(accept_rules).collect();
+fn is_foreign(chain: &Chain, hook: &str) -> bool {
+    chain.hook.as_deref() == Some(hook) && matches!(chain.family.as_str(), "ip" | "inet") && chain.table != "coracle"
+}
+
+/// The nft script that leaves in `chain`, where `found` is now, exactly the accept rules `wanted`. Empty where there is
+/// nothing to do.
+pub fn plan(chain: &Chain, found: &[Found], wanted: &[Accept]) -> String {
     let mut script = String::new();
     let mut kept: Vec<&str> = Vec::new();
     for rule in found {
@@ -119,8 +161,8 @@ pub fn plan(chain: &Chain, found: &[Found], cluster_cidr: Option<Ipv4Net>) -> St
     script
 }
 
-/// Comment and match of each accept rule.
-fn accept_rules(cluster_cidr: Ipv4Net) -> [(String, String); 3] {
+/// What lets pods' and services' traffic through.
+fn accept_rules(cluster_cidr: Ipv4Net) -> [Accept; 3] {
     [
         (format!("{COMMENT_PREFIX}from {cluster_cidr}"), format!("ip saddr {cluster_cidr}")),
         (format!("{COMMENT_PREFIX}to {cluster_cidr}"), format!("ip daddr {cluster_cidr}")),
@@ -178,10 +220,10 @@ mod tests {
     fn planning_again_finds_nothing_to_do() {
         let docker = chain("ip filter DOCKER-USER", None, false);
         let cidr: Ipv4Net = "10.244.0.0/16".parse().unwrap();
-        assert_eq!(plan(&docker, &[], Some(cidr)).lines().count(), 3);
+        assert_eq!(plan(&docker, &[], &accept_rules(cidr)).lines().count(), 3);
         let comments = accept_rules(cidr).map(|(comment, _)| comment);
         let found: Vec<Found> = (1..).zip(comments).map(|(handle, comment)| Found { handle, comment }).collect();
-        assert_eq!(plan(&docker, &found, Some(cidr)), "");
+        assert_eq!(plan(&docker, &found, &accept_rules(cidr)), "");
     }
 
     #[test]
@@ -189,9 +231,9 @@ mod tests {
         let docker = chain("ip filter DOCKER-USER", None, false);
         let found = |handle, comment: &str| Found { handle, comment: format!("{COMMENT_PREFIX}{comment}") };
         let present = [found(1, "services"), found(2, "services"), found(3, "from 10.1.0.0/16")];
-        let script = plan(&docker, &present, None);
+        let script = plan(&docker, &present, &[]);
         assert_eq!(script.lines().count(), 3, "{script}");
-        let script = plan(&docker, &present, Some("10.244.0.0/16".parse().unwrap()));
+        let script = plan(&docker, &present, &accept_rules("10.244.0.0/16".parse().unwrap()));
         assert_eq!(
             script,
             "delete rule ip filter DOCKER-USER handle 2\n\
@@ -199,5 +241,35 @@ mod tests {
              insert rule ip filter DOCKER-USER ip saddr 10.244.0.0/16 counter accept comment \"coracle: from 10.244.0.0/16\"\n\
              insert rule ip filter DOCKER-USER ip daddr 10.244.0.0/16 counter accept comment \"coracle: to 10.244.0.0/16\"\n"
         );
+    }
+
+    #[test]
+    fn questions_are_accepted_where_what_comes_in_is_dropped() {
+        let input = |id, drops| chain(id, Some("input"), drops);
+        let table = [
+            ("nobody filters", vec![input("ip filter INPUT", false)], vec![]),
+            ("a bare policy", vec![input("ip filter INPUT", true)], vec!["ip filter INPUT"]),
+            (
+                "UFW",
+                vec![input("ip filter INPUT", true), chain("ip filter ufw-before-input", None, false)],
+                vec!["ip filter ufw-before-input"],
+            ),
+            ("ourselves", vec![input("ip coracle filter_input", true)], vec![]),
+        ];
+        let mut config = Config::new("a", "192.0.2.1".parse().unwrap());
+        for (sentence, chains, expected) in table {
+            let asked = |config: &Config| {
+                let all = wanted(&chains, config).into_iter().filter(|(_, rules)| !rules.is_empty());
+                all.map(|(chain, _)| chain.id()).collect::<Vec<_>>()
+            };
+            config.dns = None;
+            assert_eq!(asked(&config), Vec::<String>::new(), "{sentence}: no server, no rule");
+            config.dns = Some(crate::dns::Config {
+                address: "10.96.0.10".parse().unwrap(),
+                domain: "cluster.local".to_owned(),
+                resolv_conf: None,
+            });
+            assert_eq!(asked(&config), expected, "{sentence}");
+        }
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::command::{json, nft, run};
 use crate::conntrack::StaleFlow;
-use crate::forward::{self, Chain};
+use crate::forward::{self, Accept, Chain};
 use crate::routes::{self, PROTOCOL, Route};
 use crate::{Config, SinkError};
 
@@ -63,21 +62,21 @@ pub async fn forget_flows(flows: &[StaleFlow]) {
     }
 }
 
-/// Leaves exactly our accept rules in the chains that decide about forwarding; returns these chains.
-pub async fn accept_forwarding(cluster_cidr: Ipv4Net) -> Result<Vec<String>, SinkError> {
+/// Leaves exactly our accept rules in the chains that decide about our traffic; returns these chains.
+pub async fn accept_forwarding(config: &Config) -> Result<Vec<String>, SinkError> {
     let chains = list_chains().await?;
-    let deciding = forward::deciding(&chains);
-    for chain in forward::candidates(&chains) {
-        change_forwarding(chain, deciding.contains(&chain).then_some(cluster_cidr)).await?;
+    let wanted = forward::wanted(&chains, config);
+    for (chain, rules) in &wanted {
+        change_forwarding(chain, rules).await?;
     }
-    Ok(deciding.into_iter().map(Chain::id).collect())
+    Ok(wanted.into_iter().filter(|(_, rules)| !rules.is_empty()).map(|(chain, _)| chain.id()).collect())
 }
 
 /// Takes our rules out of every chain of others.
 pub async fn forget_forwarding() -> Result<(), SinkError> {
     let chains = list_chains().await?;
     for chain in forward::candidates(&chains) {
-        change_forwarding(chain, None).await?;
+        change_forwarding(chain, &[]).await?;
     }
     Ok(())
 }
@@ -86,9 +85,9 @@ async fn list_chains() -> Result<Vec<Chain>, SinkError> {
     Ok(forward::parse_chains(&json("nft", &["-j", "list", "chains"]).await?))
 }
 
-async fn change_forwarding(chain: &Chain, cluster_cidr: Option<Ipv4Net>) -> Result<(), SinkError> {
+async fn change_forwarding(chain: &Chain, wanted: &[Accept]) -> Result<(), SinkError> {
     let listed = json("nft", &["-j", "-a", "list", "chain", &chain.family, &chain.table, &chain.name]).await?;
-    let script = forward::plan(chain, &forward::parse_found(&listed), cluster_cidr);
+    let script = forward::plan(chain, &forward::parse_found(&listed), wanted);
     if script.is_empty() { Ok(()) } else { nft(&script).await }
 }
 

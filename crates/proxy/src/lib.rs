@@ -18,6 +18,7 @@
 //! - [`sink`]: where decisions go ([`RuleSink`]) and its twin in memory.
 //! - [`nft`], [`monitor`], [`host`], [`command`]: the real sink; nothing else starts programs.
 //! - [`driver`]: follows the API and keeps the sink in step.
+//! - [`dns`]: the cluster's names, answered on the node.
 //!
 //! A packet costs two map look-ups whatever the number of services. NodePorts answer on every address of the node except
 //! loopback, as kube-proxy's nftables mode has it. IPv4 only.
@@ -25,6 +26,7 @@
 pub mod command;
 pub mod config;
 pub mod conntrack;
+pub mod dns;
 pub mod driver;
 pub mod endpoints;
 pub mod forward;

@@ -185,7 +185,8 @@ impl Transaction {
         self.touches.table |= is_about(line, TABLE);
         self.touches.forward |= line.contains("hook forward")
             || line.contains("DOCKER-USER")
-            || line.contains("ufw-before-forward")
+            || line.contains("hook input")
+            || line.contains("ufw-before-")
             || shared.watched.lock().iter().any(|chain| is_about(line, chain));
         None
     }

@@ -13,7 +13,7 @@ use crate::monitor::{self, Shared, Suspicion};
 use crate::render::{self, SIGNATURE, TABLE};
 use crate::routes::Route;
 use crate::ruleset::HAIRPIN;
-use crate::{Config, RuleSet, RuleSink, SinkError, command, host};
+use crate::{Config, RuleSet, RuleSink, SinkError, command, dns, host};
 
 /// How long to wait for the monitor to repeat a greeting before the next one: it may not have listened yet.
 const GREETING_WAIT: Duration = Duration::from_millis(100);
@@ -89,7 +89,7 @@ impl NftSink {
     }
 
     async fn forward(&self) -> Result<(), SinkError> {
-        let chains = host::accept_forwarding(self.config.cluster_cidr).await?;
+        let chains = host::accept_forwarding(&self.config).await?;
         self.shared.watch_chains(chains);
         Ok(())
     }
@@ -136,11 +136,13 @@ impl RuleSink for NftSink {
     }
 }
 
-/// Removes everything any proxy ever put into this network namespace: table, accept rules, routes. What is switched on in
+/// Removes everything any proxy ever put into this network namespace: table, accept rules, routes, the
+/// DNS server's address. What is switched on in
 /// the kernel stays: others rely on it by now. Everything is tried; the first error is returned.
 pub async fn cleanup() -> Result<(), SinkError> {
     let table = command::nft(&render::removal()).await;
     let forwarding = host::forget_forwarding().await;
     let routes = host::set_routes(&BTreeSet::new(), None).await;
-    table.and(forwarding).and(routes)
+    let address = dns::address::release().await;
+    table.and(forwarding).and(routes).and(address)
 }

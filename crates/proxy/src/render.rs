@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use ipnet::Ipv4Net;
 
-use crate::Config;
 use crate::ruleset::{
     CLUSTER_IPS, Elements, HAIRPIN, MARK_MASQUERADE, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, RuleSet, SERVICE_IPS,
     SERVICE_NODE_PORTS,
 };
+use crate::{Config, dns};
 
 /// Our own table; nothing of anyone else's is ever in it.
 pub const TABLE: &str = "ip coracle";
@@ -135,7 +135,7 @@ fn skeleton(script: &mut String, config: &Config) {
     for (set, body) in [(SIGNATURE, "mark"), (CLUSTER_IPS, "ipv4_addr"), (HAIRPIN, "ipv4_addr . ipv4_addr")] {
         let _ = writeln!(script, "add set {TABLE} {set} {{ type {body}; }}");
     }
-    for (chain, body) in base_chains() {
+    for (chain, body) in base_chains(config) {
         let _ = writeln!(script, "add chain {TABLE} {chain}{body}");
     }
     for (chain, rule) in base_rules(config) {
@@ -145,8 +145,8 @@ fn skeleton(script: &mut String, config: &Config) {
 
 /// Base chains. Refusing happens after DNAT (output: -90, forward by nature), so that only what found no endpoint is left,
 /// and before the filters of others (0).
-fn base_chains() -> [(&'static str, &'static str); 10] {
-    [
+fn base_chains(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let mut chains = vec![
         ("nat_prerouting", " { type nat hook prerouting priority -100; }"),
         ("nat_output", " { type nat hook output priority -100; }"),
         ("nat_postrouting", " { type nat hook postrouting priority 100; }"),
@@ -157,7 +157,15 @@ fn base_chains() -> [(&'static str, &'static str); 10] {
         ("services", ""),
         ("unserved", ""),
         ("refuse", ""),
-    ]
+    ];
+    if config.dns.is_some() {
+        chains.extend([
+            ("raw_prerouting", " { type filter hook prerouting priority -300; }"),
+            ("raw_output", " { type filter hook output priority -300; }"),
+            ("dns", ""),
+        ]);
+    }
+    chains
 }
 
 /// The rules of the constant chains, in order.
@@ -165,7 +173,7 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
     let Config { cluster_cidr, bridge, .. } = config;
     let to_node = node_port_match(config);
     let outward = format!("ip saddr {cluster_cidr} ip daddr != {cluster_cidr} oifname != \"{bridge}\"");
-    vec![
+    let mut rules = vec![
         ("nat_prerouting", "jump services".to_owned()),
         ("nat_output", "jump services".to_owned()),
         ("services", format!("ip daddr . meta l4proto . th dport vmap @{SERVICE_IPS}")),
@@ -188,12 +196,34 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
         ("unserved", format!("ip daddr @{CLUSTER_IPS} goto refuse")),
         ("refuse", "meta l4proto tcp reject with tcp reset".to_owned()),
         ("refuse", "reject".to_owned()),
+    ];
+    rules.extend(config.dns.iter().flat_map(|dns| dns_rules(dns, *cluster_cidr)));
+    rules
+}
+
+/// The rules of the node's own DNS server: it answers pods and the node, nobody else, and nothing else answers at its
+/// address. Questions are not tracked: thousands a second would fill the kernel's table.
+fn dns_rules(dns: &dns::Config, cluster_cidr: Ipv4Net) -> Vec<(&'static str, String)> {
+    let (ip, port) = (dns.address, dns::PORT);
+    vec![
+        ("raw_prerouting", format!("ip daddr {ip} udp dport {port} notrack")),
+        ("raw_output", format!("ip daddr {ip} udp dport {port} notrack")),
+        ("raw_output", format!("ip saddr {ip} udp sport {port} notrack")),
+        ("filter_input", format!("ip daddr {ip} jump dns")),
+        // The node asks from the same address, where the answers come back to.
+        ("dns", format!("ip saddr {ip} accept")),
+        ("dns", format!("ip saddr != {cluster_cidr} fib saddr type != local drop")),
+        ("dns", format!("meta l4proto {{ tcp, udp }} th dport {port} accept")),
+        ("dns", "ct state { new, untracked } goto refuse".to_owned()),
     ]
 }
 
 /// The addresses on which NodePorts answer.
 fn node_port_match(config: &Config) -> String {
     let mut text = "ip daddr != 127.0.0.0/8 fib daddr type local".to_owned();
+    if let Some(dns) = &config.dns {
+        let _ = write!(text, " ip daddr != {}", dns.address);
+    }
     if !config.node_port_addresses.is_empty() {
         let networks: Vec<String> =
             Ipv4Net::aggregate(&config.node_port_addresses).iter().map(ToString::to_string).collect();

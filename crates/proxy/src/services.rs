@@ -2,13 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use api::well_known::LABEL_SERVICE_PROXY_NAME;
 use k8s_openapi::api::core::v1 as core;
 
 /// Affinity of a client to its endpoint where the service does not say for how long (`DefaultClientIPServiceAffinitySeconds`).
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
-
-/// Services that another proxy serves carry this label.
-pub const LABEL_SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What nft calls a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -147,9 +147,12 @@ impl Resolver {
         resolver
     }
 
-    /// The node's own resolver. Where a local stub answers the host only, what that stub asks.
-    pub fn of_host() -> Resolver {
-        let read = |path| Resolver::parse(&fs::read_to_string(path).unwrap_or_default());
+    /// The node's own resolver: the file that was named or, where a local stub answers the host only, what that stub asks.
+    pub fn of_host(configured: Option<&Path>) -> Resolver {
+        let read = |path: &str| Resolver::parse(&fs::read_to_string(path).unwrap_or_default());
+        if let Some(path) = configured {
+            return Resolver::parse(&fs::read_to_string(path).unwrap_or_default());
+        }
         let resolver = read("/etc/resolv.conf");
         let loops = |r: &Resolver| r.nameservers.iter().any(|n| n.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()));
         if !loops(&resolver) {

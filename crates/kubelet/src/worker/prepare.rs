@@ -226,7 +226,7 @@ fn own_mounts(
         let (hostname, full) = network_files::hostname(pod, &config.cluster_domain);
         network_files::hosts(pod_ip, &hostname, full.as_deref(), aliases)
     };
-    let host = network_files::Resolver::of_host();
+    let host = network_files::Resolver::of_host(config.resolv_conf.as_deref());
     let cluster = network_files::Cluster { dns: config.cluster_dns, domain: &config.cluster_domain, host };
     let resolver = network_files::resolver(&spec, crate::pod::namespace(&pod.metadata), &cluster);
     let log = volumes::termination_log(&config.data_dir, uid, &container.name, restart_count);
