@@ -64,6 +64,7 @@ fn held(service: &Service) -> BTreeSet<String> {
     let mut keys: BTreeSet<String> = ips.into_iter().collect();
     let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
     keys.extend(ports.filter_map(|p| p.node_port).filter(|p| *p != 0).map(port_key));
+    keys.extend(spec.and_then(|s| s.health_check_node_port).filter(|p| *p != 0).map(port_key));
     keys
 }
 
@@ -93,6 +94,7 @@ pub(crate) fn plan(
     if let Some(spec) = service.spec.as_mut() {
         allocate_address(ranges, spec, &before, taken, &mut errors);
         allocate_ports(ranges, spec, &before, taken, &mut errors);
+        allocate_health_port(ranges, spec, &before, taken, &mut errors);
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -117,6 +119,9 @@ fn keep_allocated(old: &Service, service: &mut Service) {
     if has_address(old) && has_address(new) && new.cluster_ip.as_deref().unwrap_or("").is_empty() {
         new.cluster_ip.clone_from(&old.cluster_ip);
         new.cluster_ips.clone_from(&old.cluster_ips);
+    }
+    if needs_health_port(old) && needs_health_port(new) && new.health_check_node_port.unwrap_or(0) == 0 {
+        new.health_check_node_port = old.health_check_node_port;
     }
     if !has_node_ports(old) || !has_node_ports(new) {
         return;
@@ -145,6 +150,11 @@ fn has_node_ports(spec: &ServiceSpec) -> bool {
         "LoadBalancer" => spec.allocate_load_balancer_node_ports != Some(false),
         _ => false,
     }
+}
+
+/// Whether load balancers ask each node for the service's health (`NeedsHealthCheck` upstream).
+fn needs_health_port(spec: &ServiceSpec) -> bool {
+    service_type(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
 fn allocate_address(
@@ -255,6 +265,32 @@ fn allocate_ports(
     }
 }
 
+fn allocate_health_port(
+    ranges: &Ranges,
+    spec: &mut ServiceSpec,
+    before: &BTreeSet<String>,
+    taken: &Taken,
+    errors: &mut ErrorList,
+) {
+    let path = Path::new("spec").child("healthCheckNodePort");
+    let ours: HashSet<i32> = spec.ports.iter().flatten().filter_map(|p| p.node_port).collect();
+    match spec.health_check_node_port.filter(|p| *p != 0) {
+        None if needs_health_port(spec) => match free_port(ranges, &ours, taken) {
+            Some(free) => spec.health_check_node_port = Some(free),
+            None => errors.push(field::invalid(&path, 0, "failed to allocate a nodePort: range is full")),
+        },
+        None => spec.health_check_node_port = None,
+        Some(asked) if needs_health_port(spec) => {
+            let twice = || "provided port is already allocated".to_owned();
+            let reason = ours.contains(&asked).then(twice).or_else(|| refused_port(ranges, asked, before, taken));
+            errors.extend(reason.map(|reason| field::invalid(&path, asked, &reason)));
+        }
+        // Who never had one may not ask, as validation says.
+        Some(had) if before.contains(&port_key(had)) => spec.health_check_node_port = None,
+        Some(_) => {}
+    }
+}
+
 fn refused_port(ranges: &Ranges, port: i32, before: &BTreeSet<String>, taken: &Taken) -> Option<String> {
     let key = port_key(port);
     if before.contains(&key) {
@@ -312,6 +348,33 @@ mod tests {
         let mut again = planned.clone();
         assert_eq!(plan(&ranges(), Some(&planned), &mut again, &Taken::default()).unwrap(), []);
         assert_eq!(again, planned);
+    }
+
+    #[test]
+    fn a_balanced_service_that_stays_on_its_nodes_has_a_port_for_its_health() {
+        let local = |mut service: Service, policy: &str| {
+            service.spec.as_mut().unwrap().external_traffic_policy = Some(policy.to_owned());
+            service
+        };
+        let mut made = local(service("LoadBalancer", &[0]), "Local");
+        let ops = plan(&ranges(), None, &mut made, &Taken::default()).unwrap();
+        assert_eq!(ops.len(), 3, "an address, a port and one for health: {ops:?}");
+        let port = made.spec.as_ref().unwrap().health_check_node_port.unwrap();
+        assert_ne!(made.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port, Some(port));
+
+        let mut unsaid = made.clone();
+        unsaid.spec.as_mut().unwrap().health_check_node_port = None;
+        assert_eq!(plan(&ranges(), Some(&made), &mut unsaid, &Taken::default()).unwrap(), []);
+        assert_eq!(unsaid, made, "who does not repeat it keeps it");
+
+        let mut elsewhere = local(made.clone(), "Cluster");
+        assert_eq!(plan(&ranges(), Some(&made), &mut elsewhere, &Taken::default()).unwrap().len(), 1, "given back");
+        assert_eq!(elsewhere.spec.unwrap().health_check_node_port, None);
+
+        let mut outside = local(service("LoadBalancer", &[0]), "Local");
+        outside.spec.as_mut().unwrap().health_check_node_port = Some(29_999);
+        let refused = errors(plan(&ranges(), None, &mut outside, &Taken::default()));
+        assert!(refused[0].starts_with("spec.healthCheckNodePort: Invalid value: 29999:"), "{refused:?}");
     }
 
     #[test]

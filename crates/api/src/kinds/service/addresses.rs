@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ServiceSpec;
 use serde_json::json;
 
-use super::defaults::is;
+use super::defaults::{is, needs_health_port};
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid};
 use crate::kinds::rules;
 use crate::names;
@@ -88,6 +88,10 @@ pub(super) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut ErrorLis
         && family != before
     {
         errors.push(invalid(&path.child("ipFamilies").index(0), json!(families), "may not change once set"));
+    }
+    let (health, old_health) = (new.health_check_node_port.unwrap_or(0), old.health_check_node_port.unwrap_or(0));
+    if needs_health_port(old) && needs_health_port(new) && health != old_health {
+        errors.push(invalid(&path.child("healthCheckNodePort"), health, "field is immutable"));
     }
     let (class, old_class) = (new.load_balancer_class.as_deref(), old.load_balancer_class.as_deref());
     if is(old, "LoadBalancer") && is(new, "LoadBalancer") && class != old_class {

@@ -64,6 +64,11 @@ pub(super) fn has_node_ports(spec: &ServiceSpec) -> bool {
     is(spec, "NodePort") || (is(spec, "LoadBalancer") && with_ports)
 }
 
+/// Whether load balancers ask each node for the service's health (`NeedsHealthCheck` upstream).
+pub(super) fn needs_health_port(spec: &ServiceSpec) -> bool {
+    is(spec, "LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
 /// Takes over what was allocated for the service and its writer did not repeat, then drops what its new type cannot
 /// have and its writer did not touch (`patchAllocatedValues`, `dropTypeDependentFields` upstream).
 pub(super) fn inherit(new: &mut ServiceSpec, old: &ServiceSpec) {
@@ -72,6 +77,9 @@ pub(super) fn inherit(new: &mut ServiceSpec, old: &ServiceSpec) {
         drop_addresses(new, old);
     }
     drop_ports(new, old);
+    if needs_health_port(old) && !needs_health_port(new) && new.health_check_node_port == old.health_check_node_port {
+        new.health_check_node_port = None;
+    }
     let policy_is_old = new.external_traffic_policy == old.external_traffic_policy;
     if is_externally_accessible(old) && !is_externally_accessible(new) && policy_is_old {
         new.external_traffic_policy = None;
@@ -104,6 +112,9 @@ fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
         if new.ip_family_policy.is_none() {
             new.ip_family_policy.clone_from(&old.ip_family_policy);
         }
+    }
+    if needs_health_port(new) && needs_health_port(old) && new.health_check_node_port.unwrap_or(0) == 0 {
+        new.health_check_node_port = old.health_check_node_port;
     }
     if !has_node_ports(new) || !has_node_ports(old) {
         return;

@@ -114,6 +114,31 @@ fn address_stays_when_not_repeated_and_cannot_change() {
 }
 
 #[test]
+fn the_port_for_health_stays_while_it_is_needed() {
+    let balanced = |policy: &str, port: Option<i32>| {
+        changed(|s| {
+            s.type_ = Some("LoadBalancer".into());
+            s.external_traffic_policy = Some(policy.into());
+            s.health_check_node_port = port;
+        })
+    };
+    let old = balanced("Local", Some(30_100));
+    let mut unsaid = balanced("Local", None);
+    Object::prepare_update(&mut unsaid, &old);
+    assert_eq!(unsaid.spec.as_ref().unwrap().health_check_node_port, Some(30_100));
+
+    let mut other = balanced("Local", Some(30_101));
+    Object::prepare_update(&mut other, &old);
+    let expected = "spec.healthCheckNodePort: Invalid value: 30101: field is immutable";
+    assert_eq!(texts(&Object::validate_update(&other, &old)), [expected]);
+
+    let mut elsewhere = balanced("Cluster", Some(30_100));
+    Object::prepare_update(&mut elsewhere, &old);
+    assert_eq!(elsewhere.spec.as_ref().unwrap().health_check_node_port, None);
+    assert!(Object::validate(&elsewhere).is_empty());
+}
+
+#[test]
 fn node_ports_go_with_the_type_that_has_them() {
     let old = changed(|s| {
         s.type_ = Some("NodePort".into());
