@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 
 use crate::pod::PodInfo;
 use crate::service_pods as backing;
@@ -88,17 +90,57 @@ fn endpoint(service: &Service, pod: &PodInfo, family: &str, zone: impl Fn(&str) 
     let address = backing::address(pod, family)?;
     let (serving, terminating) = (pod.ready, pod.is_terminating());
     let node = pod.node.as_deref();
+    let ready = backing::publishes_not_ready(service) || (serving && !terminating);
+    let zone = node.and_then(zone);
     Some(Endpoint {
         addresses: vec![address.to_owned()],
         conditions: Some(EndpointConditions {
-            ready: Some(backing::publishes_not_ready(service) || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: backing::hostname(pod, service),
         node_name: node.map(str::to_owned),
         target_ref: Some(backing::target_ref(pod)),
-        zone: node.and_then(zone),
+        hints: if ready { hints(service, node, zone.as_deref()) } else { None },
+        zone,
         ..Endpoint::default()
     })
+}
+
+/// Whose traffic an endpoint is meant for: that of its own zone, or node (`trafficdist/trafficdist.go` upstream).
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let (by_zone, by_node) = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => (true, false),
+        "PreferSameNode" => (true, true),
+        _ => return None,
+    };
+    let for_zones = zone.filter(|_| by_zone).map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    let for_nodes = node.filter(|_| by_node).map(|node| vec![ForNode { name: node.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn endpoints_are_meant_for_those_that_are_near() {
+        let hinted = |distribution: Value, node: Option<&str>, zone: Option<&str>| {
+            let service = json!({"metadata": {"name": "web"}, "spec": {"trafficDistribution": distribution}});
+            let service: Service = serde_json::from_value(service).unwrap();
+            serde_json::to_value(hints(&service, node, zone)).unwrap()
+        };
+        let (node, zone) = (Some("a"), Some("z"));
+        let by_zone = json!({"forZones": [{"name": "z"}]});
+        assert_eq!(hinted(Value::Null, node, zone), Value::Null);
+        assert_eq!(hinted(json!("PreferClose"), node, zone), by_zone);
+        assert_eq!(hinted(json!("PreferSameZone"), node, zone), by_zone);
+        assert_eq!(hinted(json!("PreferSameZone"), node, None), Value::Null);
+        let by_both = json!({"forNodes": [{"name": "a"}], "forZones": [{"name": "z"}]});
+        assert_eq!(hinted(json!("PreferSameNode"), node, zone), by_both);
+        assert_eq!(hinted(json!("PreferSameNode"), node, None), json!({"forNodes": [{"name": "a"}]}));
+        assert_eq!(hinted(json!("PreferSameNode"), None, None), Value::Null);
+    }
 }
