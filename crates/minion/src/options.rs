@@ -94,6 +94,11 @@ pub struct Options {
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
     pub service_cluster_ip_range: Ipv4Net,
 
+    /// NodePorts answer on addresses in these networks only, or on the node's own: CIDR,... or primary [default: on all
+    /// but loopback]
+    #[arg(long = "nodeport-addresses", value_name = "CIDRS", value_delimiter = ',')]
+    pub node_port_addresses: Vec<String>,
+
     /// DNS server for pods [default: the minion's own, at the tenth address of the services' range]
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -293,6 +298,7 @@ impl Options {
                 "{flag} {period:?} must be either zero or otherwise >= 1 sec"
             );
         }
+        self.node_port_networks(Ipv4Addr::UNSPECIFIED)?;
         let domain = self.cluster_domain.trim_end_matches('.');
         let wrong = validate_name(NameRule::Dns1123Subdomain, domain);
         ensure!(wrong.is_empty(), "--cluster-domain {domain:?}: {}", wrong.join(", "));
@@ -307,6 +313,19 @@ impl Options {
             None => {}
         }
         Ok(())
+    }
+
+    /// The networks in which NodePorts answer on a node with that address; all but loopback where there are none.
+    pub fn node_port_networks(&self, node_ip: Ipv4Addr) -> Result<Vec<Ipv4Net>> {
+        let given = &self.node_port_addresses;
+        if given.iter().any(|word| word == "primary") {
+            ensure!(given.len() == 1, "--nodeport-addresses: primary stands alone");
+            return Ok(vec![Ipv4Net::from(node_ip)]);
+        }
+        let parse = |word: &String| {
+            word.parse().with_context(|| format!("--nodeport-addresses {word:?}: neither primary nor an IPv4 network"))
+        };
+        given.iter().map(parse).collect()
     }
 
     /// The address of the minion's own DNS server: that of the DNS service, the tenth of the range as everywhere. None
@@ -378,6 +397,10 @@ mod tests {
             (&["--node-ip", "::1"], "only IPv4"),
             (&["--node-ip", "0.0.0.0"], "not an address"),
             (&["--max-pods", "0"], "at least 1"),
+            (&["--nodeport-addresses", "primary"], "fine"),
+            (&["--nodeport-addresses", "192.0.2.0/24,10.0.0.0/8"], "fine"),
+            (&["--nodeport-addresses", "primary,10.0.0.0/8"], "stands alone"),
+            (&["--nodeport-addresses", "eth0"], "neither primary nor"),
             (&["--cluster-domain", "corp.example.org."], "fine"),
             (&["--cluster-domain", "not a domain"], "a lowercase RFC 1123 subdomain"),
             (&["--resolv-conf", "/nonexistent"], "no such file"),

@@ -186,11 +186,13 @@ fn own_dns(options: &Options) -> Option<proxy::dns::Config> {
 }
 
 fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: &Tasks) -> Result<()> {
+    let node_ip = options.node_ip()?;
     let config = proxy::Config {
+        node_port_addresses: options.node_port_networks(node_ip)?,
         cluster_cidr: options.cluster_cidr,
         service_cidr: options.service_cluster_ip_range,
         dns: own_dns(options),
-        ..proxy::Config::new(node_name, options.node_ip()?)
+        ..proxy::Config::new(node_name, node_ip)
     };
     let sink: Arc<dyn RuleSink> = match options.runtime {
         RuntimeKind::Docker => Arc::new(NftSink::new(config.clone(), tasks)),

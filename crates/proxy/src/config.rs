@@ -14,6 +14,8 @@ pub const DEFAULT_BRIDGE: &str = "coracle0";
 pub struct Config {
     /// The Node object's name; endpoints that carry it are local.
     pub node_name: String,
+    /// The zone the node is in, by its label.
+    pub zone: Option<String>,
     /// The node's own address, source of host-made connections to services where there is no default route.
     pub node_ip: Ipv4Addr,
     /// Where all pods' addresses are from; everything else is outside and gets masqueraded.
@@ -34,6 +36,7 @@ impl Config {
         let range = |a, b, length| Ipv4Net::new(Ipv4Addr::new(10, a, b, 0), length).expect("the length is below 33");
         Config {
             node_name: node_name.to_owned(),
+            zone: None,
             node_ip,
             cluster_cidr: range(244, 0, 16),
             service_cidr: range(96, 0, 12),

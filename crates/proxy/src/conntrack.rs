@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::ruleset::{Frontend, RuleSet};
+use crate::ruleset::{Frontend, Part};
 
 /// Flows that must be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub struct StaleFlow {
 }
 
 /// The flows that were right under `old` and are wrong under `new`.
-pub fn stale_flows(old: &RuleSet, new: &RuleSet) -> Vec<StaleFlow> {
+pub fn stale_flows(old: &Part, new: &Part) -> Vec<StaleFlow> {
     let gone = old.udp.iter().flat_map(|(frontend, before)| {
         let after = new.udp.get(frontend);
         let lost = before.iter().filter(move |ip| !after.is_some_and(|a| a.contains(*ip)));
@@ -50,12 +50,11 @@ impl StaleFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
 
     const FRONTEND: Frontend = Frontend::Address(Ipv4Addr::new(10, 96, 0, 10), 53);
 
-    fn rules(endpoints: Option<&[u8]>) -> RuleSet {
-        let mut rules = RuleSet::empty(&Config::new("a", Ipv4Addr::LOCALHOST));
+    fn rules(endpoints: Option<&[u8]>) -> Part {
+        let mut rules = Part::default();
         if let Some(endpoints) = endpoints {
             rules.udp.insert(FRONTEND, endpoints.iter().map(|i| Ipv4Addr::new(10, 244, 0, *i)).collect());
         }

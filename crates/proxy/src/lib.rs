@@ -16,11 +16,12 @@
 //! - [`forward`]: accept rules in the chains of others that drop forwarded traffic (Docker, UFW).
 //! - [`routes`]: the way to other nodes' pods, and to the service range on a box without a default route.
 //! - [`sink`]: where decisions go ([`RuleSink`]) and its twin in memory.
+//! - [`health`]: tells load balancers whether there are endpoints here.
 //! - [`nft`], [`monitor`], [`host`], [`command`]: the real sink; nothing else starts programs.
 //! - [`driver`]: follows the API and keeps the sink in step.
 //! - [`dns`]: the cluster's names, answered on the node.
 //!
-//! A packet costs two map look-ups whatever the number of services. NodePorts answer on every address of the node except
+//! A packet costs two or three map look-ups whatever the number of services. NodePorts answer on every address of the node except
 //! loopback, as kube-proxy's nftables mode has it. IPv4 only.
 
 pub mod command;
@@ -30,6 +31,7 @@ pub mod dns;
 pub mod driver;
 pub mod endpoints;
 pub mod forward;
+pub mod health;
 pub mod host;
 pub mod monitor;
 pub mod nft;
@@ -42,5 +44,5 @@ pub mod sink;
 pub use config::Config;
 pub use driver::start;
 pub use nft::{NftSink, cleanup};
-pub use ruleset::{RuleSet, ruleset};
+pub use ruleset::{Part, RuleSet, ruleset};
 pub use sink::{MemorySink, RuleSink, SinkError};

@@ -9,11 +9,12 @@ use client::Tasks;
 use tokio::sync::Mutex;
 
 use crate::conntrack::stale_flows;
+use crate::health::HealthServers;
 use crate::monitor::{self, Shared, Suspicion};
 use crate::render::{self, SIGNATURE, TABLE};
 use crate::routes::Route;
 use crate::ruleset::HAIRPIN;
-use crate::{Config, RuleSet, RuleSink, SinkError, command, dns, host};
+use crate::{Config, Part, RuleSet, RuleSink, SinkError, command, dns, host};
 
 /// How long to wait for the monitor to repeat a greeting before the next one: it may not have listened yet.
 const GREETING_WAIT: Duration = Duration::from_millis(100);
@@ -25,6 +26,7 @@ pub struct NftSink {
     config: Config,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    tasks: Tasks,
 }
 
 /// What is in the kernel, as far as we know.
@@ -36,16 +38,18 @@ struct State {
     broken: bool,
     /// The signature of the transaction that put them there.
     signature: u32,
+    /// What load balancers are told.
+    health: HealthServers,
     /// The kernel is switched as services need it, and the monitor listens.
     prepared: bool,
 }
 
 impl NftSink {
-    /// A sink for the node that `config` describes; the monitor ends with `tasks`.
+    /// A sink for the node that `config` describes; the monitor and what tells load balancers end with `tasks`.
     pub fn new(config: Config, tasks: &Tasks) -> NftSink {
         let shared = Arc::new(Shared::default());
         tasks.spawn(monitor::run(shared.clone()));
-        NftSink { config, shared, state: Mutex::default() }
+        NftSink { config, shared, state: Mutex::default(), tasks: tasks.clone() }
     }
 
     /// Puts the difference into force, or everything where that is not possible.
@@ -64,10 +68,18 @@ impl NftSink {
             command::nft(&render::full(rules, state.signature)).await?;
         }
         state.broken = false;
-        if let Some(applied) = &state.applied {
-            host::forget_flows(&stale_flows(applied, rules)).await;
+        state.health.update(rules.services.values().flat_map(|part| &part.health), &self.tasks);
+        let known = state.applied.is_some();
+        let applied = state.applied.replace(rules.clone()).unwrap_or_else(|| RuleSet::empty(&self.config));
+        let changed = applied.compare(rules);
+        let (before, after) = (Part::merge(changed.before), Part::merge(changed.after));
+        if known {
+            host::forget_flows(&stale_flows(&before, &after)).await;
         }
-        state.applied = Some(rules.clone());
+        // Endpoints that are new here may be on ports of the bridge that are new.
+        if after.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty()) {
+            host::allow_hairpins(&self.config.bridge).await?;
+        }
         Ok(())
     }
 
@@ -113,9 +125,6 @@ impl RuleSink for NftSink {
         let first = !state.prepared;
         if first {
             self.prepare(state).await?;
-        }
-        if rules.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty()) {
-            host::allow_hairpins(&self.config.bridge).await?;
         }
         if first || suspicion.forward {
             let repaired = self.forward().await;

@@ -1,12 +1,13 @@
 //! Rules as an nft script. Every script is one transaction: all of it happens or nothing.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use crate::ruleset::{
-    CLUSTER_IPS, Elements, HAIRPIN, MARK_MASQUERADE, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, RuleSet, SERVICE_IPS,
-    SERVICE_NODE_PORTS,
+    CLUSTER_IPS, Comparison, ENDPOINT_IPS, ENDPOINT_NODE_PORTS, Elements, FIREWALL_IPS, HAIRPIN, MARK_MASQUERADE,
+    NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, Part, RuleSet, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use crate::{Config, dns};
 
@@ -19,33 +20,62 @@ const ELEMENTS_PER_LINE: usize = 256;
 
 /// A script that replaces the whole table, signed with `signature`.
 pub fn full(rules: &RuleSet, signature: u32) -> String {
+    let whole = rules.whole();
     // `delete` fails on a table that is not there; nft 1.0.6 has no `destroy` yet.
     let mut script = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
     skeleton(&mut script, &rules.config);
-    for (set, seconds) in &rules.affinity {
+    for (set, seconds) in &whole.affinity {
         add_affinity(&mut script, set, *seconds);
     }
-    for chain in rules.chains.keys() {
+    for chain in whole.chains.keys() {
         let _ = writeln!(script, "add chain {TABLE} {chain}");
     }
-    for (chain, body) in &rules.chains {
+    for (chain, body) in &whole.chains {
         add_rules(&mut script, chain, body);
     }
-    for (set, elements) in &rules.elements {
+    for (set, elements) in &whole.elements {
         add_elements(&mut script, set, elements.iter());
     }
     let _ = writeln!(script, "add element {TABLE} {SIGNATURE} {{ {signature:#x} }}");
     script
 }
 
-/// A script that turns `old` into `new`, or nothing where they are equal. Both describe the same node.
+/// A script that turns `old` into `new`, or nothing where they are equal. Both describe the same node. Only what differs is
+/// looked at, and what others share with it.
 pub fn difference(old: &RuleSet, new: &RuleSet, signature: u32) -> Option<String> {
     if old.config != new.config {
         return Some(full(new, signature));
     }
-    if old == new {
+    let Comparison { before, after, same } = old.compare(new);
+    let (mut before, mut after) = (Part::merge(before), Part::merge(after));
+    if before == after {
         return None;
     }
+    if is_contested(&before, &after, &same) {
+        return Some(full(new, signature));
+    }
+    // Endpoints may serve several services: what another still has neither goes nor comes.
+    let with_hairpins: Vec<&Elements> = same.iter().filter_map(|part| part.elements.get(HAIRPIN)).collect();
+    for elements in [before.elements.get_mut(HAIRPIN), after.elements.get_mut(HAIRPIN)].into_iter().flatten() {
+        elements.retain(|key, _| !with_hairpins.iter().any(|others| others.contains_key(key)));
+    }
+    Some(change(&before, &after) + &greeting(signature))
+}
+
+/// Whether an external address that changes is, or was, wanted by a service that does not. Rare: then all is said anew.
+fn is_contested(before: &Part, after: &Part, others: &[&Arc<Part>]) -> bool {
+    let changing = [before, after];
+    others.iter().any(|other| {
+        let wants = |key: &String| other.external.contains(key) || other.cluster.contains(key);
+        changing.iter().any(|part| {
+            part.external.iter().any(wants)
+                || (!other.external.is_empty() && part.cluster.iter().any(|key| other.external.contains(key)))
+        })
+    })
+}
+
+/// The script that turns what `old` describes into what `new` does.
+fn change(old: &Part, new: &Part) -> String {
     let mut script = String::new();
     for (set, seconds) in new.affinity.iter().filter(|(set, _)| !old.affinity.contains_key(*set)) {
         add_affinity(&mut script, set, *seconds);
@@ -68,8 +98,7 @@ pub fn difference(old: &RuleSet, new: &RuleSet, signature: u32) -> Option<String
     for set in old.affinity.keys().filter(|set| !new.affinity.contains_key(*set)) {
         let _ = writeln!(script, "delete set {TABLE} {set}");
     }
-    script.push_str(&greeting(signature));
-    Some(script)
+    script
 }
 
 /// A script that changes nothing but the signature.
@@ -82,7 +111,7 @@ pub fn removal() -> String {
     format!("add table {TABLE}\ndelete table {TABLE}\n")
 }
 
-fn change_elements(script: &mut String, old: &RuleSet, new: &RuleSet) {
+fn change_elements(script: &mut String, old: &Part, new: &Part) {
     let none = Elements::new();
     for (set, before) in &old.elements {
         let after = new.elements.get(set).unwrap_or(&none);
@@ -122,15 +151,17 @@ fn add_elements<'a>(script: &mut String, set: &str, elements: impl Iterator<Item
 
 /// What is there whatever the services are: maps, sets, base chains.
 fn skeleton(script: &mut String, config: &Config) {
-    let address = "type ipv4_addr . inet_proto . inet_service : verdict;";
-    let node_port = "type inet_proto . inet_service : verdict;";
-    for (map, body) in [
-        (SERVICE_IPS, address),
-        (SERVICE_NODE_PORTS, node_port),
-        (NO_ENDPOINT_IPS, address),
-        (NO_ENDPOINT_NODE_PORTS, node_port),
+    let (address, node_port) = ("ipv4_addr . inet_proto . inet_service", "inet_proto . inet_service");
+    for (map, key, value) in [
+        (SERVICE_IPS, address, "verdict"),
+        (SERVICE_NODE_PORTS, node_port, "verdict"),
+        (ENDPOINT_IPS, &format!("{address} . classid"), "ipv4_addr . inet_service"),
+        (ENDPOINT_NODE_PORTS, &format!("{node_port} . classid"), "ipv4_addr . inet_service"),
+        (NO_ENDPOINT_IPS, address, "verdict"),
+        (NO_ENDPOINT_NODE_PORTS, node_port, "verdict"),
+        (FIREWALL_IPS, address, "verdict"),
     ] {
-        let _ = writeln!(script, "add map {TABLE} {map} {{ {body} }}");
+        let _ = writeln!(script, "add map {TABLE} {map} {{ type {key} : {value}; }}");
     }
     for (set, body) in [(SIGNATURE, "mark"), (CLUSTER_IPS, "ipv4_addr"), (HAIRPIN, "ipv4_addr . ipv4_addr")] {
         let _ = writeln!(script, "add set {TABLE} {set} {{ type {body}; }}");
@@ -150,11 +181,13 @@ fn base_chains(config: &Config) -> Vec<(&'static str, &'static str)> {
         ("nat_prerouting", " { type nat hook prerouting priority -100; }"),
         ("nat_output", " { type nat hook output priority -100; }"),
         ("nat_postrouting", " { type nat hook postrouting priority 100; }"),
+        ("filter_prerouting", " { type filter hook prerouting priority -110; }"),
         ("mark_established", " { type filter hook forward priority -150; }"),
         ("filter_input", " { type filter hook input priority -90; }"),
         ("filter_forward", " { type filter hook forward priority -90; }"),
         ("filter_output", " { type filter hook output priority -90; }"),
         ("services", ""),
+        ("pick", ""),
         ("unserved", ""),
         ("refuse", ""),
     ];
@@ -178,6 +211,9 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
         ("nat_output", "jump services".to_owned()),
         ("services", format!("ip daddr . meta l4proto . th dport vmap @{SERVICE_IPS}")),
         ("services", format!("{to_node} meta l4proto . th dport vmap @{SERVICE_NODE_PORTS}")),
+        ("filter_prerouting", format!("ct state new ip daddr . meta l4proto . th dport vmap @{FIREWALL_IPS}")),
+        // The number drawn by a service's chain (see `ruleset::draw`) has done its work.
+        ("nat_postrouting", "ct status dnat meta priority set 0:0".to_owned()),
         // What was marked for it, what comes back to the pod it left, and what pods send out of the cluster.
         (
             "nat_postrouting",
@@ -197,8 +233,19 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
         ("refuse", "meta l4proto tcp reject with tcp reset".to_owned()),
         ("refuse", "reject".to_owned()),
     ];
+    rules.extend(["tcp", "udp", "sctp"].into_iter().flat_map(pick_rules));
     rules.extend(config.dns.iter().flat_map(|dns| dns_rules(dns, *cluster_cidr)));
     rules
+}
+
+/// The rules that lead a packet to the endpoint whose number it drew.
+fn pick_rules(protocol: &str) -> [(&'static str, String); 2] {
+    let to = format!("meta l4proto {protocol} dnat ip to");
+    let port = "meta l4proto . th dport . meta priority";
+    [
+        ("pick", format!("{to} ip daddr . {port} map @{ENDPOINT_IPS}")),
+        ("pick", format!("{to} {port} map @{ENDPOINT_NODE_PORTS}")),
+    ]
 }
 
 /// The rules of the node's own DNS server: it answers pods and the node, nobody else, and nothing else answers at its

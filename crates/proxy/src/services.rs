@@ -3,10 +3,14 @@
 use std::net::Ipv4Addr;
 
 use api::well_known::LABEL_SERVICE_PROXY_NAME;
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1 as core;
 
 /// Affinity of a client to its endpoint where the service does not say for how long (`DefaultClientIPServiceAffinitySeconds`).
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
+
+/// Who may use a load balancer, before there was a field for it.
+const ANNOTATION_SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// What nft calls a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +63,10 @@ pub struct ServicePort {
     pub cluster_ip: Ipv4Addr,
     /// Addresses from outside that lead here: `externalIPs` and a load balancer's.
     pub external_ips: Vec<Ipv4Addr>,
+    /// Those of them that a load balancer has.
+    pub balancer_ips: Vec<Ipv4Addr>,
+    /// Who may use a load balancer's addresses; `None`: everyone.
+    pub source_ranges: Option<Vec<Ipv4Net>>,
     /// For how long a client stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
     /// Traffic from inside the cluster stays on the node.
@@ -80,7 +88,9 @@ pub fn service_ports(service: &core::Service) -> Vec<ServicePort> {
     let (Some(cluster_ip), false, false) = (cluster_ip, foreign, spec.type_.as_deref() == Some("ExternalName")) else {
         return Vec::new();
     };
-    let external_ips = external_ips(service, spec);
+    let balancer_ips = balancer_ips(service);
+    let given = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+    let external_ips = in_order(given.chain(balancer_ips.iter().copied()));
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         Some(ServicePort {
             namespace: namespace.clone(),
@@ -91,6 +101,8 @@ pub fn service_ports(service: &core::Service) -> Vec<ServicePort> {
             node_port: port.node_port.and_then(port_number),
             cluster_ip,
             external_ips: external_ips.clone(),
+            balancer_ips: balancer_ips.clone(),
+            source_ranges: source_ranges(service, spec),
             affinity_seconds: affinity_seconds(spec),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -99,18 +111,47 @@ pub fn service_ports(service: &core::Service) -> Vec<ServicePort> {
     ports.collect()
 }
 
+/// The port on which load balancers ask for the health of a service whose traffic from outside stays on the node.
+pub fn health_port(service: &core::Service) -> Option<u16> {
+    let spec = service.spec.as_ref()?;
+    let asked =
+        spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local");
+    spec.health_check_node_port.filter(|_| asked).and_then(port_number)
+}
+
 /// A port number, if it is one.
 pub fn port_number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|p| *p != 0)
 }
 
-fn external_ips(service: &core::Service, spec: &core::ServiceSpec) -> Vec<Ipv4Addr> {
+/// The load balancer's addresses at which packets arrive as they were sent. `ipMode: Proxy` asks that the load balancer
+/// itself sees the traffic.
+fn balancer_ips(service: &core::Service) -> Vec<Ipv4Addr> {
     let ingress =
         service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|b| b.ingress.iter().flatten());
-    // `ipMode: Proxy` asks that the load balancer itself sees the traffic.
-    let balancer = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
-    let mut ips: Vec<Ipv4Addr> =
-        spec.external_ips.iter().flatten().chain(balancer).filter_map(|ip| ip.parse().ok()).collect();
+    let ours = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
+    in_order(ours.filter_map(|ip| ip.parse().ok()))
+}
+
+/// The field, or the annotation it once was. Ranges of the other family count: they let nobody in.
+fn source_ranges(service: &core::Service, spec: &core::ServiceSpec) -> Option<Vec<Ipv4Net>> {
+    let given: Vec<&str> = match spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty()) {
+        Some(ranges) => ranges.iter().map(String::as_str).collect(),
+        None => {
+            let annotation = service.metadata.annotations.as_ref()?.get(ANNOTATION_SOURCE_RANGES)?;
+            annotation.split(',').collect()
+        }
+    };
+    let given: Vec<&str> = given.into_iter().map(str::trim).filter(|range| !range.is_empty()).collect();
+    if given.is_empty() {
+        return None;
+    }
+    let ranges: Vec<Ipv4Net> = given.iter().filter_map(|range| range.parse().ok()).collect();
+    Some(Ipv4Net::aggregate(&ranges)).filter(|ranges| !ranges.iter().any(|range| range.prefix_len() == 0))
+}
+
+fn in_order(ips: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
+    let mut ips: Vec<Ipv4Addr> = ips.collect();
     ips.sort_unstable();
     ips.dedup();
     ips
@@ -150,6 +191,19 @@ mod tests {
         for (sentence, spec) in table {
             assert_eq!(ports(spec), vec![], "{sentence}");
         }
+    }
+
+    #[test]
+    fn source_ranges_are_for_those_of_our_family() {
+        let ranges = |given: Value| {
+            let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "loadBalancerSourceRanges": given});
+            let ranges = ports(spec)[0].source_ranges.clone();
+            ranges.map(|r| r.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(ranges(json!([])), None);
+        assert_eq!(ranges(json!(["0.0.0.0/0"])), None);
+        assert_eq!(ranges(json!(["192.0.2.0/25", "192.0.2.128/25"])).as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(ranges(json!(["2001:db8::/32"])).as_deref(), Some(""));
     }
 
     #[test]

@@ -69,7 +69,8 @@ fn slice(ip: &str, version: &str) -> Value {
 
 /// Whether the service leads to the endpoint.
 fn leads_to(rules: &RuleSet, ip: &str) -> bool {
-    !rules.elements[SERVICE_IPS].is_empty() && rules.chains.values().flatten().any(|rule| rule.contains(ip))
+    let whole = rules.whole();
+    whole.elements.contains_key(SERVICE_IPS) && whole.chains.values().flatten().any(|rule| rule.contains(ip))
 }
 
 /// Waits until the rules in force are so.

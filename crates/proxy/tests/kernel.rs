@@ -4,9 +4,10 @@
 mod lab;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use client::Tasks;
 use k8s_openapi::api::core::v1::Service;
@@ -24,15 +25,20 @@ fn config() -> Config {
 
 /// Rules for the service `10.96.0.1:80` (NodePort 30080) in TCP and UDP, with `extra` in its spec.
 fn rules(endpoints: &[&str], extra: Value) -> RuleSet {
+    rules_at(PORT, endpoints, extra, json!({}))
+}
+
+/// The same with endpoints at a port of their own, and a status.
+fn rules_at(target: u16, endpoints: &[&str], extra: Value, status: Value) -> RuleSet {
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 80, "nodePort": 30080, "protocol": protocol});
     let mut spec = json!({"clusterIP": "10.96.0.1", "ports": [port("t", "TCP"), port("u", "UDP")]});
     spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec});
+    let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec, "status": status});
     let endpoint = |ip: &&str| json!({"addresses": [ip], "nodeName": "node"});
     let slice = json!({
         "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",
-        "ports": [{"name": "t", "port": PORT, "protocol": "TCP"}, {"name": "u", "port": PORT, "protocol": "UDP"}],
+        "ports": [{"name": "t", "port": target, "protocol": "TCP"}, {"name": "u", "port": target, "protocol": "UDP"}],
         "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
     });
     let (service, slice): (Service, EndpointSlice) =
@@ -102,6 +108,137 @@ fn requests_are_spread_over_endpoints() {
     }
     // One in a billion runs would see fewer than eight of sixty.
     assert!(counts.len() == 2 && counts.values().all(|n| *n >= 8), "{counts:?}");
+}
+
+#[test]
+fn a_node_port_leads_to_all_endpoints_or_to_those_here() {
+    let Some(lab) = serving(&[POD1, POD2], json!({})) else { return };
+    let answers = |from: &str, udp: bool| -> BTreeSet<String> {
+        let ask = || if udp { lab.udp(from, "192.0.2.1:30080") } else { lab.tcp(from, "192.0.2.1:30080") };
+        (0..30).map(|_| ask().unwrap()[..4].to_owned()).collect()
+    };
+    for (from, udp) in [("out", false), ("out", true), ("node", false), ("pod2", false)] {
+        assert_eq!(answers(from, udp).len(), 2, "{from} {udp}");
+    }
+    on_node(&lab, async |sink| {
+        sink.apply(&rules(&[POD1, POD2, "10.244.0.13"], json!({"externalTrafficPolicy": "Local"}))).await.unwrap();
+        sink.apply(&rules(&[POD1, POD2], json!({"externalTrafficPolicy": "Local"}))).await.unwrap();
+        assert_eq!(answers("out", false).len(), 2);
+        assert_eq!(answers("pod2", false).len(), 2);
+    });
+}
+
+#[test]
+fn a_balancers_address_is_for_those_it_names() {
+    let Some(lab) = Lab::new() else { return };
+    let balanced = |range: &str| {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": [range]});
+        rules_at(PORT, &[POD1], spec, json!({"loadBalancer": {"ingress": [{"ip": NODE_IP, "ipMode": "VIP"}]}}))
+    };
+    on_node(&lab, async |sink| {
+        sink.apply(&balanced("192.0.2.0/24")).await.unwrap();
+        assert!(lab.tcp("out", "192.0.2.1:80").unwrap().starts_with("pod1"));
+        sink.apply(&balanced("198.51.100.0/24")).await.unwrap();
+        assert_eq!(lab.tcp("out", "192.0.2.1:80").unwrap_err().kind(), ErrorKind::TimedOut, "dropped");
+        assert!(lab.tcp("out", "192.0.2.1:30080").unwrap().starts_with("pod1"), "node ports are for everyone");
+    });
+}
+
+#[test]
+fn a_restart_of_the_proxy_interrupts_nobody() {
+    let Some(lab) = Lab::new() else { return };
+    let echo = 9090;
+    let listener = lab.inside("pod1", || TcpListener::bind(("0.0.0.0", echo)).unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
+        }
+    });
+    let say = |stream: &mut TcpStream, word: &[u8; 4]| {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(word).unwrap();
+        let mut heard = [0; 4];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, *word);
+    };
+    let rules = rules_at(echo, &[POD1], json!({}), json!({}));
+    on_node(&lab, async |first| {
+        first.apply_routes(&BTreeSet::new()).await.unwrap();
+        first.apply(&rules).await.unwrap();
+        let connect = || TcpStream::connect_timeout(&"10.96.0.1:80".parse().unwrap(), Duration::from_secs(5));
+        let mut old = lab.inside("pod2", || connect().unwrap());
+        say(&mut old, b"old1");
+        let over = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                lab.inside("pod2", || {
+                    let mut made = 0;
+                    while !over.load(Ordering::SeqCst) {
+                        say(&mut connect().expect("a gap"), b"new.");
+                        made += 1;
+                    }
+                    made
+                })
+            });
+            // Each start knows nothing of the one before, and replaces the whole table.
+            std::thread::scope(|starts| {
+                starts.spawn(|| {
+                    for _ in 0..5 {
+                        on_node(&lab, async |next| next.apply(&rules).await.unwrap());
+                        say(&mut old, b"old2");
+                    }
+                });
+            });
+            over.store(true, Ordering::SeqCst);
+            others.join().unwrap()
+        });
+        assert!(made > 5, "{made} connections were made meanwhile");
+    });
+}
+
+/// A service with four endpoints; `shift` moves them.
+fn one_of_many(i: u32, shift: u32) -> (Service, EndpointSlice) {
+    let ip = |base: [u8; 4], i: u32| std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::from(base)) + i);
+    let spec = json!({"clusterIP": ip([10, 100, 0, 1], i), "ports": [{"name": "http", "port": 80}]});
+    let name = json!({"namespace": "default", "name": format!("many-{i}")});
+    let endpoint = |j: u32| json!({"addresses": [ip([10, 244, 0, 1], i * 4 + j + shift)]});
+    let slice = json!({
+        "metadata": {"namespace": "default", "name": format!("many-{i}"),
+                     "labels": {"kubernetes.io/service-name": format!("many-{i}")}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": (0..4).map(endpoint).collect::<Vec<_>>(),
+    });
+    let service = json!({"metadata": name, "spec": spec});
+    (serde_json::from_value(service).unwrap(), serde_json::from_value(slice).unwrap())
+}
+
+/// The bounds are those of an unoptimised build on a busy machine; `make bench` measures.
+#[test]
+fn five_thousand_services_are_programmed_at_once_and_one_change_among_them_too() {
+    let Some(lab) = Lab::new() else { return };
+    let (services, slices): (Vec<_>, Vec<_>) = (0..5000).map(|i| one_of_many(i, 0)).unzip();
+    let all = ruleset(&services, &slices, &config());
+    // As the driver does it: what did not change is the same.
+    let mut changed = all.clone();
+    let (service, slice) = one_of_many(4999, 7);
+    changed.services.extend(ruleset([&service], [&slice], &config()).services);
+    on_node(&lab, async |sink| {
+        // The monitor starts meanwhile.
+        sink.apply(&RuleSet::empty(&config())).await.unwrap();
+        let begun = Instant::now();
+        sink.apply(&all).await.unwrap();
+        let whole = begun.elapsed();
+        let mut one = Duration::MAX;
+        for rules in [&changed, &all, &changed] {
+            let begun = Instant::now();
+            sink.apply(rules).await.unwrap();
+            one = one.min(begun.elapsed());
+        }
+        println!("5,000 services: {whole:?}, one of them: {one:?}");
+        assert!(whole < Duration::from_secs(10) && one < Duration::from_millis(500), "{whole:?}, {one:?}");
+        let listed = run("nft list map ip coracle endpoint_ips | grep -o '10.100.19.136 . tcp . 80 . 1:[0-3]' | wc -l");
+        assert_eq!(listed.trim(), "4", "the last service has its endpoints");
+    });
 }
 
 #[test]

@@ -118,25 +118,29 @@ fn a_name_nobody_should_have_stays_inside_its_word() {
         let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80, "name": name}]});
         let rules = ruleset(&[service(name, spec)], &[], &config());
         model::Table::default().run(&render::full(&rules, SIGNATURE));
-        let words = rules.chains.keys().all(|c| c.len() < 128 && !c.contains(|c: char| c.is_whitespace() || c == ';'));
-        assert!(words, "{:?}", rules.chains);
+        let chains = rules.whole().chains;
+        let words = chains.keys().all(|c| c.len() < 128 && !c.contains(|c: char| c.is_whitespace() || c == ';'));
+        assert!(words, "{chains:?}");
     }
 }
 
 /// A service and its slice, in all the variety that matters.
 fn any_pair(i: u8) -> impl Strategy<Value = (Service, EndpointSlice)> {
     let endpoint = (1u8..6, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
-    let flags = prop::array::uniform5(prop::bool::ANY);
+    let flags = prop::array::uniform6(prop::bool::ANY);
     (flags, proptest::collection::vec(endpoint, 0..4)).prop_map(
-        move |([udp, node_port, local, inner, sticky], endpoints)| {
+        move |([udp, node_port, local, inner, sticky, external], endpoints)| {
             let protocol = if udp { "UDP" } else { "TCP" };
             let mut port = json!({"port": 80, "protocol": protocol});
             if node_port {
                 port["nodePort"] = json!(30000 + i32::from(i));
             }
             let policy = |local: bool| if local { "Local" } else { "Cluster" };
+            // One that several want.
+            let external = if external { json!(["203.0.113.9"]) } else { json!([]) };
             let spec = json!({
                 "clusterIP": format!("10.96.0.{i}"), "ports": [port], "externalTrafficPolicy": policy(local),
+                "externalIPs": external,
                 "internalTrafficPolicy": policy(inner), "sessionAffinity": if sticky { "ClientIP" } else { "None" },
             });
             let endpoints: Vec<_> = endpoints

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::place::{Place, ServiceName, place};
-use super::view::{View, cluster_ips, owner};
+use super::view::{View, cluster_ips};
+use crate::endpoints::owner;
 
 /// How long an answer about the cluster may be kept, also a negative one (CoreDNS's default). Short, as asking again costs
 /// a local packet and a pod that is gone stays gone.

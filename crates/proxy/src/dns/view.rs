@@ -7,14 +7,14 @@ use client::{Informer, Lister};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use api::well_known::LABEL_SERVICE_NAME;
+use crate::endpoints::owner;
 
 /// Services by namespace.
 const BY_NAMESPACE: &str = "namespace";
 /// Services by each of their addresses; slices by their endpoints'.
 const BY_ADDRESS: &str = "address";
-/// Slices by `namespace/service`.
-const BY_SERVICE: &str = "service";
+/// Index of slices by `namespace/service`.
+pub const BY_SERVICE: &str = "service";
 
 /// The cluster as the DNS server sees it.
 pub trait View: Send + Sync {
@@ -41,7 +41,7 @@ impl Caches {
     pub fn of(services: &mut Informer<Service>, slices: &mut Informer<EndpointSlice>) -> Caches {
         services.index(BY_NAMESPACE, |service| service.metadata.namespace.iter().cloned().collect());
         services.index(BY_ADDRESS, |service| cluster_ips(service).map(|ip| ip.to_string()).collect());
-        slices.index(BY_SERVICE, |slice| owner(slice).iter().map(|(ns, name)| format!("{ns}/{name}")).collect());
+        index_by_service(slices);
         slices.index(BY_ADDRESS, |slice| slice.endpoints.iter().flat_map(|e| e.addresses.iter().cloned()).collect());
         Caches { services: services.lister(), slices: slices.lister() }
     }
@@ -74,6 +74,11 @@ impl View for Caches {
     }
 }
 
+/// Files slices under [`BY_SERVICE`].
+pub fn index_by_service(slices: &mut Informer<EndpointSlice>) {
+    slices.index(BY_SERVICE, |slice| owner(slice).iter().map(|(ns, name)| format!("{ns}/{name}")).collect());
+}
+
 /// The addresses a service has in the cluster: none where it is headless or a mere alias.
 pub fn cluster_ips(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     let spec = service.spec.as_ref();
@@ -81,12 +86,6 @@ pub fn cluster_ips(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     // Objects from before there were several have the single field only.
     let single = spec.filter(|s| s.cluster_ips.as_ref().is_none_or(Vec::is_empty)).and_then(|s| s.cluster_ip.as_ref());
     all.chain(single).filter_map(|ip| ip.parse().ok())
-}
-
-/// Namespace and name of the service a slice belongs to.
-pub fn owner(slice: &EndpointSlice) -> Option<(&str, &str)> {
-    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
-    Some((slice.metadata.namespace.as_deref()?, name))
 }
 
 #[cfg(test)]
