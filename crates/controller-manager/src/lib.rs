@@ -20,6 +20,7 @@
 //! - `rest`: the writes, without decoding what comes back. `own_writes`: what we wrote and the cache has not shown yet.
 //! - `replication`: N pods for a replication controller, generic over what asks for replicas.
 //! - `endpoints`, `endpoint_slices`: services × pods; what they share is in `service_pods`.
+//! - `load_balancer`: the nodes' addresses for services that want to be balanced.
 //! - `node_lifecycle`: lost nodes, their taints and their pods. `node_ipam`: a pod CIDR for each node.
 //! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
@@ -40,6 +41,7 @@ mod endpoint_slices;
 mod endpoints;
 mod garbage_collector;
 mod informers;
+mod load_balancer;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -84,6 +86,11 @@ const CONTROLLERS: &[Controller] = &[
         register: endpoint_slices::register,
     },
     Controller { name: "endpoints", account: Some("endpoint-controller"), register: endpoints::register },
+    Controller {
+        name: "service-lb-controller",
+        account: Some("service-controller"),
+        register: load_balancer::register,
+    },
     Controller { name: "nodelifecycle", account: Some("node-controller"), register: node_lifecycle::register },
     Controller { name: "nodeipam", account: Some("node-controller"), register: node_ipam::register },
     Controller {

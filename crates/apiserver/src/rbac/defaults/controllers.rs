@@ -128,5 +128,10 @@ pub(super) const ROLES: &[(&str, &[Rule])] = &[
         &[may(&["list", "watch"], "*", &["*"]), may(&["update"], "", &["resourcequotas/status"])],
     ),
     ("root-ca-cert-publisher", &[may(&["create", "update"], "", &["configmaps"])]),
+    // Comes with the clouds' controllers upstream.
+    (
+        "service-controller",
+        &[may(WATCH, "", &["nodes", "services"]), may(&["patch", "update"], "", &["services/status"])],
+    ),
     ("service-account-controller", &[may(&["create"], "", &["serviceaccounts"])]),
 ];

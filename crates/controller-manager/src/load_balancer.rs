@@ -1,0 +1,404 @@
+//! Services of type LoadBalancer: the nodes themselves are the balancer. Their addresses become the service's ingress, and
+//! every node's proxy takes the service's ports at them.
+//!
+//! Upstream leaves this to a cloud (`cloud-provider/controllers/service/controller.go`, whose choice of nodes and
+//! labels is followed); a service that names a class is left to whom the class belongs to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use api::well_known::LABEL_SERVICE_NAME;
+use client::{Change, EventType, Lister, Outcome, Recorder, WorkQueue, object_reference};
+use k8s_openapi::api::core::v1::{
+    Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, PortStatus, Service, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Error;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::context::{Context, Key, new_queue, outcome};
+use crate::rest::{self, Rest};
+
+const NAME: &str = "service-controller";
+/// One at a time: which ports are free is decided over all services.
+const WORKERS: usize = 1;
+/// Nodes with this label are no balancers.
+const LABEL_EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Ports of a node that no service may take, beside those of the API server: SSH and the kubelet's.
+const RESERVED: [i32; 2] = [22, 10_250];
+/// Ports of the nodes that lead to services already.
+const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
+
+struct Controller {
+    services: Lister<Service>,
+    nodes: Lister<Node>,
+    slices: Lister<EndpointSlice>,
+    endpoints: Lister<Endpoints>,
+    queue: WorkQueue<()>,
+    rest: Rest,
+    recorder: Recorder,
+    /// Which services were told that a port is not to be had, lest they are told at every look.
+    told: Mutex<BTreeMap<Key, String>>,
+}
+
+/// Adds the controller.
+pub(crate) fn register(context: &mut Context) {
+    let caches = context.caches();
+    let controller = Arc::new(Controller {
+        services: caches.services.clone(),
+        nodes: caches.nodes.clone(),
+        slices: caches.endpoint_slices.clone(),
+        endpoints: caches.endpoints.clone(),
+        queue: new_queue(),
+        rest: context.rest.clone(),
+        recorder: context.recorder(NAME),
+        told: Mutex::default(),
+    });
+    controller.listen(context);
+    let synced = async move {
+        caches.services.synced().await;
+        caches.nodes.synced().await;
+        caches.endpoint_slices.synced().await;
+        caches.endpoints.synced().await;
+    };
+    let queue = controller.queue.clone();
+    context.run_workers(synced, &queue, WORKERS, move |()| {
+        let controller = controller.clone();
+        async move { outcome(NAME, &(), controller.sync().await) }
+    });
+}
+
+impl Controller {
+    fn listen(self: &Arc<Self>, context: &mut Context) {
+        let c = self.clone();
+        context.informers.services.on_change(move |change| {
+            let was = matches!(change, Change::Updated { old, .. } if concerns(old));
+            if was || concerns(change.object()) {
+                c.queue.add(());
+            }
+        });
+        let c = self.clone();
+        context.informers.nodes.on_change(move |change| {
+            let same = matches!(change, Change::Updated { old, new } if balancer(old) == balancer(new));
+            if !same {
+                c.queue.add(());
+            }
+        });
+        let c = self.clone();
+        context.informers.endpoint_slices.on_change(move |change| {
+            let slice = change.object();
+            let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE_NAME));
+            let service = name.and_then(|name| c.services.get(slice.metadata.namespace.as_deref(), name));
+            if service.is_some_and(|service| is_balanced(&service) && is_local(&service)) {
+                c.queue.add(());
+            }
+        });
+    }
+
+    async fn sync(&self) -> Result<Outcome, Error> {
+        let (services, nodes, slices) = (self.services.list(), self.nodes.list(), self.slices.list());
+        let view = View {
+            nodes: nodes.iter().filter_map(|node| balancer(node)).collect(),
+            slices: &slices,
+            reserved: self.reserved(),
+        };
+        let plans = plan(&services, &view);
+        self.told.lock().retain(|key, _| plans.iter().any(|plan| plan.key == *key));
+        for plan in plans {
+            if let Some(refusal) = &plan.refusal {
+                self.tell(&plan, refusal);
+            } else {
+                self.told.lock().remove(&plan.key);
+            }
+            if let Some(status) = &plan.status {
+                self.write(&plan.key, status).await?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Ports that must stay what they are: whoever took the API server's would be the API server.
+    fn reserved(&self) -> BTreeSet<i32> {
+        let api = self.endpoints.get(Some("default"), "kubernetes");
+        let ports = api.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.ports.iter().flatten());
+        ports.map(|port| port.port).chain(RESERVED).collect()
+    }
+
+    fn tell(&self, plan: &Plan<'_>, refusal: &str) {
+        let before = self.told.lock().insert(plan.key.clone(), refusal.to_owned());
+        if before.as_deref() != Some(refusal) {
+            let reference = object_reference(plan.service);
+            self.recorder.event(&reference, EventType::Warning, "SyncLoadBalancerFailed", refusal.to_owned());
+        }
+    }
+
+    async fn write(&self, key: &Key, status: &LoadBalancerStatus) -> Result<(), Error> {
+        let patch = json!({"status": {"loadBalancer": {"ingress": status.ingress}}});
+        let path = rest::path::<Service>(Some(&key.namespace));
+        rest::ignore_not_found(self.rest.merge_patch(&path, &key.name, Some("status"), &patch).await.map(|_| ()))
+    }
+}
+
+/// A node that takes part, and its address.
+type Balancer = (String, Ipv4Addr);
+
+/// What the plan is made from beside the services.
+struct View<'a> {
+    nodes: BTreeSet<Balancer>,
+    slices: &'a [Arc<EndpointSlice>],
+    reserved: BTreeSet<i32>,
+}
+
+/// What is to be done about one service.
+#[derive(Debug, PartialEq)]
+struct Plan<'a> {
+    key: Key,
+    service: &'a Service,
+    /// What its status must become, if it is not that.
+    status: Option<LoadBalancerStatus>,
+    /// Why it gets no address.
+    refusal: Option<String>,
+}
+
+/// What must happen so that every balanced service has the nodes' addresses, none of them two services at one port. Who was
+/// there first keeps it.
+fn plan<'a>(services: &'a [Arc<Service>], view: &View<'_>) -> Vec<Plan<'a>> {
+    let mut ordered: Vec<&Arc<Service>> = services.iter().filter(|service| concerns(service)).collect();
+    ordered.sort_by_key(|s| (s.metadata.creation_timestamp.clone().map(|Time(at)| at), Key::of(&s.metadata)));
+    let mut taken: BTreeMap<(i32, String), Key> = BTreeMap::new();
+    let mut plans = Vec::new();
+    for service in ordered {
+        let key = Key::of(&service.metadata);
+        let refusal = if is_balanced(service) { claim(service, &key, &mut taken, view) } else { None };
+        let ingress = match is_balanced(service) && refusal.is_none() {
+            true => ingress(service, view),
+            false => Vec::new(),
+        };
+        let wanted = LoadBalancerStatus { ingress: Some(ingress).filter(|i| !i.is_empty()) };
+        let present = service.status.as_ref().and_then(|s| s.load_balancer.clone()).unwrap_or_default();
+        let status = (normal(&present) != normal(&wanted)).then_some(wanted);
+        plans.push(Plan { key, service, status, refusal });
+    }
+    plans
+}
+
+/// Takes the service's ports, or says why that cannot be.
+fn claim(service: &Service, key: &Key, taken: &mut BTreeMap<(i32, String), Key>, view: &View<'_>) -> Option<String> {
+    let ports: Vec<(i32, String)> = ports(service).map(|(port, protocol)| (port, protocol.to_owned())).collect();
+    for (port, protocol) in &ports {
+        if view.reserved.contains(port) || NODE_PORTS.contains(port) {
+            return Some(format!("port {port}/{protocol} of the nodes is reserved"));
+        }
+        if let Some(other) = taken.get(&(*port, protocol.clone())) {
+            return Some(format!(
+                "port {port}/{protocol} of the nodes belongs to service {}/{}",
+                other.namespace, other.name
+            ));
+        }
+    }
+    taken.extend(ports.into_iter().map(|port| (port, key.clone())));
+    None
+}
+
+/// The addresses of the nodes, or of those that have an endpoint where traffic stays on the node.
+fn ingress(service: &Service, view: &View<'_>) -> Vec<LoadBalancerIngress> {
+    let with_endpoint = is_local(service).then(|| nodes_with_endpoint(service, view.slices));
+    let asked = spec(service).and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty());
+    let asked: Option<Ipv4Addr> = asked.and_then(|ip| ip.parse().ok());
+    let chosen = view.nodes.iter().filter(|(node, ip)| {
+        with_endpoint.as_ref().is_none_or(|nodes| nodes.contains(node)) && asked.is_none_or(|asked| asked == *ip)
+    });
+    let ips: BTreeSet<Ipv4Addr> = chosen.map(|(_, ip)| *ip).collect();
+    let entry = |ip: Ipv4Addr| LoadBalancerIngress {
+        ip: Some(ip.to_string()),
+        ip_mode: Some("VIP".to_owned()),
+        ..LoadBalancerIngress::default()
+    };
+    ips.into_iter().map(entry).collect()
+}
+
+fn nodes_with_endpoint(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
+    let of_service = slices.iter().filter(|slice| {
+        let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE_NAME));
+        name == service.metadata.name.as_ref() && slice.metadata.namespace == service.metadata.namespace
+    });
+    let endpoints = of_service.flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
+    ready.filter_map(|endpoint| endpoint.node_name.clone()).collect()
+}
+
+/// The node as a balancer: ready, not excluded, not leaving, with an address; the external one where it has one.
+fn balancer(node: &Node) -> Option<Balancer> {
+    let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_EXCLUDE));
+    if excluded || node.metadata.deletion_timestamp.is_some() || !api::nodes::is_ready(node) {
+        return None;
+    }
+    let addresses = || node.status.iter().flat_map(|s| s.addresses.iter().flatten());
+    let of_type = |kind: &str| addresses().filter(|a| a.type_ == kind).find_map(|a| a.address.parse().ok());
+    Some((node.metadata.name.clone()?, of_type("ExternalIP").or_else(|| of_type("InternalIP"))?))
+}
+
+/// Whether the service is or was a matter of this controller.
+fn concerns(service: &Service) -> bool {
+    let has_ingress =
+        service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).is_some_and(|b| b.ingress.is_some());
+    let classless = spec(service).is_some_and(|spec| spec.load_balancer_class.is_none());
+    is_balanced(service) || (has_ingress && classless)
+}
+
+fn is_balanced(service: &Service) -> bool {
+    let ours = |s: &ServiceSpec| s.type_.as_deref() == Some("LoadBalancer") && s.load_balancer_class.is_none();
+    service.metadata.deletion_timestamp.is_none() && spec(service).is_some_and(ours)
+}
+
+fn is_local(service: &Service) -> bool {
+    spec(service).is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"))
+}
+
+fn ports(service: &Service) -> impl Iterator<Item = (i32, &str)> {
+    let ports = spec(service).into_iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.map(|port| (port.port, port.protocol.as_deref().unwrap_or("TCP")))
+}
+
+fn spec(service: &Service) -> Option<&ServiceSpec> {
+    service.spec.as_ref()
+}
+
+/// What of a status can differ: the server fills in what is left out.
+fn normal(status: &LoadBalancerStatus) -> Vec<(Option<&str>, Option<&str>, &str, &[PortStatus])> {
+    let entries = status.ingress.iter().flatten();
+    entries
+        .map(|i| {
+            let mode = i.ip_mode.as_deref().unwrap_or("VIP");
+            (i.ip.as_deref(), i.hostname.as_deref(), mode, i.ports.as_deref().unwrap_or(&[]))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn service(name: &str, age: u32, spec: Value, ingress: &[&str]) -> Arc<Service> {
+        let mut whole = json!({"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}]});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let ingress: Vec<Value> = ingress.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect();
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": name, "creationTimestamp": format!("2026-01-{age:02}T00:00:00Z")},
+            "spec": whole,
+            "status": if ingress.is_empty() { json!({}) } else { json!({"loadBalancer": {"ingress": ingress}}) },
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn slice(service: &str, nodes: &[(&str, bool)]) -> Arc<EndpointSlice> {
+        let endpoint = |(node, ready): &(&str, bool)| json!({"addresses": ["10.244.0.1"], "nodeName": node, "conditions": {"ready": ready}});
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": service, "labels": {LABEL_SERVICE_NAME: service}},
+            "addressType": "IPv4", "endpoints": nodes.iter().map(endpoint).collect::<Vec<_>>(),
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    /// What becomes of each service: its addresses, or why it has none; nothing where all is well.
+    fn outcome_of(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+        let ip = |text: &str| text.parse().unwrap();
+        let nodes = BTreeSet::from([("a".to_owned(), ip("192.0.2.1")), ("b".to_owned(), ip("192.0.2.2"))]);
+        let view = View { nodes, slices, reserved: BTreeSet::from([22, 6443]) };
+        let plans = plan(services, &view);
+        let said = plans.iter().map(|plan| match (&plan.refusal, &plan.status) {
+            (Some(refusal), _) => refusal.clone(),
+            (None, None) => "as it is".to_owned(),
+            (None, Some(status)) => {
+                status.ingress.iter().flatten().filter_map(|i| i.ip.clone()).collect::<Vec<_>>().join(" ")
+            }
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn nodes_are_the_balancer() {
+        let both = "192.0.2.1 192.0.2.2";
+        let port = |port: u32, protocol: &str| json!({"ports": [{"port": port, "protocol": protocol}]});
+        let none = json!({});
+        let cases: Vec<(&str, Vec<Arc<Service>>, Vec<&str>)> = vec![
+            ("a new one", vec![service("web", 1, none.clone(), &[])], vec![both]),
+            ("as it is", vec![service("web", 1, none.clone(), &["192.0.2.1", "192.0.2.2"])], vec!["as it is"]),
+            ("a node came", vec![service("web", 1, none.clone(), &["192.0.2.1"])], vec![both]),
+            ("another's class", vec![service("web", 1, json!({"loadBalancerClass": "x/y"}), &["9.9.9.9"])], vec![]),
+            ("no longer one", vec![service("web", 1, json!({"type": "ClusterIP"}), &["192.0.2.1"])], vec![""]),
+            ("one address", vec![service("web", 1, json!({"loadBalancerIP": "192.0.2.2"}), &[])], vec!["192.0.2.2"]),
+            (
+                "the same port twice",
+                vec![service("young", 2, none.clone(), &[]), service("old", 1, none.clone(), &[])],
+                vec![both, "port 80/TCP of the nodes belongs to service shop/old"],
+            ),
+            (
+                "the same number, another protocol",
+                vec![service("a", 1, none.clone(), &[]), service("b", 2, port(80, "UDP"), &[])],
+                vec![both, both],
+            ),
+            ("SSH", vec![service("a", 1, port(22, "TCP"), &[])], vec!["port 22/TCP of the nodes is reserved"]),
+            (
+                "a node port",
+                vec![service("a", 1, port(30_080, "TCP"), &[])],
+                vec!["port 30080/TCP of the nodes is reserved"],
+            ),
+        ];
+        for (sentence, services, expected) in cases {
+            assert_eq!(outcome_of(&services, &[]), expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn traffic_that_stays_on_a_node_needs_an_endpoint_there() {
+        let local = || [service("web", 1, json!({"externalTrafficPolicy": "Local"}), &[])];
+        assert_eq!(outcome_of(&local(), &[slice("web", &[("b", true), ("a", false)])]), ["192.0.2.2"]);
+        assert_eq!(outcome_of(&local(), &[slice("other", &[("b", true)])]), ["as it is"]);
+    }
+
+    #[test]
+    fn a_plan_carried_out_needs_nothing_more() {
+        let services = [service("web", 1, json!({}), &[]), service("late", 2, json!({}), &["192.0.2.1"])];
+        let view = View {
+            nodes: BTreeSet::from([("a".to_owned(), Ipv4Addr::new(192, 0, 2, 1))]),
+            slices: &[],
+            reserved: BTreeSet::new(),
+        };
+        let done: Vec<Arc<Service>> = plan(&services, &view)
+            .into_iter()
+            .map(|plan| {
+                let mut service = plan.service.clone();
+                if let Some(status) = plan.status {
+                    service.status.get_or_insert_default().load_balancer = Some(status);
+                }
+                Arc::new(service)
+            })
+            .collect();
+        assert!(plan(&done, &view).iter().all(|plan| plan.status.is_none()));
+    }
+
+    #[test]
+    fn only_ready_nodes_take_part() {
+        let node = |labels: Value, ready: &str, addresses: Value| -> Node {
+            let object = json!({
+                "metadata": {"name": "a", "labels": labels},
+                "status": {"conditions": [{"type": "Ready", "status": ready}], "addresses": addresses},
+            });
+            serde_json::from_value(object).unwrap()
+        };
+        let internal = json!([{"type": "InternalIP", "address": "192.0.2.1"}]);
+        let both =
+            json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "ExternalIP", "address": "198.51.100.1"}]);
+        let ip = |node: Node| balancer(&node).map(|(_, ip)| ip.to_string());
+        assert_eq!(ip(node(json!({}), "True", internal.clone())).as_deref(), Some("192.0.2.1"));
+        assert_eq!(ip(node(json!({}), "True", both)).as_deref(), Some("198.51.100.1"));
+        assert_eq!(ip(node(json!({}), "Unknown", internal.clone())), None);
+        assert_eq!(ip(node(json!({LABEL_EXCLUDE: ""}), "True", internal)), None);
+    }
+}
