@@ -39,8 +39,7 @@ pub fn import_busybox(reference: &str) -> Result<()> {
     std::fs::create_dir_all(&bin)?;
     std::fs::create_dir_all(folder.path().join("www"))?;
     std::fs::copy("/bin/busybox", bin.join("busybox")).context("busybox-static is not installed")?;
-    let applets =
-        "sh httpd hostname sleep cat echo env wget true false tar nc stty sha256sum head dd ls mkdir rm ps wc kill nslookup";
+    let applets = "sh httpd hostname sleep cat echo env wget true false tar nc stty sha256sum head dd ls mkdir rm ps wc kill nslookup";
     for applet in applets.split(' ') {
         std::os::unix::fs::symlink("busybox", bin.join(applet))?;
     }

@@ -103,7 +103,8 @@ async fn containers_are_confined_as_they_ask() {
 async fn namespaces_of_the_host_are_shared_where_asked() {
     on_docker(|node| async move {
         let of_host = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
-        for (field, shared) in [("hostNetwork", "net"), ("hostPID", "pid"), ("hostIPC", "ipc"), ("enableServiceLinks", "")]
+        for (field, shared) in
+            [("hostNetwork", "net"), ("hostPID", "pid"), ("hostIPC", "ipc"), ("enableServiceLinks", "")]
         {
             let mut spec = json!({"containers": [script(SERVES)], "terminationGracePeriodSeconds": 1});
             spec[field] = json!(true);
@@ -156,7 +157,10 @@ async fn a_port_that_is_taken_is_told_and_had_once_it_is_free() {
         let mut container = script("busybox httpd -f -p 80");
         container["ports"] = json!([{"containerPort": 80, "hostPort": port}]);
         let mut bench = node.bench(json!({"containers": [container], "terminationGracePeriodSeconds": 1}));
-        bench.api.until_told("FailedCreatePodSandBox", "Failed to create pod sandbox: Error response from daemon: ").await;
+        bench
+            .api
+            .until_told("FailedCreatePodSandBox", "Failed to create pod sandbox: Error response from daemon: ")
+            .await;
         bench.api.until_told("FailedCreatePodSandBox", "address already in use").await;
         let status = bench.status.borrow().status.clone().unwrap();
         assert!(waits_for(&status, "ContainerCreating") && status.phase.as_deref() == Some("Pending"), "{status:?}");

@@ -30,6 +30,8 @@ enum Found<'a> {
 }
 
 type Visit<'v> = dyn FnMut(&[u8], Found<'_>) -> io::Result<()> + 'v;
+/// What is told of every key and value of a bucket.
+type VisitPairs<'v> = dyn FnMut(&[u8], &[u8]) -> io::Result<()> + 'v;
 
 impl Database {
     /// Opens a file, by the later of its two metas that is whole.
@@ -85,7 +87,7 @@ impl Database {
         Ok(true)
     }
 
-    fn root_bucket(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn root_bucket(&self, visit: &mut VisitPairs<'_>) -> io::Result<()> {
         self.walk(self.root, &mut |name, found| match found {
             Found::Bucket(header) => visit(name, header),
             Found::Value(_) => Err(damaged("a value outside of any bucket")),

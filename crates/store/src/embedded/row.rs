@@ -7,7 +7,7 @@ use crate::{Error, LeaseId, Revision};
 /// Where a row is: the revision that wrote it and its place in that transaction.
 /// Packed, so that the index spends nothing on what lies between this and a count of four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 pub(crate) struct Position {
     pub(crate) revision: Revision,
     pub(crate) op: u32,

@@ -40,12 +40,10 @@ pub(super) struct Message {
     /// What it is.
     pub(super) kind: Kind,
     /// Its number, by which it is answered.
-    #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
     pub(super) serial: u32,
     /// Which call it answers.
     pub(super) reply_serial: u32,
     /// Who sent it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
     pub(super) sender: String,
     /// The method or signal; the name of an error.
     pub(super) member: String,
