@@ -14,12 +14,15 @@ use tokio::time::Instant;
 
 use crate::Tasks;
 
-/// How long a lease holds after it was renewed.
-const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// How long a lease holds after it was renewed. Upstream's three times are 15, 10 and 2 seconds; here whoever waits leads
+/// within 15 seconds of the leader's end: it sees the last renewal at most a period late.
+const LEASE_DURATION: Duration = Duration::from_secs(12);
 /// A leader that could not renew for this long steps down.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// The leader renews this often, and a failed request is tried again after this time.
+const RENEW_DEADLINE: Duration = Duration::from_secs(8);
+/// The leader renews this often, the others look this often, and a failed request is tried again after this time.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// How long a leader that lost the lead may take to stop: nobody else leads before the lease has run out.
+const STOP_GRACE: Duration = LEASE_DURATION.saturating_sub(RENEW_DEADLINE);
 
 /// What to do next about the lease, decided from what was last seen of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,33 +100,38 @@ where
         () = tasks.stopping() => {}
         () = hold(&api, name, identity, &mut observed) => tracing::warn!(lease = name, "lost the lead"),
     }
-    leading.stop(RENEW_DEADLINE).await;
+    leading.stop(STOP_GRACE).await;
     release(&api, name, identity, observed.lease).await;
 }
 
 async fn acquire(api: &Api<Lease>, name: &str, identity: &str, observed: &mut Observed) {
     loop {
-        let wait = match attempt(api, name, identity, observed).await {
-            Ok(Step::Take { .. }) => return,
-            Ok(Step::Wait(until)) => until,
-            Err(error) => {
+        let next = Instant::now() + RETRY_PERIOD;
+        match tokio::time::timeout(RENEW_DEADLINE, attempt(api, name, identity, observed)).await {
+            Ok(Ok(Step::Take { .. })) => return,
+            // Before it ends it has most likely moved, and it holds from when that was seen: so it is looked at often.
+            Ok(Ok(Step::Wait(ends))) => tokio::time::sleep_until(ends.min(next)).await,
+            Ok(Err(error)) => {
                 tracing::debug!(lease = name, error = &error as &dyn std::error::Error, "lease not taken");
-                Instant::now() + RETRY_PERIOD
+                tokio::time::sleep_until(next).await;
             }
-        };
-        tokio::time::sleep_until(wait).await;
+            Err(_) => tracing::debug!(lease = name, "no answer about the lease"),
+        }
     }
 }
 
 /// Renews until that has failed for [`RENEW_DEADLINE`] or someone else holds the lease.
 async fn hold(api: &Api<Lease>, name: &str, identity: &str, observed: &mut Observed) {
-    let mut renewed_at = Instant::now();
-    while renewed_at.elapsed() < RENEW_DEADLINE {
+    let mut deadline = Instant::now() + RENEW_DEADLINE;
+    loop {
         tokio::time::sleep(RETRY_PERIOD).await;
-        match tokio::time::timeout(RENEW_DEADLINE, attempt(api, name, identity, observed)).await {
-            Ok(Ok(Step::Take { .. })) => renewed_at = Instant::now(),
+        // Others count from when they see the renewal, so we count from before it was asked for.
+        let begun = Instant::now();
+        match tokio::time::timeout_at(deadline, attempt(api, name, identity, observed)).await {
+            Ok(Ok(Step::Take { .. })) => deadline = begun + RENEW_DEADLINE,
             Ok(Ok(Step::Wait(_))) => return,
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) if Instant::now() < deadline => {}
+            Ok(Err(_)) | Err(_) => return,
         }
     }
 }
