@@ -14,6 +14,7 @@
 //! - [`manifest`]: objects from files.
 //! - [`print`]: objects as text; [`jsonpath`]: kubectl's JSONPath; [`tabwriter`]: columns.
 //! - [`verbs`]: one file for each.
+//! - [`process`]: what `main` does.
 //!
 //! Objects stay JSON here: the command line shows fields of later versions that it does not know.
 
@@ -25,6 +26,7 @@ pub mod jsonpath;
 pub mod manifest;
 pub mod object;
 pub mod print;
+pub mod process;
 pub mod session;
 pub mod tabwriter;
 pub mod target;

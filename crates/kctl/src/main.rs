@@ -1,28 +1,8 @@
-//! `kctl`: reads the arguments, runs one command, says how it went.
+//! The `kctl` program.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kctl::{Cli, Console, run};
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let failed = error.use_stderr();
-            // Where nobody listens there is nobody to tell.
-            let _ = error.print();
-            return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
-    };
-    let mut console = Console::standard();
-    match run(cli, &mut console).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => {
-            console.note(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    kctl::process::main().await
 }

@@ -9,11 +9,14 @@
 //! In reading order:
 //! - [`options`]: the flags, and what is wrong with them.
 //! - [`start`]: what is built from them, in which order, and how it stops.
+//! - [`run`](mod@run): the program around it: logging, signals.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
 pub mod options;
+pub mod run;
 pub mod start;
 
 pub use options::Options;
+pub use run::run;
 pub use start::Master;
