@@ -34,6 +34,9 @@ pub const ATTEMPT: &str = "io.coracle.sandbox.attempt";
 pub const NODE: &str = "io.coracle.node";
 /// The image as it was asked for.
 pub const IMAGE: &str = "io.coracle.container.image";
+/// The image as it was found or pulled, by its registry's digest where it has one: what Docker says of a container names
+/// no registry.
+pub const IMAGE_ID: &str = "io.coracle.container.image-id";
 
 /// [`CONTAINER_NAME`] of a sandbox.
 pub const SANDBOX: &str = "POD";

@@ -71,6 +71,7 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
         backoff: life.backoff,
         sandbox_id: life.sandbox_id.to_owned(),
         image: container.image.clone().unwrap_or_default(),
+        image_id: life.image.id.clone(),
         command: expand(&container.command),
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),

@@ -310,6 +310,8 @@ pub struct ContainerSpec {
     pub sandbox_id: String,
     /// The image, as it was asked for.
     pub image: String,
+    /// See [`Container::image_id`].
+    pub image_id: String,
     /// What runs; `None`: what the image says.
     pub command: Option<Vec<String>>,
     /// Its arguments; `None`: what the image says, unless `command` is given.

@@ -140,6 +140,7 @@ fn labels(spec: &ContainerSpec, node: &str) -> HashMap<String, String> {
         (names::BACKOFF, spec.backoff.as_secs().to_string()),
         (names::IMAGE, spec.image.clone()),
         (names::RESOURCES, written(&spec.resources)),
+        (names::IMAGE_ID, spec.image_id.clone()),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
     labels

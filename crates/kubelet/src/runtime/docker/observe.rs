@@ -111,7 +111,9 @@ fn container(inspected: &ContainerInspectResponse) -> Option<Container> {
         backoff: Duration::from_secs(names::number(labels, names::BACKOFF).unwrap_or(0)),
         sandbox_id: label(names::SANDBOX_ID),
         image: label(names::IMAGE),
-        image_id: super::images::status_id(inspected.image.as_deref().unwrap_or_default(), &[]),
+        image_id: Some(label(names::IMAGE_ID))
+            .filter(|id| !id.is_empty())
+            .unwrap_or_else(|| super::images::status_id(inspected.image.as_deref().unwrap_or_default(), &[])),
         created_at: inspected.created.as_deref().and_then(time).unwrap_or(Timestamp::UNIX_EPOCH),
         started_at: state.and_then(|s| s.started_at.as_deref()).and_then(time),
         phase: phase(state),
