@@ -34,9 +34,10 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "minion", version, max_term_width = 110)]
 pub struct Options {
-    /// The master's URL, e.g. https://10.0.0.1:6443; without one, only the pods of manifests run
-    #[arg(long, value_name = "URL", required_unless_present_any = ["cleanup", "pod_manifest_path", "manifest_url"])]
-    pub server: Option<String>,
+    /// The master's URL, e.g. https://10.0.0.1:6443; those of all masters that share an etcd, with commas between; without
+    /// one, only the pods of manifests run
+    #[arg(long, value_name = "URL", value_delimiter = ',', required_unless_present_any = ["cleanup", "pod_manifest_path", "manifest_url"])]
+    pub server: Vec<String>,
 
     /// The join token from the master's data directory; needed until the minion has a certificate of its own
     #[arg(long, value_name = "TOKEN", env = "CORACLE_TOKEN", hide_env_values = true)]
@@ -111,6 +112,11 @@ pub struct Options {
     /// /etc/resolv.conf, or what systemd-resolved asks where its stub stands there]
     #[arg(long, value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
+
+    /// Seconds the node's lease holds; it is renewed after a quarter of that. Shorter than the master's
+    /// --node-monitor-grace-period
+    #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(4..))]
+    pub node_lease_duration_seconds: u32,
 
     /// How many pods the node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
@@ -270,8 +276,7 @@ impl Options {
         if self.cleanup {
             return Ok(());
         }
-        if self.server.is_some() {
-            let server = self.server()?;
+        for server in self.servers() {
             ensure!(server.starts_with("https://"), "--server {server:?}: it looks like https://10.0.0.1:6443");
         }
         ensure!(self.http_check_frequency > 0, "--http-check-frequency: must be at least 1");
@@ -336,10 +341,9 @@ impl Options {
         (self.cluster_dns.is_none() && range.contains(&tenth)).then_some(tenth)
     }
 
-    /// The master's URL without a trailing slash.
-    pub fn server(&self) -> Result<String> {
-        let server = self.server.as_deref().context("--server: the master's URL is needed")?;
-        Ok(server.trim_end_matches('/').to_owned())
+    /// The masters' URLs without a trailing slash.
+    pub fn servers(&self) -> Vec<String> {
+        self.server.iter().map(|server| server.trim_end_matches('/').to_owned()).collect()
     }
 
     /// The Node's name: as given, or the host name in lower case, as the kubelet has it.
@@ -356,7 +360,7 @@ impl Options {
             return Ok(ip);
         }
         // Without a master: the address that leads out of this network. Documentation's addresses lead nowhere.
-        let server = self.server.as_ref().map_or_else(|| Ok("http://192.0.2.1:443".to_owned()), |_| self.server())?;
+        let server = self.servers().into_iter().next().unwrap_or_else(|| "http://192.0.2.1:443".to_owned());
         let server: http::Uri = server.parse().context("--server")?;
         let host = server.host().context("--server: no host in the URL")?;
         let port = server.port_u16().unwrap_or(443);
@@ -391,6 +395,8 @@ mod tests {
         let table: &[(&[&str], &str)] = &[
             (&[], "fine"),
             (&["--server", "http://127.0.0.1:6443"], "it looks like https://"),
+            (&["--server", "https://10.0.0.1:6443,https://10.0.0.2:6443"], "fine"),
+            (&["--server", "https://10.0.0.1:6443,10.0.0.2"], "it looks like https://"),
             (&["--node-name", "Box_1"], "a lowercase RFC 1123 subdomain"),
             (&["--docker-endpoint", "/var/run/docker.sock"], "it looks like unix://"),
             (&["--runtime", "rkt"], "invalid value 'rkt'"),
@@ -405,6 +411,7 @@ mod tests {
             (&["--cluster-domain", "not a domain"], "a lowercase RFC 1123 subdomain"),
             (&["--resolv-conf", "/nonexistent"], "no such file"),
             (&["--node-labels", "disk"], "key=value"),
+            (&["--node-lease-duration-seconds", "3"], "invalid value '3'"),
             (&["--docker-tls-ca", "/ca.pem"], "required arguments"),
             (&["--system-reserved", "cpu=200m,memory=150Mi"], "fine"),
             (&["--system-reserved", "gpu=1"], "cannot reserve \"gpu\""),
@@ -460,6 +467,6 @@ mod tests {
         let all = ["minion", "--data-dir", "/tmp/x", "--server", "https://127.0.0.1:6443/"];
         let options = Options::try_parse_from(all).unwrap();
         assert_eq!(options.node_ip().unwrap(), Ipv4Addr::LOCALHOST);
-        assert_eq!(options.server().unwrap(), "https://127.0.0.1:6443");
+        assert_eq!(options.servers(), ["https://127.0.0.1:6443"]);
     }
 }

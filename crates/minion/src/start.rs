@@ -39,11 +39,11 @@ impl Minion {
         // The engine is asked first: a machine without one does not become a node.
         let runtime = runtime(&options, &node_name).await?;
         let tasks = Tasks::new();
-        if options.server.is_none() {
+        if options.server.is_empty() {
             return Minion::start_alone(&options, node_name, node_ip, runtime, tasks).await;
         }
         let join = JoinOptions {
-            server: options.server()?,
+            servers: options.servers(),
             token: options.token.as_deref().map(str::trim).map(str::to_owned),
             node_name: node_name.clone(),
             node_ip: IpAddr::V4(node_ip),
@@ -57,6 +57,8 @@ impl Minion {
         let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
         config.healthz = Some(healthz).filter(|address| address.port() != 0);
         config.max_pods = options.max_pods;
+        config.lease_duration = Duration::from_secs(options.node_lease_duration_seconds.into());
+        config.lease_renew_interval = config.lease_duration / 4;
         config.node_labels = options.node_labels.iter().cloned().collect();
         set_limits(&mut config, &options);
         let kubelet = kubelet::start(joined.client.clone(), config, runtime, &tasks).await?;

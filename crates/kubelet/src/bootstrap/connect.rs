@@ -1,8 +1,10 @@
 //! Clients of the API server: with the token, and with the node's certificate, which may be exchanged while it is used.
-//! Both speak HTTP/2 where the server does: all watches of a node share one connection.
+//! Both speak HTTP/2 where the server does: all watches of a node share one connection. Where there are several servers,
+//! one is used until it does not answer, then the next.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
-use tower::ServiceExt;
 
 use super::Error;
 use super::credentials::Pair;
@@ -70,17 +71,17 @@ impl ResolvesClientCert for Identity {
 }
 
 /// A client with the node's certificate.
-pub(super) fn node_client(server: &http::Uri, ca_pem: &str, identity: Identity) -> Result<kube::Client, Error> {
+pub(super) fn node_client(servers: &[http::Uri], ca_pem: &str, identity: Identity) -> Result<kube::Client, Error> {
     let roots = crate::server::roots(ca_pem).map_err(|error| Error::Crypto(error.to_string()))?;
     let config = builder()?.with_root_certificates(roots).with_client_cert_resolver(Arc::new(identity));
-    Ok(client(server, config, None))
+    Ok(client(servers, config, None))
 }
 
 /// A client with the join token, which believes only servers of the pinned CA.
-pub(super) fn bootstrap_client(server: &http::Uri, pin: Arc<PinnedCa>, bearer: &str) -> Result<kube::Client, Error> {
+pub(super) fn bootstrap_client(servers: &[http::Uri], pin: Arc<PinnedCa>, bearer: &str) -> Result<kube::Client, Error> {
     let config = builder()?.dangerous().with_custom_certificate_verifier(pin).with_no_client_auth();
     let authorization = HeaderValue::from_str(&format!("Bearer {bearer}")).map_err(|_| Error::Token)?;
-    Ok(client(server, config, Some(authorization)))
+    Ok(client(servers, config, Some(authorization)))
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
@@ -89,7 +90,7 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     builder.map_err(|error| Error::Crypto(error.to_string()))
 }
 
-fn client(server: &http::Uri, config: ClientConfig, authorization: Option<HeaderValue>) -> kube::Client {
+fn client(servers: &[http::Uri], config: ClientConfig, authorization: Option<HeaderValue>) -> kube::Client {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -105,16 +106,50 @@ fn client(server: &http::Uri, config: ClientConfig, authorization: Option<Header
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build::<_, kube::client::Body>(tls);
-    let server = server.clone();
-    let service = http.map_request(move |mut request: http::Request<kube::client::Body>| {
+    let servers = Arc::new(Servers::new(servers));
+    let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
+        let (number, server) = servers.current();
         *request.uri_mut() = at(&server, request.uri());
         request.headers_mut().insert(USER_AGENT, KUBELET);
         if let Some(value) = &authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
-        request
+        let (answer, servers) = (http.request(request), servers.clone());
+        async move {
+            let answer = answer.await;
+            if answer.is_err() {
+                servers.leave(number);
+            }
+            answer
+        }
     });
     kube::Client::new(service, "default")
+}
+
+/// The servers of one cluster, any of which will do.
+struct Servers {
+    all: Vec<http::Uri>,
+    current: AtomicUsize,
+}
+
+impl Servers {
+    fn new(all: &[http::Uri]) -> Servers {
+        Servers { all: all.to_vec(), current: AtomicUsize::new(0) }
+    }
+
+    /// The one in use, and its number.
+    fn current(&self) -> (usize, http::Uri) {
+        let number = self.current.load(Ordering::Relaxed);
+        (number, self.all.get(number).cloned().unwrap_or_default())
+    }
+
+    /// Uses the next from now on, unless others who failed with it have left it already. Whoever failed tries again.
+    fn leave(&self, number: usize) {
+        let next = (number + 1) % self.all.len().max(1);
+        if self.current.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != number {
+            tracing::warn!(from = %self.all[number], to = %self.all[next], "the API server does not answer: trying another");
+        }
+    }
 }
 
 /// `path` on `server`, below the path the server's URL has.
@@ -129,6 +164,22 @@ fn at(server: &http::Uri, path: &http::Uri) -> http::Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_fails_is_left_once_for_the_next() {
+        let all: Vec<http::Uri> = ["https://a", "https://b"].iter().map(|uri| uri.parse().unwrap()).collect();
+        let servers = Servers::new(&all);
+        let (first, server) = servers.current();
+        assert_eq!((first, server.host()), (0, Some("a")));
+        servers.leave(first);
+        servers.leave(first);
+        assert_eq!(servers.current().1.host(), Some("b"), "two requests that fail together leave it together");
+        servers.leave(1);
+        assert_eq!(servers.current().1.host(), Some("a"));
+        let alone = Servers::new(&all[..1]);
+        alone.leave(0);
+        assert_eq!(alone.current().0, 0);
+    }
 
     #[test]
     fn requests_go_to_the_server_they_are_meant_for() {

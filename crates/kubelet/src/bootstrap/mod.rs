@@ -79,8 +79,8 @@ impl From<kube::Error> for Error {
 /// Who wants to join, and where.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
-    /// `https://…` of the API server.
-    pub server: String,
+    /// `https://…` of each API server of the cluster; any will do.
+    pub servers: Vec<String>,
     /// The join token; not needed where the machine has joined before.
     pub token: Option<String>,
     /// The node's name.
@@ -105,21 +105,23 @@ pub struct Joined {
 pub async fn join(options: &JoinOptions, tasks: &Tasks) -> Result<Joined, Error> {
     let pki = options.data_dir.join("pki");
     let token = options.token.as_deref().map(pin::Token::parse).transpose()?;
-    let server: http::Uri = options.server.parse().map_err(|_| Error::Server(options.server.clone()))?;
-    if server.scheme_str() != Some("https") {
-        return Err(Error::Server(options.server.clone()));
-    }
+    let servers: Vec<http::Uri> = options.servers.iter().map(|server| https(server)).collect::<Result<_, _>>()?;
     let user = format!("{}{}", api::well_known::USER_NODE_PREFIX, options.node_name);
     let (ca_pem, pair) = match stored(&pki, &user, token.as_ref())? {
         Some(stored) => stored,
-        None => bootstrap(&server, &pki, &user, token.as_ref().ok_or(Error::NoToken)?).await?,
+        None => bootstrap(&servers, &pki, &user, token.as_ref().ok_or(Error::NoToken)?).await?,
     };
     let identity = connect::Identity::new(&pair)?;
-    let client = connect::node_client(&server, &ca_pem, identity.clone())?;
+    let client = connect::node_client(&servers, &ca_pem, identity.clone())?;
     let renew_client = renewal::Renewal::new(client.clone(), Request::client(&user), pki.join(credentials::CLIENT));
     tasks.spawn(renew_client.run(Some(pair), move |pair| identity.replace(pair)));
     let certificate = serve(&client, options, &pki, tasks)?;
     Ok(Joined { client, serving: Serving { certificate, client_ca_pem: ca_pem.clone() }, ca_pem })
+}
+
+fn https(server: &str) -> Result<http::Uri, Error> {
+    let uri = server.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https"));
+    uri.ok_or_else(|| Error::Server(server.to_owned()))
 }
 
 /// The credentials of last time, if they are still good and of the cluster the token is for.
@@ -133,9 +135,9 @@ fn stored(pki: &Path, user: &str, token: Option<&pin::Token>) -> Result<Option<(
 }
 
 /// Gets the machine's first credentials.
-async fn bootstrap(server: &http::Uri, pki: &Path, user: &str, token: &pin::Token) -> Result<(String, Pair), Error> {
+async fn bootstrap(servers: &[http::Uri], pki: &Path, user: &str, token: &pin::Token) -> Result<(String, Pair), Error> {
     let pinned = Arc::new(pin::PinnedCa::new(token.ca_hash.clone()));
-    let client = connect::bootstrap_client(server, pinned.clone(), &token.bearer)?;
+    let client = connect::bootstrap_client(servers, pinned.clone(), &token.bearer)?;
     let mut backoff = RETRY_MIN;
     let pair = loop {
         match Request::client(user).obtain(&client).await {
@@ -143,7 +145,7 @@ async fn bootstrap(server: &http::Uri, pki: &Path, user: &str, token: &pin::Toke
             Err(Error::Api(_)) if pinned.refused() => return Err(Error::Pin),
             // The server may start later than its nodes.
             Err(Error::Api(error)) if !matches!(*error, kube::Error::Api(_)) => {
-                tracing::warn!(%server, %error, "the API server does not answer yet");
+                tracing::warn!(?servers, %error, "the API server does not answer yet");
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(RETRY_MAX);
             }

@@ -77,7 +77,7 @@ impl Cluster {
 
     fn options(&self, dir: &Path) -> JoinOptions {
         JoinOptions {
-            server: self.server.clone(),
+            servers: vec![self.server.clone()],
             token: Some(self.token.clone()),
             node_name: "box1".into(),
             node_ip: IpAddr::from([127, 0, 0, 1]),
@@ -125,7 +125,7 @@ async fn denied_requests_and_bad_options_are_told() {
     let denied = join(&options, &tasks).await.err().unwrap();
     assert_eq!(denied.to_string(), "the certificate request was denied: not you");
     for (options, expected) in [
-        (JoinOptions { server: "http://x".into(), ..options.clone() }, "http://x is not an https:// URL"),
+        (JoinOptions { servers: vec!["http://x".into()], ..options.clone() }, "http://x is not an https:// URL"),
         (JoinOptions { token: None, ..options.clone() }, "this machine has not joined yet: a join token is needed"),
     ] {
         assert_eq!(join(&options, &tasks).await.err().unwrap().to_string(), expected);
