@@ -100,6 +100,11 @@ pub struct Options {
     #[arg(long = "nodeport-addresses", value_name = "CIDRS", value_delimiter = ',')]
     pub node_port_addresses: Vec<String>,
 
+    /// Carry packets for other nodes' pods in VXLAN (UDP port 8472), for nodes that are not on one network segment; to be
+    /// given to all minions of a cluster or to none
+    #[arg(long)]
+    pub overlay: bool,
+
     /// DNS server for pods [default: the minion's own, at the tenth address of the services' range]
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,

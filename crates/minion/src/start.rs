@@ -168,7 +168,20 @@ pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOption
         _ => None,
     };
     let endpoint = options.docker_endpoint.clone();
-    DockerOptions { endpoint, tls, ..DockerOptions::new(node_name, &options.data_dir) }
+    DockerOptions { endpoint, tls, mtu: mtu(options), ..DockerOptions::new(node_name, &options.data_dir) }
+}
+
+/// How long pods' packets may be: as long as the node's own, less what the overlay adds.
+fn mtu(options: &Options) -> Option<u32> {
+    let node_ip = options.node_ip().ok()?;
+    let has_address = |address: Option<&nix::sys::socket::SockaddrStorage>| {
+        address.and_then(|a| a.as_sockaddr_in()).is_some_and(|a| a.ip() == node_ip)
+    };
+    let interface = nix::ifaddrs::getifaddrs().ok()?.find(|i| has_address(i.address.as_ref()))?.interface_name;
+    // Loopback's is no measure of a network.
+    let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok().filter(|_| interface != "lo")?;
+    let mtu: u32 = mtu.trim().parse().ok()?;
+    Some(if options.overlay { mtu.saturating_sub(proxy::overlay::OVERHEAD) } else { mtu })
 }
 
 async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>> {
@@ -181,7 +194,7 @@ async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>>
 
 /// The DNS server of this node. None where nothing is set on the machine, or nobody knows the cluster's names.
 fn own_dns(options: &Options) -> Option<proxy::dns::Config> {
-    let serves = options.runtime == RuntimeKind::Docker && options.server.is_some();
+    let serves = options.runtime == RuntimeKind::Docker && !options.server.is_empty();
     let address = options.own_dns().filter(|_| serves)?;
     let domain = options.cluster_domain.clone();
     Some(proxy::dns::Config { address, domain, resolv_conf: options.resolv_conf.clone() })
@@ -194,6 +207,7 @@ fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: 
         cluster_cidr: options.cluster_cidr,
         service_cidr: options.service_cluster_ip_range,
         dns: own_dns(options),
+        overlay: options.overlay,
         ..proxy::Config::new(node_name, node_ip)
     };
     let sink: Arc<dyn RuleSink> = match options.runtime {

@@ -28,6 +28,8 @@ pub struct Config {
     pub bridge: String,
     /// The DNS server of this node; none: names are answered elsewhere.
     pub dns: Option<dns::Config>,
+    /// Whether packets for other nodes' pods go through VXLAN: their nodes may be behind routers.
+    pub overlay: bool,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
             node_port_addresses: Vec::new(),
             bridge: DEFAULT_BRIDGE.to_owned(),
             dns: None,
+            overlay: false,
         }
     }
 }

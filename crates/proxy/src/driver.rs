@@ -1,5 +1,6 @@
-//! Follows the API and keeps the sink in step: observe → ruleset → apply. One apply at a time; what changes meanwhile is
-//! in the next one, so a burst of changes costs two. Only the services that changed are decided anew.
+//! Follows the API and keeps the sink in step: observe → ruleset → apply, and beside it observe → paths → apply. One apply
+//! of each at a time; what changes meanwhile is in the next one, so a burst of changes costs two. Only the services that
+//! changed are decided anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,19 +38,23 @@ pub fn start(client: kube::Client, config: Config, sink: Arc<dyn RuleSink>, task
         let owner = owner(slice).filter(|_| is_ours(slice) && !has_label(slice, LABEL_HEADLESS_SERVICE));
         dirty.services.extend(owner.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
     });
-    let nodes = informer(&client, &changes, |_: &Node, dirty| dirty.nodes = true);
+    let mut nodes = informer(&client, &changes, |_: &Node, dirty| dirty.nodes = true);
     match &config.dns {
         Some(config) => dns::start(config.clone(), Caches::of(&mut services, &mut slices), tasks),
         None => index_by_service(&mut slices),
     }
+    let moved = Arc::new(Notify::new());
+    let notify = moved.clone();
+    nodes.on_change(move |_| notify.notify_one());
     let view = View { services: services.lister(), slices: slices.lister(), nodes: nodes.lister() };
     services.run(tasks);
     slices.run(tasks);
     nodes.run(tasks);
+    tasks.spawn(keep_paths(view.nodes.clone(), config.clone(), sink.clone(), moved));
     tasks.spawn(run(view, config, sink, changes));
 }
 
-/// What the proxy sees of the cluster.
+/// What the proxy sees of the cluster's services.
 struct View {
     services: Lister<Service>,
     slices: Lister<EndpointSlice>,
@@ -104,53 +109,33 @@ fn has_label<K: kube::Resource>(object: &K, label: &str) -> bool {
     object.meta().labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
-/// What was decided last.
-struct State {
-    rules: RuleSet,
-    /// The routes are due: nodes changed, or someone may have changed the routes.
-    routes: bool,
-}
-
 async fn run(view: View, config: Config, sink: Arc<dyn RuleSink>, changes: Arc<Changes>) {
     // Rules made of half the cluster would refuse connections that worked until now.
     tokio::join!(view.services.synced(), view.slices.synced(), view.nodes.synced());
-    let mut state = State { rules: RuleSet::empty(&config), routes: true };
+    let mut rules = RuleSet::empty(&config);
     let mut backoff = BACKOFF_MIN;
     loop {
         let dirty = std::mem::take(&mut *changes.dirty.lock());
-        view.decide(&mut state, dirty);
-        let result = sync(&view, &mut state, sink.as_ref()).await;
-        let retry = async {
-            match &result {
-                Ok(()) => std::future::pending().await,
-                Err(_) => tokio::time::sleep(backoff).await,
-            }
-        };
-        if let Err(error) = &result {
-            tracing::warn!(error = %chain(error), retry_after = ?backoff, "cannot apply the services' rules");
-        }
+        view.decide(&mut rules, dirty);
+        let applied = sink.apply(&rules).await;
         tokio::select! {
             () = changes.raised.notified() => {}
-            () = sink.disturbed() => {
-                tracing::info!("someone else changed the firewall: looking after our rules");
-                state.routes = true;
-            }
-            () = retry => {}
+            () = sink.disturbed() => tracing::info!("someone else changed the firewall: looking after our rules"),
+            () = retry(&applied, "cannot apply the services' rules", backoff) => {}
         }
-        backoff = if result.is_ok() { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+        backoff = if applied.is_ok() { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
     }
 }
 
 impl View {
     /// Decides anew what changed.
-    fn decide(&self, state: &mut State, mut dirty: Dirty) {
+    fn decide(&self, rules: &mut RuleSet, mut dirty: Dirty) {
         if dirty.nodes {
-            state.routes = true;
-            let node = self.nodes.get(None, &state.rules.config.node_name);
+            let node = self.nodes.get(None, &rules.config.node_name);
             let zone = node.and_then(|node| node.labels().get(LABEL_ZONE).cloned());
-            if zone != state.rules.config.zone {
+            if zone != rules.config.zone {
                 // Which endpoints are near is another question now, for every service.
-                state.rules.config.zone = zone;
+                rules.config.zone = zone;
                 let all = self.services.list();
                 dirty.services.extend(all.iter().filter_map(|s| Some((s.namespace()?, s.name_any()))));
             }
@@ -158,29 +143,39 @@ impl View {
         for key in dirty.services {
             let new = self.services.get(Some(&key.0), &key.1).and_then(|service| {
                 let slices = self.slices.by_index(BY_SERVICE, &format!("{}/{}", key.0, key.1));
-                part(&service, slices.iter().map(Arc::as_ref).filter(|slice| is_ours(*slice)), &state.rules.config)
+                part(&service, slices.iter().map(Arc::as_ref).filter(|slice| is_ours(*slice)), &rules.config)
             });
             match new {
-                None => drop(state.rules.services.remove(&key)),
+                None => drop(rules.services.remove(&key)),
                 // What is equal stays the same, and costs nothing further on.
-                Some(new) if state.rules.services.get(&key).is_some_and(|old| **old == new) => {}
-                Some(new) => drop(state.rules.services.insert(key, Arc::new(new))),
+                Some(new) if rules.services.get(&key).is_some_and(|old| **old == new) => {}
+                Some(new) => drop(rules.services.insert(key, Arc::new(new))),
             }
         }
     }
 }
 
-/// Applies what was decided.
-async fn sync(view: &View, state: &mut State, sink: &dyn RuleSink) -> Result<(), SinkError> {
-    // A route that cannot be set keeps no service from being served.
-    let mut routed = Ok(());
-    if state.routes {
-        let nodes = view.nodes.list();
-        routed = sink.apply_routes(&routes::routes(nodes.iter().map(Arc::as_ref), &state.rules.config)).await;
-        state.routes = routed.is_err();
+/// The same for the ways to other nodes' pods.
+async fn keep_paths(nodes: Lister<Node>, config: Config, sink: Arc<dyn RuleSink>, changed: Arc<Notify>) {
+    nodes.synced().await;
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let paths = routes::paths(nodes.list().iter().map(Arc::as_ref), &config);
+        let applied = sink.apply_paths(&paths).await;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = sink.paths_disturbed() => tracing::debug!("routes or links changed: looking after our paths"),
+            () = retry(&applied, "cannot lay every path to other nodes' pods", backoff) => {}
+        }
+        backoff = if applied.is_ok() { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
     }
-    sink.apply(&state.rules).await?;
-    routed
+}
+
+/// Resolves when what failed is due again; never after success.
+async fn retry(applied: &Result<(), SinkError>, failed: &str, backoff: Duration) {
+    let Err(error) = applied else { return std::future::pending().await };
+    tracing::warn!(error = %chain(error), retry_after = ?backoff, "{failed}");
+    tokio::time::sleep(backoff).await;
 }
 
 /// The error with its causes.

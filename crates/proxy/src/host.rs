@@ -1,6 +1,5 @@
 //! What the node needs besides rules: forwarding switched on, bridged traffic shown to the rules, hairpins on the bridge.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -8,7 +7,6 @@ use serde_json::Value;
 use crate::command::{json, nft, run};
 use crate::conntrack::StaleFlow;
 use crate::forward::{self, Accept, Chain};
-use crate::routes::{self, PROTOCOL, Route};
 use crate::{Config, SinkError};
 
 /// Forwards packets between interfaces.
@@ -89,24 +87,4 @@ async fn change_forwarding(chain: &Chain, wanted: &[Accept]) -> Result<(), SinkE
     let listed = json("nft", &["-j", "-a", "list", "chain", &chain.family, &chain.table, &chain.name]).await?;
     let script = forward::plan(chain, &forward::parse_found(&listed), wanted);
     if script.is_empty() { Ok(()) } else { nft(&script).await }
-}
-
-/// Leaves exactly `wanted` and, where needed, the route to the service range. One that cannot be set does not stop the
-/// others; the first error is returned.
-pub async fn set_routes(wanted: &BTreeSet<Route>, config: Option<&Config>) -> Result<(), SinkError> {
-    let present = json("ip", &["-j", "-4", "route", "show", "proto", PROTOCOL]).await?;
-    let mut wanted = wanted.clone();
-    if let Some(config) = config {
-        let address = config.service_cidr.network().to_string();
-        let matching = json("ip", &["-j", "-4", "route", "show", "match", &address]).await?;
-        wanted.extend(routes::service_route(&matching, config));
-    }
-    let mut first_error = Ok(());
-    for action in routes::plan(&routes::parse(&present), &wanted) {
-        if let Err(error) = run("ip", &action.arguments(), "").await {
-            tracing::warn!(%error, ?action, "route");
-            first_error = first_error.and(Err(error));
-        }
-    }
-    first_error
 }

@@ -1,10 +1,9 @@
 //! The service proxy of one node: services × endpoint slices become one nftables table, replaced atomically.
 //!
 //! ```text
-//!  Services ─┐                                   ┌─ apply ──▶ nft: table ip coracle
-//!  Slices ───┼─ informers ─▶ ruleset() ─▶ RuleSink ─ routes ─▶ ip route (other nodes' pods)
-//!  Nodes ────┘        ▲         (pure)           └─ disturbed ◀── nft monitor
-//!                     └──────────────── sync again ◀─────┘
+//!  Services ─┐                        ┌─ apply ────────▶ nft: table ip coracle ─── nft monitor ─┐
+//!  Slices ───┼─ ruleset() ─▶ RuleSink ┤                                                         ├─ disturbed: again
+//!  Nodes ────┴─ paths() ───▶          └─ apply_paths ──▶ routes, VXLAN (others' pods) ─ rtnetlink ┘
 //! ```
 //!
 //! In reading order:
@@ -15,9 +14,10 @@
 //! - [`conntrack`]: which UDP flows still lead to endpoints that are gone.
 //! - [`forward`]: accept rules in the chains of others that drop forwarded traffic (Docker, UFW).
 //! - [`routes`]: the way to other nodes' pods, and to the service range on a box without a default route.
+//! - [`overlay`]: the VXLAN device that these ways may take, and who is at its other ends.
 //! - [`sink`]: where decisions go ([`RuleSink`]) and its twin in memory.
 //! - [`health`]: tells load balancers whether there are endpoints here.
-//! - [`nft`], [`monitor`], [`host`], [`command`]: the real sink; nothing else starts programs.
+//! - [`nft`], [`monitor`], [`host`], [`paths`], [`notices`], [`command`]: the real sink; nothing else starts programs.
 //! - [`driver`]: follows the API and keeps the sink in step.
 //! - [`dns`]: the cluster's names, answered on the node.
 //!
@@ -35,6 +35,9 @@ pub mod health;
 pub mod host;
 pub mod monitor;
 pub mod nft;
+pub mod notices;
+pub mod overlay;
+pub mod paths;
 pub mod render;
 pub mod routes;
 pub mod ruleset;

@@ -1,6 +1,5 @@
 //! The real sink: nftables, and what a node needs around it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,11 @@ use tokio::sync::Mutex;
 use crate::conntrack::stale_flows;
 use crate::health::HealthServers;
 use crate::monitor::{self, Shared, Suspicion};
+use crate::notices::Notices;
 use crate::render::{self, SIGNATURE, TABLE};
-use crate::routes::Route;
+use crate::routes::Paths;
 use crate::ruleset::HAIRPIN;
-use crate::{Config, Part, RuleSet, RuleSink, SinkError, command, dns, host};
+use crate::{Config, Part, RuleSet, RuleSink, SinkError, command, dns, host, paths};
 
 /// How long to wait for the monitor to repeat a greeting before the next one: it may not have listened yet.
 const GREETING_WAIT: Duration = Duration::from_millis(100);
@@ -27,6 +27,8 @@ pub struct NftSink {
     shared: Arc<Shared>,
     state: Mutex<State>,
     tasks: Tasks,
+    /// `None`: the kernel refused, and nobody will say when paths are gone.
+    notices: Option<Notices>,
 }
 
 /// What is in the kernel, as far as we know.
@@ -49,7 +51,11 @@ impl NftSink {
     pub fn new(config: Config, tasks: &Tasks) -> NftSink {
         let shared = Arc::new(Shared::default());
         tasks.spawn(monitor::run(shared.clone()));
-        NftSink { config, shared, state: Mutex::default(), tasks: tasks.clone() }
+        let notices = Notices::listen();
+        if let Err(error) = &notices {
+            tracing::warn!(%error, "paths to other nodes that someone removes will not come back by themselves");
+        }
+        NftSink { config, shared, state: Mutex::default(), tasks: tasks.clone(), notices: notices.ok() }
     }
 
     /// Puts the difference into force, or everything where that is not possible.
@@ -136,22 +142,30 @@ impl RuleSink for NftSink {
         Ok(())
     }
 
-    async fn apply_routes(&self, routes: &BTreeSet<Route>) -> Result<(), SinkError> {
-        host::set_routes(routes, Some(&self.config)).await
+    async fn apply_paths(&self, wanted: &Paths) -> Result<(), SinkError> {
+        paths::set(wanted, &self.config).await
     }
 
     async fn disturbed(&self) {
         self.shared.raised().await;
     }
+
+    async fn paths_disturbed(&self) {
+        let Some(notices) = &self.notices else { return std::future::pending().await };
+        if let Err(error) = notices.changed().await {
+            tracing::warn!(%error, "the kernel's notices cannot be read");
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
-/// Removes everything any proxy ever put into this network namespace: table, accept rules, routes, the
+/// Removes everything any proxy ever put into this network namespace: table, accept rules, paths, the
 /// DNS server's address. What is switched on in
 /// the kernel stays: others rely on it by now. Everything is tried; the first error is returned.
 pub async fn cleanup() -> Result<(), SinkError> {
     let table = command::nft(&render::removal()).await;
     let forwarding = host::forget_forwarding().await;
-    let routes = host::set_routes(&BTreeSet::new(), None).await;
+    let paths = paths::forget().await;
     let address = dns::address::release().await;
-    table.and(forwarding).and(routes).and(address)
+    table.and(forwarding).and(paths).and(address)
 }

@@ -191,6 +191,9 @@ fn base_chains(config: &Config) -> Vec<(&'static str, &'static str)> {
         ("unserved", ""),
         ("refuse", ""),
     ];
+    if config.overlay {
+        chains.push(("unmark", " { type filter hook postrouting priority 110; }"));
+    }
     if config.dns.is_some() {
         chains.extend([
             ("raw_prerouting", " { type filter hook prerouting priority -300; }"),
@@ -234,6 +237,11 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
         ("refuse", "reject".to_owned()),
     ];
     rules.extend(["tcp", "udp", "sctp"].into_iter().flat_map(pick_rules));
+    if config.overlay {
+        // The mark of `mark_established` would go with the packet into the overlay, and the VXLAN packet around it would be
+        // masqueraded: it does not arrive where checksums are left to the network card.
+        rules.push(("unmark", "meta mark & 0x4000 == 0x4000 meta mark set meta mark & 0xffffbfff".to_owned()));
+    }
     rules.extend(config.dns.iter().flat_map(|dns| dns_rules(dns, *cluster_cidr)));
     rules
 }

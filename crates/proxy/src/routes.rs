@@ -1,8 +1,8 @@
-//! Routes: to the pods of other nodes by their node's address (one L2 segment), and to the service range on a box that
-//! has no default route. OUTPUT's DNAT happens after the first routing decision, so without any route a host-made
+//! Routes: to the pods of other nodes by their node's address (one L2 segment) or through the overlay, and to the service
+//! range on a box that has no default route. OUTPUT's DNAT happens after the first routing decision, so without any route a host-made
 //! connection to a service would fail before a rule saw it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -10,9 +10,22 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::Value;
 
 use crate::Config;
+use crate::overlay::{self, Overlay};
 
 /// The kernel remembers who made a route; this number is ours (see `/etc/iproute2/rt_protos` for those taken).
 pub const PROTOCOL: &str = "119";
+/// The same in netlink messages.
+pub(crate) const PROTOCOL_NUMBER: u8 = 119;
+
+/// All that leads to the pods of other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// The kernel's table.
+    pub routes: BTreeSet<Route>,
+    /// What carries packets between nodes that have no segment in common; `None` while this node has no podCIDR, or where
+    /// no overlay is wanted.
+    pub overlay: Option<Overlay>,
+}
 
 /// A route of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +41,8 @@ pub struct Route {
 pub enum Via {
     /// Another node.
     Gateway(Ipv4Addr),
+    /// Another node's end of the overlay.
+    Overlay(Ipv4Addr),
     /// Nowhere yet: DNAT will say. Packets leave with this source address until then.
     Loopback(Ipv4Addr),
 }
@@ -41,20 +56,43 @@ pub enum RouteAction {
     Delete(Route),
 }
 
-/// The routes this node needs to reach the pods of `nodes`. What lies outside the cluster CIDR is not believed.
-pub fn routes<'a>(nodes: impl IntoIterator<Item = &'a Node>, config: &Config) -> BTreeSet<Route> {
-    let mut wanted = BTreeSet::new();
-    for node in nodes.into_iter().filter(|n| n.metadata.name.as_deref() != Some(&config.node_name)) {
-        let address = api::nodes::internal_ip(node).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let Some(gateway) = address.filter(|ip| *ip != config.node_ip) else { continue };
+/// What this node needs to reach the pods of `nodes`. What lies outside the cluster CIDR is not believed.
+pub fn paths<'a>(nodes: impl IntoIterator<Item = &'a Node>, config: &Config) -> Paths {
+    // A network has one way, whoever else claims it: that of the lowest address.
+    let mut ways: BTreeMap<Ipv4Net, Ipv4Addr> = BTreeMap::new();
+    let mut own = None;
+    for node in nodes {
         let spec = node.spec.as_ref();
         let cidrs = spec.into_iter().flat_map(|s| s.pod_cidrs.iter().flatten().chain(s.pod_cidr.iter()));
         let believable = |c: &Ipv4Net| config.cluster_cidr.contains(c) && *c != config.cluster_cidr;
-        for destination in cidrs.filter_map(|c| c.parse::<Ipv4Net>().ok()).filter(believable) {
-            wanted.insert(Route { destination: destination.trunc(), via: Via::Gateway(gateway) });
+        let mut cidrs = cidrs.filter_map(|c| c.parse::<Ipv4Net>().ok()).filter(believable).map(|c| c.trunc());
+        if node.metadata.name.as_deref() == Some(&config.node_name) {
+            own = cidrs.next();
+            continue;
+        }
+        let address = api::nodes::internal_ip(node).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let Some(address) = address.filter(|ip| *ip != config.node_ip) else { continue };
+        for destination in cidrs {
+            ways.entry(destination).and_modify(|way| *way = address.min(*way)).or_insert(address);
         }
     }
-    wanted
+    if let Some(own) = own {
+        ways.remove(&own);
+    }
+    match (config.overlay, own) {
+        (false, _) => {
+            let route = |(destination, node)| Route { destination, via: Via::Gateway(node) };
+            Paths { routes: ways.into_iter().map(route).collect(), overlay: None }
+        }
+        (true, None) => Paths::default(),
+        (true, Some(own)) => {
+            let route =
+                |destination: &Ipv4Net| Route { destination: *destination, via: Via::Overlay(destination.addr()) };
+            let routes = ways.keys().map(route).collect();
+            let peers = ways.into_iter().map(|(cidr, node)| overlay::Peer { end: cidr.addr(), node }).collect();
+            Paths { routes, overlay: Some(Overlay { end: own.addr(), peers }) }
+        }
+    }
 }
 
 /// The route to the service range, where `matching` (`ip -j route show match ADDRESS`) has none but our own.
@@ -80,6 +118,7 @@ pub fn parse(json: &Value) -> BTreeSet<Route> {
         // A host route is printed without its length.
         let destination = text.parse::<Ipv4Net>().ok().or_else(|| Ipv4Net::new(text.parse().ok()?, 32).ok())?;
         let via = match address(route, "gateway") {
+            Some(end) if route["dev"] == overlay::DEVICE => Via::Overlay(end),
             Some(gateway) => Via::Gateway(gateway),
             None => Via::Loopback(address(route, "prefsrc").unwrap_or(Ipv4Addr::UNSPECIFIED)),
         };
@@ -89,19 +128,20 @@ pub fn parse(json: &Value) -> BTreeSet<Route> {
 }
 
 impl RouteAction {
-    /// The arguments of `ip` that do it.
-    pub fn arguments(&self) -> Vec<String> {
+    /// The line of `ip -batch` that does it.
+    pub fn line(&self) -> String {
         let (verb, route) = match self {
             RouteAction::Replace(route) => ("replace", route),
             RouteAction::Delete(route) => ("del", route),
         };
         let way = match route.via {
             Via::Gateway(gateway) => format!("via {gateway}"),
+            // Its end has an address of no network that is here.
+            Via::Overlay(end) => format!("via {end} dev {} onlink", overlay::DEVICE),
             Via::Loopback(source) if verb == "replace" => format!("dev lo src {source}"),
             Via::Loopback(_) => "dev lo".to_owned(),
         };
-        let text = format!("-4 route {verb} {} {way} proto {PROTOCOL}", route.destination);
-        text.split(' ').map(str::to_owned).collect()
+        format!("route {verb} {} {way} proto {PROTOCOL}\n", route.destination)
     }
 }
 
@@ -133,9 +173,42 @@ mod tests {
             ("the whole cluster", node("b", "192.0.2.2", "10.244.0.0/16"), None),
         ];
         for (sentence, node, expected) in table {
-            let found: Vec<String> = routes([&node], &config).iter().map(|r| r.destination.to_string()).collect();
+            let found = paths([&node], &config).routes;
+            let found: Vec<String> = found.iter().map(|r| r.destination.to_string()).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_network_that_two_claim_has_one_way_and_our_own_none() {
+        let config = Config::new("a", "192.0.2.1".parse().unwrap());
+        let nodes = [
+            node("c", "192.0.2.3", "10.244.1.0/24"),
+            node("b", "192.0.2.2", "10.244.1.0/24"),
+            node("thief", "192.0.2.4", "10.244.0.0/24"),
+            node("a", "192.0.2.1", "10.244.0.0/24"),
+        ];
+        let route =
+            Route { destination: "10.244.1.0/24".parse().unwrap(), via: Via::Gateway("192.0.2.2".parse().unwrap()) };
+        assert_eq!(paths(&nodes, &config).routes, BTreeSet::from([route]));
+    }
+
+    #[test]
+    fn through_the_overlay_packets_go_to_the_ends_of_the_nodes() {
+        let config = Config { overlay: true, ..Config::new("a", "192.0.2.1".parse().unwrap()) };
+        let other = node("b", "198.51.100.2", "10.244.1.0/24");
+        assert_eq!(paths([&other], &config), Paths::default(), "nothing before we have a podCIDR ourselves");
+        let found = paths([&other, &node("a", "192.0.2.1", "10.244.0.0/24")], &config);
+        let end: Ipv4Addr = "10.244.1.0".parse().unwrap();
+        let route = Route { destination: "10.244.1.0/24".parse().unwrap(), via: Via::Overlay(end) };
+        assert_eq!(found.routes, BTreeSet::from([route]));
+        let peers = BTreeSet::from([overlay::Peer { end, node: "198.51.100.2".parse().unwrap() }]);
+        assert_eq!(found.overlay, Some(Overlay { end: "10.244.0.0".parse().unwrap(), peers }));
+        let line = RouteAction::Replace(route).line();
+        assert_eq!(line, "route replace 10.244.1.0/24 via 10.244.1.0 dev coracle-vxlan onlink proto 119\n");
+        let told =
+            json!([{"dst": "10.244.1.0/24", "gateway": "10.244.1.0", "dev": "coracle-vxlan", "flags": ["onlink"]}]);
+        assert_eq!(parse(&told), BTreeSet::from([route]));
     }
 
     #[test]

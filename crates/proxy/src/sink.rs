@@ -1,13 +1,13 @@
 //! Where decisions go: the kernel ([`crate::NftSink`]) or memory.
 
-use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::RuleSet;
-use crate::routes::Route;
+use crate::routes::Paths;
 
 /// Why a decision could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum SinkError {
         #[source]
         source: serde_json::Error,
     },
+    /// Nothing on this machine has the node's address.
+    #[error("no interface has the node's address {0}")]
+    NoInterface(Ipv4Addr),
 }
 
 /// Makes rule sets real. Calls are idempotent; after an error the next call tries everything again.
@@ -51,17 +54,19 @@ pub enum SinkError {
 pub trait RuleSink: Send + Sync {
     /// Puts `rules` into force, atomically, in the place of what was in force.
     async fn apply(&self, rules: &RuleSet) -> Result<(), SinkError>;
-    /// Puts the routes to other nodes' pods into force.
-    async fn apply_routes(&self, routes: &BTreeSet<Route>) -> Result<(), SinkError>;
+    /// Puts the paths to other nodes' pods into force.
+    async fn apply_paths(&self, paths: &Paths) -> Result<(), SinkError>;
     /// Resolves when someone else may have changed what is in force; then [`RuleSink::apply`] repairs it.
     async fn disturbed(&self);
+    /// The same for [`RuleSink::apply_paths`].
+    async fn paths_disturbed(&self);
 }
 
 /// The twin in memory: remembers what is in force, for nodes without a network and for tests.
 #[derive(Debug)]
 pub struct MemorySink {
     rules: watch::Sender<Option<RuleSet>>,
-    routes: watch::Sender<BTreeSet<Route>>,
+    paths: watch::Sender<Paths>,
     disturbed: tokio::sync::Notify,
     failures: Mutex<u32>,
 }
@@ -70,7 +75,7 @@ impl Default for MemorySink {
     fn default() -> MemorySink {
         MemorySink {
             rules: watch::Sender::new(None),
-            routes: watch::Sender::new(BTreeSet::new()),
+            paths: watch::Sender::default(),
             disturbed: tokio::sync::Notify::new(),
             failures: Mutex::new(0),
         }
@@ -88,9 +93,9 @@ impl MemorySink {
         self.rules.subscribe()
     }
 
-    /// The routes in force, as they change.
-    pub fn routes(&self) -> watch::Receiver<BTreeSet<Route>> {
-        self.routes.subscribe()
+    /// The paths in force, as they change.
+    pub fn paths(&self) -> watch::Receiver<Paths> {
+        self.paths.subscribe()
     }
 
     /// Loses all rules, as `nft flush ruleset` would.
@@ -123,12 +128,16 @@ impl RuleSink for MemorySink {
         Ok(())
     }
 
-    async fn apply_routes(&self, routes: &BTreeSet<Route>) -> Result<(), SinkError> {
-        self.routes.send_replace(routes.clone());
+    async fn apply_paths(&self, paths: &Paths) -> Result<(), SinkError> {
+        self.paths.send_replace(paths.clone());
         Ok(())
     }
 
     async fn disturbed(&self) {
         self.disturbed.notified().await;
+    }
+
+    async fn paths_disturbed(&self) {
+        std::future::pending::<()>().await;
     }
 }

@@ -5,7 +5,6 @@
 mod lab;
 mod upstream;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,6 +26,7 @@ use proxy::dns::server::{Server, bind};
 use proxy::dns::upstreams::Upstreams;
 use proxy::dns::view::Caches;
 use proxy::dns::{self, address};
+use proxy::routes::Paths;
 use proxy::{Config, NftSink, RuleSet, RuleSink};
 use serde_json::{Value, json};
 use upstream::{Upstream, relay};
@@ -101,7 +101,7 @@ async fn start(config: Config, client: kube::Client, tasks: &Tasks) {
     slices.run(tasks);
     view.synced().await;
     let sink = NftSink::new(config.clone(), tasks);
-    sink.apply_routes(&BTreeSet::new()).await.unwrap();
+    sink.apply_paths(&Paths::default()).await.unwrap();
     sink.apply(&RuleSet::empty(&config)).await.unwrap();
     address::claim(DNS).await.unwrap();
     let (udp, tcp) = bind(IpAddr::V4(DNS), dns::PORT).unwrap();

@@ -12,6 +12,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use kube::client::Body;
+use proxy::routes::Paths;
 use proxy::ruleset::SERVICE_IPS;
 use proxy::{Config, MemorySink, RuleSet};
 use serde_json::{Value, json};
@@ -86,8 +87,9 @@ async fn what_is_in_the_api_comes_into_force_and_stays() {
     let news = broadcast::Sender::new(8);
     proxy::start(api(news.clone()), Config::new("here", "192.0.2.1".parse().unwrap()), sink.clone(), &tasks);
     wait_for(&sink, "the first rules", |rules| leads_to(rules, "10.244.0.2:8080")).await;
-    let routes: Vec<String> = sink.routes().borrow().iter().map(|r| r.destination.to_string()).collect();
-    assert_eq!(routes, ["10.244.1.0/24"]);
+    let mut paths = sink.paths();
+    let there = |paths: &Paths| paths.routes.iter().any(|route| route.destination.to_string() == "10.244.1.0/24");
+    tokio::time::timeout(Duration::from_secs(10), paths.wait_for(there)).await.expect("a route").unwrap();
 
     sink.flush();
     wait_for(&sink, "rules after a flush", |rules| leads_to(rules, "10.244.0.2:8080")).await;

@@ -13,6 +13,8 @@ use client::Tasks;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lab::{Lab, NODE_IP, OUTSIDE_IP, PORT, ask_udp, run};
+use proxy::overlay::{Overlay, Peer};
+use proxy::routes::{Paths, Route, Via};
 use proxy::{Config, NftSink, RuleSet, RuleSink, ruleset};
 use serde_json::{Value, json};
 
@@ -63,7 +65,7 @@ fn serving(endpoints: &[&str], extra: Value) -> Option<Lab> {
     let lab = Lab::new()?;
     let rules = rules(endpoints, extra);
     on_node(&lab, async |sink| {
-        sink.apply_routes(&BTreeSet::new()).await.unwrap();
+        sink.apply_paths(&Paths::default()).await.unwrap();
         sink.apply(&rules).await.unwrap();
     });
     Some(lab)
@@ -163,7 +165,7 @@ fn a_restart_of_the_proxy_interrupts_nobody() {
     };
     let rules = rules_at(echo, &[POD1], json!({}), json!({}));
     on_node(&lab, async |first| {
-        first.apply_routes(&BTreeSet::new()).await.unwrap();
+        first.apply_paths(&Paths::default()).await.unwrap();
         first.apply(&rules).await.unwrap();
         let connect = || TcpStream::connect_timeout(&"10.96.0.1:80".parse().unwrap(), Duration::from_secs(5));
         let mut old = lab.inside("pod2", || connect().unwrap());
@@ -304,7 +306,7 @@ fn flushed_rules_come_back() {
     let Some(lab) = Lab::new() else { return };
     on_node(&lab, async |sink| {
         let rules = rules(&[POD1], json!({}));
-        sink.apply_routes(&BTreeSet::new()).await.unwrap();
+        sink.apply_paths(&Paths::default()).await.unwrap();
         for harm in ["nft flush ruleset", "nft delete element ip coracle service_ips '{ 10.96.0.1 . tcp . 80 }'"] {
             sink.apply(&rules).await.unwrap();
             run(harm);
@@ -374,11 +376,7 @@ fn cleanup_leaves_what_was_there_before() {
              add rule ip filter FORWARD ip saddr 198.51.100.0/24 accept'");
         let state = || (run("nft list ruleset"), run("ip route"));
         let before = state();
-        let other = proxy::routes::Route {
-            destination: "10.244.7.0/24".parse().unwrap(),
-            via: proxy::routes::Via::Gateway(OUTSIDE_IP.parse().unwrap()),
-        };
-        sink.apply_routes(&BTreeSet::from([other])).await.unwrap();
+        sink.apply_paths(&to_another_node()).await.unwrap();
         sink.apply(&rules(&[POD1], json!({"sessionAffinity": "ClientIP"}))).await.unwrap();
         let during = state();
         assert!(
@@ -389,6 +387,75 @@ fn cleanup_leaves_what_was_there_before() {
         proxy::cleanup().await.unwrap();
         assert_eq!(state(), before);
         proxy::cleanup().await.unwrap();
+    });
+}
+
+/// A node at the client's place.
+fn to_another_node() -> Paths {
+    let via = Via::Gateway(OUTSIDE_IP.parse().unwrap());
+    Paths { routes: BTreeSet::from([Route { destination: "10.244.7.0/24".parse().unwrap(), via }]), overlay: None }
+}
+
+#[test]
+fn flushed_paths_come_back_and_our_own_disturb_nobody() {
+    let Some(lab) = Lab::new() else { return };
+    on_node(&lab, async |sink| {
+        let paths = to_another_node();
+        let shown = "ip route show 10.244.7.0/24";
+        for harm in ["true", "ip route flush proto 119", "ip link set out down; ip link set out up"] {
+            run(harm);
+            if harm != "true" {
+                let told = tokio::time::timeout(Duration::from_secs(5), sink.paths_disturbed()).await;
+                told.unwrap_or_else(|_| panic!("{harm} was not noticed"));
+            }
+            sink.apply_paths(&paths).await.unwrap();
+            assert!(run(shown).contains("via 192.0.2.9"), "after {harm}");
+        }
+        // What was told of until now may still be on its way.
+        while tokio::time::timeout(Duration::from_millis(300), sink.paths_disturbed()).await.is_ok() {}
+        sink.apply_paths(&paths).await.unwrap();
+        sink.apply_paths(&Paths::default()).await.unwrap();
+        sink.apply_paths(&paths).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_millis(300), sink.paths_disturbed()).await;
+        sink.apply_paths(&paths).await.unwrap();
+        let quiet = tokio::time::timeout(Duration::from_millis(300), sink.paths_disturbed()).await;
+        assert!(quiet.is_err(), "own routes were taken for someone else's");
+    });
+}
+
+#[test]
+fn the_overlay_is_laid_repaired_and_taken_away() {
+    let Some(lab) = Lab::new() else { return };
+    lab.inside("node", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tasks = Tasks::new();
+            let config = Config { overlay: true, ..config() };
+            let sink = NftSink::new(config, &tasks);
+            let (end, node) = ("10.244.7.0".parse().unwrap(), OUTSIDE_IP.parse().unwrap());
+            let route = Route { destination: "10.244.7.0/24".parse().unwrap(), via: Via::Overlay(end) };
+            let overlay = Overlay { end: "10.244.0.0".parse().unwrap(), peers: BTreeSet::from([Peer { end, node }]) };
+            let paths = Paths { routes: BTreeSet::from([route]), overlay: Some(overlay) };
+            let state = "ip route show 10.244.7.0/24; ip neigh show dev coracle-vxlan nud permanent; \
+                         bridge fdb show dev coracle-vxlan | grep dst; ip -o link show coracle-vxlan | grep -o 'mtu [0-9]*'";
+            sink.apply_paths(&paths).await.unwrap();
+            let laid = run(state);
+            for part in ["dev coracle-vxlan", "0a:c0:c0:00:02:09 dst 192.0.2.9", "mtu 1450"] {
+                assert!(laid.contains(part), "{part}: {laid}");
+            }
+            for harm in ["ip link del coracle-vxlan", "ip neigh flush dev coracle-vxlan nud permanent",
+                         "bridge fdb del 0a:c0:c0:00:02:09 dev coracle-vxlan dst 192.0.2.9 self"] {
+                while tokio::time::timeout(Duration::from_millis(300), sink.paths_disturbed()).await.is_ok() {}
+                run(harm);
+                let told = tokio::time::timeout(Duration::from_secs(5), sink.paths_disturbed()).await;
+                told.unwrap_or_else(|_| panic!("{harm} was not noticed"));
+                sink.apply_paths(&paths).await.unwrap();
+                assert_eq!(run(state), laid, "after {harm}");
+            }
+            proxy::cleanup().await.unwrap();
+            assert_eq!(run("ip link show type vxlan; ip route show proto 119"), "");
+            assert!(tasks.stop(Duration::from_secs(5)).await);
+        });
     });
 }
 

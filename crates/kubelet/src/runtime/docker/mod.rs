@@ -61,6 +61,8 @@ pub struct DockerOptions {
     pub network: String,
     /// Name of its bridge, at most 15 characters.
     pub bridge: String,
+    /// How long its packets may be; Docker's default where nobody knows better.
+    pub mtu: Option<u32>,
 }
 
 impl DockerOptions {
@@ -73,6 +75,7 @@ impl DockerOptions {
             data_dir: data_dir.into(),
             network: "coracle".to_owned(),
             bridge: "coracle0".to_owned(),
+            mtu: None,
         }
     }
 

@@ -10,12 +10,18 @@ use ipnet::Ipv4Net;
 use super::super::{Error, Result};
 use super::DockerOptions;
 
-/// Makes the network, or makes it anew where it is on another podCIDR.
+/// Docker's word for how long a network's packets may be, and what that is where nobody says so.
+const MTU: &str = "com.docker.network.driver.mtu";
+const DEFAULT_MTU: u32 = 1500;
+
+/// Makes the network, or makes it anew where it is on another podCIDR or its packets are of another length.
 pub(super) async fn ensure(docker: &Docker, options: &DockerOptions, cidr: Ipv4Net) -> Result<()> {
     match docker.inspect_network(&options.network, None).await.map_err(super::error) {
-        Ok(present) if subnet(&present) == Some(cidr) => return Ok(()),
+        Ok(present) if subnet(&present) == Some(cidr) && options.mtu.is_none_or(|wanted| mtu(&present) == wanted) => {
+            return Ok(());
+        }
         Ok(present) => {
-            tracing::info!(network = options.network, %cidr, "the podCIDR changed: making the pod network anew");
+            tracing::info!(network = options.network, %cidr, mtu = options.mtu, "making the pod network anew");
             remove_with_members(docker, options, present).await?;
         }
         Err(Error::NotFound(_)) => {}
@@ -48,6 +54,11 @@ fn subnet(network: &NetworkInspect) -> Option<Ipv4Net> {
     network.ipam.as_ref()?.config.as_ref()?.first()?.subnet.as_ref()?.parse().ok()
 }
 
+fn mtu(network: &NetworkInspect) -> u32 {
+    let told = network.options.as_ref().and_then(|options| options.get(MTU)).and_then(|mtu| mtu.parse().ok());
+    told.unwrap_or(DEFAULT_MTU)
+}
+
 /// Sandboxes with addresses of another podCIDR are of no use; their pods get new ones.
 async fn remove_with_members(docker: &Docker, options: &DockerOptions, network: NetworkInspect) -> Result<()> {
     use bollard::query_parameters::RemoveContainerOptionsBuilder;
@@ -63,11 +74,13 @@ async fn remove_with_members(docker: &Docker, options: &DockerOptions, network: 
 
 fn request(options: &DockerOptions, cidr: Ipv4Net) -> NetworkCreateRequest {
     let gateway = cidr.hosts().next().map(|ip| ip.to_string());
+    let mtu = options.mtu.map(|mtu| (MTU, mtu.to_string()));
     let settings = [
-        ("com.docker.network.bridge.name", options.bridge.as_str()),
-        ("com.docker.network.bridge.enable_ip_masquerade", "false"),
-        ("com.docker.network.bridge.enable_icc", "true"),
+        ("com.docker.network.bridge.name", options.bridge.clone()),
+        ("com.docker.network.bridge.enable_ip_masquerade", "false".to_owned()),
+        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
     ];
+    let settings = settings.into_iter().chain(mtu).map(|(key, value)| (key.to_owned(), value));
     NetworkCreateRequest {
         name: options.network.clone(),
         driver: Some("bridge".to_owned()),
@@ -75,7 +88,7 @@ fn request(options: &DockerOptions, cidr: Ipv4Net) -> NetworkCreateRequest {
             config: Some(vec![IpamConfig { subnet: Some(cidr.to_string()), gateway, ..IpamConfig::default() }]),
             ..Ipam::default()
         }),
-        options: Some(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        options: Some(settings.collect()),
         labels: Some(HashMap::from([(crate::names::NODE.to_owned(), options.node_name.clone())])),
         ..NetworkCreateRequest::default()
     }

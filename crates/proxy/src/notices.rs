@@ -1,0 +1,194 @@
+//! What the kernel says about routes, links, addresses and neighbours (rtnetlink multicast), so that paths that someone
+//! flushed are known at once and nobody has to look.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::routes::PROTOCOL_NUMBER;
+
+/// `RTMGRP_LINK`, `RTMGRP_NEIGH`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40;
+/// More than the kernel puts into one datagram.
+const DATAGRAM_BYTES: usize = 32 << 10;
+/// `struct nlmsghdr`.
+const HEADER_BYTES: usize = 16;
+/// `RTM_…` of `linux/rtnetlink.h`.
+const NEW_LINK: u16 = 16;
+const DEL_LINK: u16 = 17;
+const NEW_ADDRESS: u16 = 20;
+const DEL_ADDRESS: u16 = 21;
+const NEW_ROUTE: u16 = 24;
+const DEL_ROUTE: u16 = 25;
+const DEL_NEIGHBOUR: u16 = 29;
+/// `RT_TABLE_MAIN`.
+const MAIN_TABLE: u8 = 254;
+/// `NUD_PERMANENT`.
+const PERMANENT: u16 = 0x80;
+/// `NTF_SELF`: an entry of the device itself, as VXLAN's are, not of a bridge it is a port of.
+const OF_ITSELF: u8 = 0x2;
+/// `AF_INET`.
+const INET: u8 = 2;
+/// `IFLA_IFNAME`.
+const NAME: u16 = 3;
+/// How the interfaces of containers are called by Docker: they come and go and carry no path of ours.
+const CONTAINERS: &str = "veth";
+
+/// A socket that hears of changes.
+pub struct Notices {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Notices {
+    /// Listens from now on, in the network namespace of the calling thread.
+    pub fn listen() -> std::io::Result<Notices> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe for descriptors that can be exchanged; this one is owned"
+        )]
+        Ok(Notices { socket: AsyncFd::with_interest(socket, Interest::READABLE)? })
+    }
+
+    /// Resolves when someone else may have changed what paths are made of.
+    pub async fn changed(&self) -> std::io::Result<()> {
+        let mut datagram = vec![0; DATAGRAM_BYTES];
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let received = ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut datagram, MsgFlags::empty())?));
+            match received {
+                Ok(Ok(length)) if matters(&datagram[..length]) => return Ok(()),
+                Ok(Ok(_)) => {}
+                // ENOBUFS: some were lost.
+                Ok(Err(error)) if error.kind() != ErrorKind::Interrupted => {
+                    let lost = error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32);
+                    return if lost { Ok(()) } else { Err(error) };
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether a message of the datagram is about something paths are made of and was not caused by putting them there.
+fn matters(datagram: &[u8]) -> bool {
+    let mut rest = datagram;
+    while let Some(length) = number32(rest, 0).map(|n| n as usize).filter(|n| (HEADER_BYTES..=rest.len()).contains(n)) {
+        if number16(rest, 4).is_some_and(|kind| message_matters(kind, &rest[HEADER_BYTES..length])) {
+            return true;
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}
+
+fn message_matters(kind: u16, body: &[u8]) -> bool {
+    let byte = |at: usize| body.get(at).copied().unwrap_or_default();
+    match kind {
+        // struct rtmsg: family, lengths, tos, table, protocol.
+        NEW_ROUTE => byte(4) == MAIN_TABLE && byte(5) != PROTOCOL_NUMBER,
+        DEL_ROUTE => byte(4) == MAIN_TABLE,
+        // struct ifinfomsg, then attributes. Bridges speak of their ports as of family AF_BRIDGE.
+        NEW_LINK | DEL_LINK => byte(0) == 0 && !name(body.get(16..).unwrap_or_default()).starts_with(CONTAINERS),
+        NEW_ADDRESS | DEL_ADDRESS => true,
+        // struct ndmsg: family, ifindex, state, flags. Others are forgotten all the time.
+        DEL_NEIGHBOUR => {
+            number16(body, 8).is_some_and(|state| state & PERMANENT != 0)
+                && (byte(0) == INET || byte(10) & OF_ITSELF != 0)
+        }
+        _ => false,
+    }
+}
+
+/// The interface's name among a message's attributes.
+fn name(attributes: &[u8]) -> String {
+    let mut rest = attributes;
+    while let Some(length) = number16(rest, 0).map(usize::from).filter(|n| (4..=rest.len()).contains(n)) {
+        if number16(rest, 2) == Some(NAME) {
+            return String::from_utf8_lossy(&rest[4..length]).trim_end_matches('\0').to_owned();
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    String::new()
+}
+
+fn number16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn number32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = HEADER_BYTES + body.len();
+        let mut bytes = u32::try_from(length).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(HEADER_BYTES, 0);
+        bytes.extend(body);
+        bytes.resize(length.next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn route(table: u8, protocol: u8) -> Vec<u8> {
+        vec![INET, 24, 0, 0, table, protocol, 0, 1, 0, 0, 0, 0]
+    }
+
+    fn link(family: u8, name: &str) -> Vec<u8> {
+        let mut body = vec![0; 16];
+        body[0] = family;
+        // Another attribute first.
+        body.extend([8, 0, 4, 0, 0xdc, 5, 0, 0]);
+        body.extend(u16::try_from(5 + name.len()).unwrap().to_ne_bytes());
+        body.extend(NAME.to_ne_bytes());
+        body.extend(name.as_bytes());
+        body.push(0);
+        body
+    }
+
+    fn neighbour(family: u8, state: u16, flags: u8) -> Vec<u8> {
+        let mut body = vec![family, 0, 0, 0, 7, 0, 0, 0];
+        body.extend(state.to_ne_bytes());
+        body.extend([flags, 0]);
+        body
+    }
+
+    #[test]
+    fn only_what_paths_are_made_of_matters() {
+        let table: [(&str, u16, Vec<u8>, bool); 12] = [
+            ("our route is put there", NEW_ROUTE, route(MAIN_TABLE, 119), false),
+            ("our route is deleted", DEL_ROUTE, route(MAIN_TABLE, 119), true),
+            ("a default route comes", NEW_ROUTE, route(MAIN_TABLE, 3), true),
+            ("an address's own route", NEW_ROUTE, route(255, 2), false),
+            ("a container comes", NEW_LINK, link(0, "veth12ab34c"), false),
+            ("a port of a bridge", NEW_LINK, link(7, "coracle0"), false),
+            ("the cable is pulled", NEW_LINK, link(0, "eth0"), true),
+            ("an address goes", DEL_ADDRESS, vec![INET, 24, 0, 0, 2, 0, 0, 0], true),
+            ("a neighbour is forgotten", DEL_NEIGHBOUR, neighbour(INET, 0x4, 0), false),
+            ("a neighbour of ours is deleted", DEL_NEIGHBOUR, neighbour(INET, PERMANENT, 0), true),
+            ("a frame's way of ours is deleted", DEL_NEIGHBOUR, neighbour(7, PERMANENT, OF_ITSELF), true),
+            ("a container's frame's way is deleted", DEL_NEIGHBOUR, neighbour(7, PERMANENT, 0), false),
+        ];
+        for (sentence, kind, body, expected) in &table {
+            assert_eq!(matters(&message(*kind, body)), *expected, "{sentence}");
+        }
+        let quiet = message(NEW_ROUTE, &route(MAIN_TABLE, 119));
+        assert!(
+            matters(&[quiet.clone(), message(DEL_LINK, &link(0, "eth0"))].concat()),
+            "the second one counts as well"
+        );
+        for length in 0..quiet.len() {
+            assert!(!matters(&quiet[..length]), "a piece of a message");
+        }
+        assert!(!matters(&[0; 64]), "nonsense");
+    }
+}
