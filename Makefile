@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit lint fmt deny demo demo-down bench clean
+.PHONY: help build test unit lint fmt deny demo demo-down lab lab-down bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,14 @@ demo: ## a cluster on this machine that heals before your eyes (DEMO_EXIT=1: tor
 
 demo-down: ## stop the demo's cluster and leave nothing behind
 	@deploy/demo.sh down
+
+lab: ## two boxes on this machine, each with a Docker Engine of its own, and a cluster on them
+	@deploy/setup.sh run
+	cargo build --locked -p lab
+	@$(TARGET)/debug/coracle-lab up
+
+lab-down: ## end the lab and leave nothing behind
+	@if [ -d $(or $(LAB_DIR),.lab) ]; then $(TARGET)/debug/coracle-lab down; fi
 
 test: ## install what is missing and run every check and test
 	@deploy/setup.sh test

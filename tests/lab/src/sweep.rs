@@ -1,0 +1,83 @@
+//! What labs leave on disk, and how it goes: folders, and the control groups of their containers. Processes, mounts and
+//! networks need no sweeping: the kernel ends them with the lab.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// How the folders of labs, and their control groups, begin.
+const PREFIX: &str = "coracle-lab-";
+/// The file in a lab's folder that its maker holds locked while it lives.
+const LOCK: &str = "alive";
+/// Where control groups are.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The folder of a lab. It goes when this is dropped, or is swept away later.
+pub struct Home {
+    path: PathBuf,
+    _alive: File,
+}
+
+impl Home {
+    /// A new folder, after sweeping away those of labs that live no more.
+    pub fn new() -> Result<Home> {
+        let parent = std::env::temp_dir();
+        // Nobody may sweep between the making of a folder and the locking of its file.
+        let alone = File::create(parent.join("coracle-lab.lock"))?;
+        alone.lock()?;
+        sweep(&parent);
+        let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent)?.keep();
+        let alive = File::create(path.join(LOCK))?;
+        alive.try_lock().context("a new file is nobody's")?;
+        Ok(Home { path, _alive: alive })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        clear(&self.path);
+    }
+}
+
+/// Removes the folders of dead labs.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let named = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if named && File::open(path.join(LOCK)).is_ok_and(|file| file.try_lock().is_ok()) {
+            clear(&path);
+        }
+    }
+}
+
+/// Removes a lab's folder and control groups.
+fn clear(home: &Path) {
+    control_groups(&home.file_name().unwrap_or_default().to_string_lossy());
+    // What cannot be removed now is tried again by the next lab: its lock file goes last only if all goes.
+    let _ = std::fs::remove_dir_all(home);
+}
+
+/// Removes the control groups whose names begin so, with all below them. They are empty, or the kernel keeps them.
+pub(crate) fn control_groups(prefix: &str) {
+    let root = Path::new(GROUPS);
+    let trees = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for tree in trees.chain([root.to_owned()]).filter(|tree| tree.is_dir()) {
+        for entry in std::fs::read_dir(tree).into_iter().flatten().flatten() {
+            if prefix.starts_with(PREFIX) && entry.file_name().to_string_lossy().starts_with(prefix) {
+                remove_group(&entry.path());
+            }
+        }
+    }
+}
+
+fn remove_group(group: &Path) {
+    let below = std::fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+    below.filter(|path| path.is_dir()).for_each(|path| remove_group(&path));
+    let _ = std::fs::remove_dir(group);
+}

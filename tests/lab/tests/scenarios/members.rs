@@ -1,0 +1,163 @@
+//! Three boxes with an etcd member each and two masters: whichever of them goes, the API and the controllers go on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::wait::until;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use lab::cluster::{MASTER, Settings};
+use lab::{Cluster, Lab, Plan};
+use serde_json::json;
+
+use crate::common::{controller, ready, remove, web};
+
+/// What etcd is called among a box's processes.
+const ETCD: &str = "etcd";
+/// How long the second master may take to lead.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(15);
+
+#[test]
+fn an_etcd_member_and_a_master_may_go() -> Result<()> {
+    lab::lab::test(async || {
+        let mut cluster = three_members().await?;
+        controller(&cluster, "on", 3, web(json!({}))).await?;
+        ready(&cluster, "on", 3).await?;
+        state_is_in_etcd(&cluster).await?;
+        a_member_goes_and_comes(&mut cluster).await?;
+        the_second_master_takes_over(&mut cluster).await?;
+        remove(&cluster, &["on"]).await?;
+        cluster.stop().await
+    })
+}
+
+/// Pods run on the third box only, in memory: this is about who decides.
+async fn three_members() -> Result<Cluster> {
+    let mut lab = Lab::start(Plan { boxes: 3, ..Plan::default() }).await?;
+    let urls =
+        |port: u16| -> Vec<String> { lab.boxes.iter().map(|b| format!("http://{}:{port}", b.address())).collect() };
+    let (clients, peers) = (urls(2379), urls(2380));
+    for number in 0..3 {
+        start_etcd(&mut lab, number, &peers).await?;
+    }
+    for machine in &lab.boxes {
+        machine.process(ETCD)?.says("ready to serve client requests").await?;
+    }
+    let settings = Settings {
+        master: vec!["--etcd-servers".to_owned(), clients.join(",")],
+        minion: vec!["--runtime".to_owned(), "hollow".to_owned()],
+        masters: 2,
+        ..Settings::default()
+    };
+    let mut cluster = Cluster::on(lab, settings);
+    cluster.start_master(1).await?;
+    cluster.share_keys(2).await?;
+    cluster.start_master(2).await?;
+    cluster.start_minion(3).await?;
+    node_is_ready(&cluster).await?;
+    Ok(cluster)
+}
+
+async fn start_etcd(lab: &mut Lab, number: usize, peers: &[String]) -> Result<()> {
+    let members: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("box{}={url}", n + 1)).collect();
+    let machine = &mut lab.boxes[number];
+    let (name, members, peer) = (machine.name().to_owned(), members.join(","), &peers[number]);
+    let client = format!("http://{}:2379", machine.address());
+    let line = [
+        ETCD,
+        "--name",
+        &name,
+        "--data-dir",
+        "/var/lib/etcd",
+        "--initial-cluster",
+        &members,
+        "--listen-client-urls",
+        "http://0.0.0.0:2379",
+        "--advertise-client-urls",
+        &client,
+        "--listen-peer-urls",
+        peer,
+        "--initial-advertise-peer-urls",
+        peer,
+    ];
+    machine.start(ETCD, &line).await.map(drop)
+}
+
+async fn node_is_ready(cluster: &Cluster) -> Result<()> {
+    let ready = |nodes: &[Arc<Node>]| nodes.iter().any(|node| api::nodes::is_ready(node));
+    until::<Node>(&cluster.client().await?, "the node is ready", "", ready).await.map(drop)
+}
+
+/// B1, with etcd.
+async fn state_is_in_etcd(cluster: &Cluster) -> Result<()> {
+    let line =
+        ["env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix", "--keys-only", "/registry/replicationcontrollers/"];
+    let keys = cluster.lab.boxes[2].run(&line).await?;
+    ensure!(keys.contains("/registry/replicationcontrollers/default/on"), "{keys}");
+    Ok(())
+}
+
+async fn a_member_goes_and_comes(cluster: &mut Cluster) -> Result<()> {
+    let peers: Vec<String> = cluster.lab.boxes.iter().map(|b| format!("http://{}:2380", b.address())).collect();
+    for number in 0..3 {
+        cluster.lab.boxes[number].kill(ETCD).await?;
+        scale(cluster, 2).await?;
+        ready(cluster, "on", 2).await?;
+        start_etcd(&mut cluster.lab, number, &peers).await?;
+        cluster.lab.boxes[number].process(ETCD)?.says("ready to serve client requests").await?;
+        scale(cluster, 3).await?;
+        ready(cluster, "on", 3).await?;
+    }
+    Ok(())
+}
+
+async fn scale(cluster: &Cluster, replicas: u32) -> Result<()> {
+    type Controllers = Api<k8s_openapi::api::core::v1::ReplicationController>;
+    let controllers: Controllers = Api::default_namespaced(cluster.client().await?);
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    // etcd elects a leader for a moment: whoever is told so asks again, as every client of it does.
+    for _ in 0..10 {
+        match controllers.patch("on", &PatchParams::default(), &patch).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code >= 500 => tokio::time::sleep(Duration::from_secs(1)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    anyhow::bail!("nothing can be written")
+}
+
+/// Which box holds a lease.
+async fn holder(cluster: &Cluster, name: &str) -> Result<String> {
+    let leases = Api::<Lease>::namespaced(cluster.client().await?, "kube-system");
+    let spec = leases.get(name).await?.spec.context("a lease has a spec")?;
+    Ok(spec.holder_identity.unwrap_or_default().split('_').next().unwrap_or_default().to_owned())
+}
+
+async fn the_second_master_takes_over(cluster: &mut Cluster) -> Result<()> {
+    ensure!(holder(cluster, "kube-controller-manager").await? == "box1", "the first master leads");
+    ensure!(holder(cluster, "kube-scheduler").await? == "box1");
+    cluster.lab.machine(1).kill(MASTER).await?;
+    let begun = Instant::now();
+    cluster.use_master(2);
+    ensure!(!cluster.client().await?.apiserver_version().await?.major.is_empty(), "API calls go on");
+    for name in ["kube-controller-manager", "kube-scheduler"] {
+        let taken = |leases: &[Arc<Lease>]| {
+            leases.iter().filter(|lease| lease.metadata.name.as_deref() == Some(name)).any(|lease| {
+                let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+                holder.is_some_and(|holder| holder.starts_with("box2"))
+            })
+        };
+        until::<Lease>(&cluster.client().await?, "the second master leads", "", taken).await?;
+        ensure!(begun.elapsed() <= TAKEOVER_LIMIT, "{name}: it took {:?}", begun.elapsed());
+    }
+    // Controllers, scheduler and kubelet all work with it.
+    scale(cluster, 5).await?;
+    ready(cluster, "on", 5).await?;
+    node_is_ready(cluster).await?;
+    cluster.start_master(1).await?;
+    cluster.use_master(1);
+    ready(cluster, "on", 5).await.map(drop)
+}
