@@ -10,14 +10,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("store", &["api"]),
     ("client", &["api"]),
+    ("daemon", &[]),
     ("apiserver", &["api", "store"]),
     ("scheduler", &["api", "client"]),
     ("controller-manager", &["api", "client"]),
     ("kubelet", &["api", "client"]),
     ("proxy", &["api", "client"]),
     ("kctl", &["api", "client"]),
-    ("master", &["api", "store", "apiserver", "client", "scheduler", "controller-manager"]),
-    ("minion", &["api", "client", "kubelet", "proxy"]),
+    ("master", &["api", "store", "apiserver", "client", "scheduler", "controller-manager", "daemon"]),
+    ("minion", &["api", "client", "kubelet", "proxy", "daemon"]),
 ];
 
 /// Third-party crates that stay in one place, and where: the manifests that may name them and the source folder that

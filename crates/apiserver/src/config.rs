@@ -42,6 +42,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// Reported by `/version`.
     pub git_version: String,
+    /// Shown at `/configz`, to who may see it: what the process around was told.
+    pub configz: serde_json::Value,
     /// How long Events are kept.
     pub event_ttl: Duration,
     /// How long history is kept in the store; also how often it is compacted. `None` leaves compaction to others.
@@ -73,6 +75,7 @@ impl Config {
             service_account_extend_token_expiration: true,
             cluster_domain: "cluster.local".to_owned(),
             git_version: "v1.35.0+coracle.0.1.0".to_owned(),
+            configz: serde_json::json!({}),
             event_ttl: Duration::from_secs(3600),
             compaction_interval: Some(Duration::from_secs(300)),
             request_timeout: Duration::from_secs(60),

@@ -20,7 +20,9 @@ use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
-use crate::{authz, compress, connect, discovery, health, openapi, openid, options, request, swagger_ui, verbs};
+use crate::{
+    authz, compress, connect, discovery, health, openapi, openid, options, request, respond, swagger_ui, verbs,
+};
 
 pub(crate) async fn route(
     shared: &Arc<Shared>,
@@ -110,6 +112,7 @@ async fn not_a_resource(
     let is_get = matches!(parts.method, http::Method::GET | http::Method::HEAD);
     let response = match segments.as_slice() {
         ["metrics"] => Some(shared.metrics.respond(shared)),
+        ["configz"] => Some(respond::json(http::StatusCode::OK, &shared.config.configz)),
         [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => Some(openid::respond(shared, &segments)?),
         ["swagger-ui", ..] => Some(swagger_ui::respond(path).await),
         ["openapi", ..] => openapi::respond(&parts.headers, &segments, query)?,

@@ -36,6 +36,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The node's resolver configuration, for pods that use it; without it, the machine's own.
     pub resolv_conf: Option<PathBuf>,
+    /// Shown at `/configz` beside the kubelet's own: what the process around was told.
+    pub configz: serde_json::Map<String, serde_json::Value>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// What is kept from pods for the system, and for the kubelet and its like.
@@ -109,6 +111,7 @@ impl Config {
             cluster_dns: None,
             cluster_domain: "cluster.local".to_owned(),
             resolv_conf: None,
+            configz: serde_json::Map::new(),
             max_pods: 110,
             system_reserved: Reserved::new(),
             kube_reserved: Reserved::new(),

@@ -1,7 +1,5 @@
 //! The `master` program.
 
-use clap::Parser;
-
 /// Gives memory back when objects go; the C library's keeps what once held ten thousand pods.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -15,5 +13,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub static MALLOC_CONF: &[u8; 20] = b"dirty_decay_ms:5000\0";
 
 fn main() -> anyhow::Result<()> {
-    master::run(master::Options::parse())
+    master::run(std::env::args_os())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use daemon::Flags;
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 
@@ -20,20 +21,15 @@ pub enum Component {
     ControllerManager,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// The control plane of a Coracle cluster: API server, scheduler and controller-manager in one process.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "master", version, max_term_width = 110)]
+#[group(skip)]
 pub struct Options {
+    /// Those of every daemon.
+    #[command(flatten)]
+    pub daemon: Flags,
+
     /// Where certificates, the admin's kubeconfig, the join token and the embedded store are kept
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -159,14 +155,6 @@ pub struct Options {
     /// Seconds of history the embedded store keeps
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub history_seconds: u64,
-
-    /// What to log, as tracing filters: info, debug, apiserver=debug,info
-    #[arg(long, value_name = "FILTER", env = "CORACLE_LOG", default_value = "info")]
-    pub log: String,
-
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
 }
 
 /// A time above zero: `90s`, `1m30s`, or so many seconds.
@@ -182,6 +170,16 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
     let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
     if first == 0 || first > last { Err(wrong()) } else { Ok((first, last)) }
+}
+
+impl daemon::Program for Options {
+    fn flags(&mut self) -> &mut Flags {
+        &mut self.daemon
+    }
+
+    fn validate(&self) -> Result<()> {
+        Options::validate(self)
+    }
 }
 
 impl Options {

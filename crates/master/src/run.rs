@@ -1,42 +1,13 @@
-//! The program around [`Master`]: logging, start, wait for a signal, stop.
+//! The whole program: flags, start, wait for a signal, stop.
+
+use std::ffi::OsString;
 
 use anyhow::Result;
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::options::LogFormat;
 use crate::{Master, Options};
 
-/// Runs a master until a signal ends it.
-pub fn run(options: Options) -> Result<()> {
-    options.validate()?;
-    start_logging(&options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(until_signal(options))
-}
-
-async fn until_signal(options: Options) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let master = tokio::select! {
-        master = Master::start(options) => master?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    master.stop().await;
-    Ok(())
-}
-
-fn start_logging(options: &Options) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
-        .map_err(|e| anyhow::anyhow!("--log {:?}: {e}", options.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match options.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
+/// Runs a master until a signal ends it. `arguments` begin with the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let options: Options = daemon::parse(arguments)?;
+    daemon::run(&options.daemon.clone(), Master::start(options), Master::stop)
 }

@@ -67,6 +67,7 @@ impl Master {
             // The embedded store forgets old versions by itself; etcd wants to be told.
             compaction_interval: (!options.etcd_servers.is_empty())
                 .then_some(Duration::from_secs(options.history_seconds)),
+            configz: serde_json::json!({"master": options.daemon.shown(&[])}),
             ..apiserver::Config::new(&options.data_dir)
         };
         let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;

@@ -9,7 +9,7 @@
 //! - [`options`]: the flags, and what is wrong with them.
 //! - [`start`]: what is built from them, in which order, and how it stops.
 //! - [`cleanup`]: `minion --cleanup`: nothing it ever made is left.
-//! - [`run`](mod@run): the program around it: logging, signals.
+//! - [`run`](mod@run): the whole program.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 

@@ -1,7 +1,5 @@
 //! The `minion` program.
 
-use clap::Parser;
-
 fn main() -> anyhow::Result<()> {
-    minion::run(minion::Options::parse())
+    minion::run(std::env::args_os())
 }

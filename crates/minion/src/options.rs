@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use api::names::{NameRule, validate_name};
 use clap::{Parser, ValueEnum};
+use daemon::Flags;
 use ipnet::Ipv4Net;
 use kubelet::node::eviction::signals::{Amount, Signal, Threshold, of_signal, soft};
 
@@ -20,20 +21,15 @@ pub enum RuntimeKind {
     Hollow,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// A node of a Coracle cluster: kubelet and service proxy in one process.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "minion", version, max_term_width = 110)]
+#[group(skip)]
 pub struct Options {
+    /// Those of every daemon.
+    #[command(flatten)]
+    pub daemon: Flags,
+
     /// The master's URL, e.g. https://10.0.0.1:6443; those of all masters that share an etcd, with commas between; without
     /// one, only the pods of manifests run
     #[arg(long, value_name = "URL", value_delimiter = ',', required_unless_present_any = ["cleanup", "pod_manifest_path", "manifest_url"])]
@@ -231,14 +227,6 @@ pub struct Options {
     /// Remove every container, network, rule, mount and file a minion made on this machine, and exit
     #[arg(long)]
     pub cleanup: bool,
-
-    /// What to log, as tracing filters: info, debug, kubelet=debug,info
-    #[arg(long, value_name = "FILTER", env = "CORACLE_LOG", default_value = "info")]
-    pub log: String,
-
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -266,7 +254,25 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// Flags whose values are shown to nobody.
+const SECRET: &[&str] = &["token", "manifest-url-header"];
+
+impl daemon::Program for Options {
+    fn flags(&mut self) -> &mut Flags {
+        &mut self.daemon
+    }
+
+    fn validate(&self) -> Result<()> {
+        Options::validate(self)
+    }
+}
+
 impl Options {
+    /// What every flag came out as.
+    pub fn effective(&self) -> serde_json::Value {
+        self.daemon.shown(SECRET)
+    }
+
     /// What is wrong with the flags together, before anything starts.
     pub fn validate(&self) -> Result<()> {
         let engine = &self.docker_endpoint;

@@ -140,6 +140,7 @@ fn config(options: &Options, node_name: &str, node_ip: Ipv4Addr) -> kubelet::Con
         cluster_dns: options.cluster_dns.or(own_dns(options).map(|dns| IpAddr::V4(dns.address))),
         cluster_domain: options.cluster_domain.trim_end_matches('.').to_owned(),
         resolv_conf: options.resolv_conf.clone(),
+        configz: [("minion".to_owned(), options.effective())].into_iter().collect(),
         ..kubelet::Config::new(node_name, IpAddr::V4(node_ip), &options.data_dir)
     }
 }

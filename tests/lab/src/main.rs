@@ -10,8 +10,8 @@ fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or_default().to_string_lossy().into_owned();
     match name.as_str() {
-        "master" => end(master::run(master::Options::parse())),
-        "minion" => end(minion::run(minion::Options::parse())),
+        "master" => end(master::run(std::env::args_os())),
+        "minion" => end(minion::run(std::env::args_os())),
         "kctl" => kctl(),
         _ => end(lab::cli::run(lab::cli::Cli::parse())),
     }

@@ -40,6 +40,19 @@ async fn a_right_begins_with_its_binding_and_ends_with_it() {
 }
 
 #[tokio::test]
+async fn what_the_server_was_told_is_for_admins() {
+    let server = Server::start().await;
+    assert_eq!(code(&server, &alice(), "GET", "/configz", &Value::Null).await, 403);
+    assert_eq!(code(&server, &User::anonymous(), "GET", "/configz", &Value::Null).await, 403);
+    assert_eq!(server.get("/configz").await.code, 200);
+    let rules = json!([{"nonResourceURLs": ["/configz"], "verbs": ["get"]}]);
+    server.create(&format!("{RBAC}/clusterroles"), &json!({"metadata": {"name": "look"}, "rules": rules})).await;
+    let group = json!({"kind": "Group", "name": "dev"});
+    server.create(&format!("{RBAC}/clusterrolebindings"), &role_binding("look", ("ClusterRole", "look"), &group)).await;
+    assert_eq!(code(&server, &alice(), "GET", "/configz", &Value::Null).await, 200);
+}
+
+#[tokio::test]
 async fn rules_are_as_narrow_as_they_say() {
     let server = Server::start().await;
     for name in ["a", "b"] {

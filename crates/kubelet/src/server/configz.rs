@@ -11,7 +11,10 @@ use crate::names::go_duration;
 use crate::node::eviction::signals::{self, Amount, Signal, Threshold};
 
 pub(super) async fn configz(State(shared): State<Shared>) -> Response {
-    Json(json!({"kubeletconfig": shown(&shared.kubelet.config)})).into_response()
+    let config = &shared.kubelet.config;
+    let mut all = config.configz.clone();
+    all.insert("kubeletconfig".to_owned(), shown(config));
+    Json(all).into_response()
 }
 
 fn shown(config: &Config) -> Value {
