@@ -1,7 +1,7 @@
 //! From flags to a running node, and back.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::options::{Options, RuntimeKind};
 /// How long a stop may take before it is cut short.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The file below the data directory that keeps the node's name, whatever the host is called later.
-const NODE_NAME: &str = "node-name";
+pub(crate) const NODE_NAME: &str = "node-name";
 
 /// A running minion. Its containers and rules outlive it: the next start takes them over.
 pub struct Minion {
@@ -30,10 +30,11 @@ pub struct Minion {
 
 impl Minion {
     /// Joins the cluster (or comes back to it) and starts kubelet and proxy.
-    pub async fn start(options: Options) -> Result<Minion> {
+    pub async fn start(mut options: Options) -> Result<Minion> {
         options.validate()?;
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
+        options.data_dir = real_path(&options.data_dir)?;
         let node_name = node_name(&options)?;
         let node_ip = options.node_ip()?;
         // The engine is asked first: a machine without one does not become a node.
@@ -152,6 +153,12 @@ pub(crate) fn node_name(options: &Options) -> Result<String> {
         (None, Some(stored)) => Ok(stored),
         _ => options.node_name(),
     }
+}
+
+/// A directory as the kernel's table of mounts has it. Under any other name mounts below it would not be found, and what
+/// is behind them would be deleted with a pod's files.
+pub(crate) fn real_path(dir: &Path) -> Result<PathBuf> {
+    dir.canonicalize().with_context(|| format!("--data-dir {}", dir.display()))
 }
 
 fn stored_name(data_dir: &Path) -> Option<String> {
