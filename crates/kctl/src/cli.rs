@@ -53,6 +53,8 @@ pub enum Verb {
     ApiResources(verbs::api_resources::ApiResources),
     /// Print the supported API versions on the server, in the form of "group/version"
     ApiVersions(verbs::api_versions::ApiVersions),
+    /// Check this machine before Coracle is installed, or when something does not work
+    Doctor(verbs::doctor::Doctor),
 }
 
 /// Runs one command to its end.
@@ -61,6 +63,9 @@ pub async fn run(cli: Cli, console: &mut Console) -> Result<(), Error> {
         && version.client
     {
         return version.run(None, console).await;
+    }
+    if let Verb::Doctor(doctor) = &cli.verb {
+        return doctor.run(cli.connection.server.as_deref(), console).await;
     }
     let session = cli.connection.open().await?;
     run_verb(&cli.verb, &session, console).await
@@ -85,5 +90,6 @@ pub async fn run_verb(verb: &Verb, session: &crate::session::Session, console: &
         Verb::ClusterInfo(verb) => verb.run(session, console).await,
         Verb::ApiResources(verb) => verb.run(session, console).await,
         Verb::ApiVersions(verb) => verb.run(session, console).await,
+        Verb::Doctor(verb) => verb.run(Some(session.url()), console).await,
     }
 }

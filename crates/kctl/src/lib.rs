@@ -14,6 +14,7 @@
 //! - [`manifest`]: objects from files.
 //! - [`print`]: objects as text; [`jsonpath`]: kubectl's JSONPath; [`tabwriter`]: columns.
 //! - [`verbs`]: one file for each.
+//! - [`doctor`]: what on a machine keeps Coracle from working.
 //! - [`process`]: what `main` does.
 //!
 //! Objects stay JSON here: the command line shows fields of later versions that it does not know.
@@ -21,6 +22,7 @@
 pub mod cli;
 pub mod console;
 pub mod discovery;
+pub mod doctor;
 pub mod error;
 pub mod jsonpath;
 pub mod manifest;

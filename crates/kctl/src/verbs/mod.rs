@@ -7,6 +7,7 @@ pub mod cluster_info;
 pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod doctor;
 pub mod expose;
 pub mod get;
 pub mod image;

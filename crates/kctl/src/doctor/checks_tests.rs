@@ -1,0 +1,200 @@
+use super::super::facts::{Disk, Listening, Ufw};
+use super::*;
+
+fn good() -> Facts {
+    Facts {
+        architecture: "x86_64".to_owned(),
+        kernel: "6.1.0-18-amd64".to_owned(),
+        docker: Ok(Docker {
+            version: "20.10.24".to_owned(),
+            api: "1.41".to_owned(),
+            min_api: "1.12".to_owned(),
+            storage_driver: "overlay2".to_owned(),
+            cgroup_driver: "systemd".to_owned(),
+            root: "/var/lib/docker".into(),
+        }),
+        docker_endpoint: "/var/run/docker.sock".to_owned(),
+        cgroups: Some((2, ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec())),
+        nft: Some("nftables v1.0.6".to_owned()),
+        iptables: Some("iptables v1.8.9 (nf_tables)".to_owned()),
+        legacy_rules: false,
+        missing_programs: Vec::new(),
+        ip_forward: Some(true),
+        ufw: None,
+        listening: vec![listening(22, "sshd"), listening(6443, "master")],
+        clock_ahead: Some(Ok(1)),
+        addresses: vec![address("eth0", "10.0.0.1")],
+        node_ip: None,
+        name_servers: vec!["10.0.0.53".parse().unwrap()],
+        resolved_servers: Vec::new(),
+        disks: vec![Disk { what: "images", path: "/var/lib/docker".into(), free_percent: 60, free_mib: 9000 }],
+    }
+}
+
+fn listening(port: u16, program: &str) -> Listening {
+    Listening { port, program: Some(program.to_owned()), pid: Some(7) }
+}
+
+fn address(name: &str, ip: &str) -> (String, IpAddr) {
+    (name.to_owned(), ip.parse().unwrap())
+}
+
+fn ufw(enabled: bool, policy: &str) -> Option<Ufw> {
+    Some(Ufw { enabled, forward_policy: policy.to_owned(), file: "/etc/default/ufw".into(), line: 19 })
+}
+
+fn docker(change: impl Fn(&mut Docker)) -> Result<Docker, String> {
+    let mut docker = good().docker.unwrap();
+    change(&mut docker);
+    Ok(docker)
+}
+
+/// What is not fine, as text.
+fn said(facts: &Facts, role: Role) -> String {
+    let found = findings(facts, role);
+    let bad = found.iter().filter(|f| f.level > Level::Fine);
+    let shown = |f: &Finding| format!("{:?} {}: {} -> {}", f.level, f.item, f.what, f.fix.as_deref().unwrap_or("?"));
+    bad.map(shown).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn nothing_is_said_of_a_good_machine() {
+    for role in [Role::All, Role::Master, Role::Minion] {
+        assert_eq!(said(&good(), role), "", "{role:?}");
+    }
+}
+
+type Case = (&'static str, fn(&mut Facts), &'static str);
+
+#[test]
+fn each_thing_that_is_wrong_is_named_with_its_fix() {
+    let table: &[Case] = &[
+        ("32 bit", |f| f.architecture = "i686".to_owned(), "Failure architecture: \"i686\" is not a 64-bit machine"),
+        ("ancient", |f| f.kernel = "2.6.32".to_owned(), "Failure kernel: Linux 2.6.32 is older than 3.10"),
+        ("3.9", |f| f.kernel = "3.9.11-generic".to_owned(), "Failure kernel: Linux 3.9.11-generic is older than 3.10"),
+        ("4.4", |f| f.kernel = "4.4.0".to_owned(), "Failure kernel: Linux 4.4.0 is older than 4.10"),
+        ("5.4", |f| f.kernel = "5.4.0".to_owned(), "Warning kernel: Linux 5.4.0 is older than 5.6: pods with subPath"),
+        ("no proc", |f| f.kernel = String::new(), "Failure kernel: its version \"\" cannot be read"),
+        (
+            "no Docker",
+            |f| f.docker = Err("no such file".to_owned()),
+            "Failure docker: no Docker Engine answers on /var/run/docker.sock: no such file -> apt-get install docker.io",
+        ),
+        (
+            "old Docker",
+            |f| f.docker = docker(|d| d.api = "1.40".to_owned()),
+            "Failure docker: Engine 20.10.24, API 1.12 to 1.40: too old",
+        ),
+        (
+            "new Docker",
+            |f| f.docker = docker(|d| (d.min_api, d.api) = ("1.48".to_owned(), "1.60".to_owned())),
+            "too new",
+        ),
+        ("vfs", |f| f.docker = docker(|d| d.storage_driver = "vfs".to_owned()), "Warning storage driver: \"vfs\""),
+        ("no cgroups", |f| f.cgroups = None, "Failure cgroups: none are mounted"),
+        (
+            "no memory controller",
+            |f| f.cgroups = Some((1, vec!["cpu".to_owned(), "pids".to_owned()])),
+            "Failure cgroups: version 1, systemd driver: without memory",
+        ),
+        ("no nft", |f| f.nft = None, "Failure nftables: there is no nft"),
+        (
+            "old iptables",
+            |f| f.iptables = Some("iptables v1.8.9 (legacy)".to_owned()),
+            "Warning iptables: iptables v1.8.9 (legacy)",
+        ),
+        (
+            "both iptables",
+            |f| f.legacy_rules = true,
+            "Warning iptables: iptables v1.8.9 (nf_tables), but there are rules",
+        ),
+        ("no ip", |f| f.missing_programs = vec!["ip"], "Failure programs: missing: ip"),
+        ("no conntrack", |f| f.missing_programs = vec!["conntrack"], "Warning programs: missing: conntrack"),
+        ("no forwarding", |f| f.ip_forward = Some(false), "Failure forwarding: net.ipv4.ip_forward is 0"),
+        (
+            "UFW drops",
+            |f| f.ufw = ufw(true, "DROP"),
+            "Failure ufw: DEFAULT_FORWARD_POLICY is DROP (/etc/default/ufw:19): packets between pods are dropped -> \
+             /etc/default/ufw:19: write DEFAULT_FORWARD_POLICY=\"ACCEPT\", then: ufw reload",
+        ),
+        ("UFW would drop", |f| f.ufw = ufw(false, "DROP"), "Warning ufw: DEFAULT_FORWARD_POLICY is DROP"),
+        ("UFW accepts", |f| f.ufw = ufw(true, "ACCEPT"), ""),
+        (
+            "port taken",
+            |f| f.listening = vec![listening(10250, "kubelet")],
+            "Failure ports: 10250, for the kubelet, is taken by kubelet (process 7) -> stop it, or set kubelet-port in /etc/coracle/minion.yaml",
+        ),
+        (
+            "by whom",
+            |f| f.listening = vec![Listening { port: 6443, program: None, pid: None }],
+            "6443, for the API, is taken by another program",
+        ),
+        ("no address", |f| f.addresses.clear(), "Failure address: this machine has no address"),
+        (
+            "two addresses",
+            |f| f.addresses.push(address("eth1", "192.168.0.5")),
+            "Warning address: there are several: 10.0.0.1 (eth0), 192.168.0.5 (eth1); the one that leads to the master is taken -> say which one other machines use: node-ip",
+        ),
+        (
+            "two, and told which",
+            |f| {
+                f.addresses.push(address("eth1", "192.168.0.5"));
+                f.node_ip = Some("192.168.0.5".to_owned());
+            },
+            "",
+        ),
+        (
+            "told wrong",
+            |f| f.node_ip = Some("10.9.9.9".to_owned()),
+            "Failure address: node-ip is 10.9.9.9, which this machine does not have",
+        ),
+        (
+            "stub",
+            |f| f.name_servers = vec!["127.0.0.53".parse().unwrap()],
+            "Failure resolver: /etc/resolv.conf names 127.0.0.53",
+        ),
+        (
+            "stub of systemd-resolved",
+            |f| {
+                f.name_servers = vec!["127.0.0.53".parse().unwrap()];
+                f.resolved_servers = vec!["10.0.0.53".parse().unwrap()];
+            },
+            "",
+        ),
+        ("no resolver", |f| f.name_servers.clear(), "Warning resolver: /etc/resolv.conf names no server"),
+        (
+            "no master",
+            |f| f.clock_ahead = Some(Err("refused".to_owned())),
+            "Failure master: it does not answer: refused",
+        ),
+        ("no master asked", |f| f.clock_ahead = None, ""),
+        ("clock", |f| f.clock_ahead = Some(Ok(-90)), "Failure clock: the master's is 90 s behind this one"),
+        ("clock a little", |f| f.clock_ahead = Some(Ok(20)), "Warning clock: the master's is 20 s ahead of this one"),
+        (
+            "full disk",
+            |f| f.disks[0].free_percent = 9,
+            "Failure disk: 9 % (9000 MiB) free for images in /var/lib/docker: pods will be evicted",
+        ),
+        ("filling disk", |f| f.disks[0].free_percent = 20, "Warning disk: 20 %"),
+    ];
+    for (case, change, expected) in table {
+        let mut facts = good();
+        change(&mut facts);
+        let said = said(&facts, Role::All);
+        assert!(if expected.is_empty() { said.is_empty() } else { said.contains(expected) }, "{case}: {said}");
+        assert!(said.lines().count() <= 1 && !said.ends_with("-> ?"), "{case}: only that, and a fix: {said}");
+    }
+}
+
+#[test]
+fn a_master_needs_no_engine_and_no_packet_filter() {
+    let mut facts = good();
+    facts.docker = Err("no such file".to_owned());
+    (facts.nft, facts.cgroups, facts.ip_forward, facts.ufw) = (None, None, Some(false), ufw(true, "DROP"));
+    facts.listening = vec![listening(10250, "kubelet")];
+    facts.kernel = "4.4.0".to_owned();
+    assert_eq!(said(&facts, Role::Master), "");
+    facts.listening = vec![listening(6443, "nginx")];
+    assert!(said(&facts, Role::Master).starts_with("Failure ports: 6443"));
+    assert!(!said(&facts, Role::Minion).contains("6443"));
+}

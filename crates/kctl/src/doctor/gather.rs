@@ -1,0 +1,361 @@
+//! Looks at a machine. Files are read below a root, so that tests can make a machine up; programs and sockets are only
+//! asked on the machine itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::facts::{Disk, Docker, Facts, Listening, Ufw};
+
+/// How long the engine may take to answer.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
+/// The most of an answer that is read.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Interfaces that are no way to this machine: those of containers and tunnels.
+const INNER: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "coracle", "flannel", "kube-"];
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What stands for `/`.
+    pub root: PathBuf,
+    /// The engine's socket.
+    pub docker: PathBuf,
+}
+
+impl Place {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.at(path)).ok()
+    }
+
+    fn is_machine(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// What a program prints, if it is there and ends well.
+    fn output(&self, program: &str, arguments: &[&str]) -> Option<String> {
+        if !self.is_machine() {
+            return None;
+        }
+        // Those of administrators are not in everybody's path.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let output = Command::new(program).args(arguments).env("PATH", path).env("LC_ALL", "C").output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// Everything but what only the master can tell.
+pub fn gather(place: &Place) -> Facts {
+    let docker = docker(place);
+    let images = docker.as_ref().map_or_else(|_| PathBuf::from("/var/lib/docker"), |d| d.root.clone());
+    let resolv = |path| place.read(path).map(|text| name_servers(&text)).unwrap_or_default();
+    Facts {
+        architecture: place.output("uname", &["-m"]).unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        kernel: place.read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        docker,
+        docker_endpoint: place.docker.display().to_string(),
+        cgroups: cgroups(place),
+        nft: place.output("nft", &["--version"]),
+        iptables: place.output("iptables", &["--version"]),
+        legacy_rules: place.read("/proc/net/ip_tables_names").is_some_and(|names| !names.trim().is_empty()),
+        missing_programs: missing_programs(place),
+        ip_forward: place.read("/proc/sys/net/ipv4/ip_forward").map(|v| v.trim() != "0"),
+        ufw: ufw(place),
+        listening: listening(place),
+        clock_ahead: None,
+        addresses: place
+            .output("ip", &["-j", "-4", "address", "show", "up"])
+            .map(|t| addresses(&t))
+            .unwrap_or_default(),
+        node_ip: place.read("/etc/coracle/minion.yaml").and_then(|text| node_ip(&text)),
+        name_servers: resolv("/etc/resolv.conf"),
+        resolved_servers: resolv("/run/systemd/resolve/resolv.conf"),
+        disks: [("the daemons' files", PathBuf::from("/var/lib")), ("images", images)]
+            .into_iter()
+            .filter_map(|(what, path)| disk(place, what, path))
+            .collect(),
+    }
+}
+
+fn missing_programs(place: &Place) -> Vec<&'static str> {
+    let wanted = [("ip", "-V"), ("conntrack", "-V")];
+    wanted.into_iter().filter(|(program, flag)| place.output(program, &[flag]).is_none()).map(|w| w.0).collect()
+}
+
+fn docker(place: &Place) -> Result<Docker, String> {
+    let (info, version) = (ask(&place.docker, "/info")?, ask(&place.docker, "/version")?);
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    Ok(Docker {
+        version: text(&version, "Version"),
+        api: text(&version, "ApiVersion"),
+        min_api: text(&version, "MinAPIVersion"),
+        storage_driver: text(&info, "Driver"),
+        cgroup_driver: text(&info, "CgroupDriver"),
+        root: text(&info, "DockerRootDir").into(),
+    })
+}
+
+/// One request on a socket. HTTP/1.0, whose answers end with the connection and are in one piece.
+fn ask(socket: &Path, path: &str) -> Result<Value, String> {
+    let asked = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ENGINE_PATIENCE))?;
+        stream.set_write_timeout(Some(ENGINE_PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer: String = asked().map_err(|error: std::io::Error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("not an answer in HTTP")?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(format!("{path}: {status}"));
+    }
+    serde_json::from_str(body).map_err(|error| format!("{path}: {error}"))
+}
+
+/// Version 2 has a file of controllers at its top; version 1 a table of them.
+fn cgroups(place: &Place) -> Option<(u8, Vec<String>)> {
+    if let Some(controllers) = place.read("/sys/fs/cgroup/cgroup.controllers") {
+        return Some((2, controllers.split_whitespace().map(str::to_owned).collect()));
+    }
+    let table = place.read("/proc/cgroups")?;
+    let enabled = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let name = fields.next().filter(|name| !name.starts_with('#'))?;
+        // A controller nobody mounted is of no use.
+        (fields.nth(2)? == "1" && place.at("/sys/fs/cgroup").join(name).is_dir()).then(|| name.to_owned())
+    };
+    let controllers: Vec<String> = table.lines().filter_map(enabled).collect();
+    (!controllers.is_empty()).then_some((1, controllers))
+}
+
+/// The last line of a shell file that sets a variable, and its number.
+fn setting<'a>(text: &'a str, name: &str) -> Option<(usize, &'a str)> {
+    let of_line = |(i, line): (usize, &'a str)| {
+        let value = line.trim().strip_prefix(name)?.strip_prefix('=')?;
+        Some((i + 1, value.trim().trim_matches(['"', '\''])))
+    };
+    text.lines().enumerate().filter_map(of_line).last()
+}
+
+fn ufw(place: &Place) -> Option<Ufw> {
+    let file = "/etc/default/ufw";
+    let defaults = place.read(file)?;
+    let (line, policy) = setting(&defaults, "DEFAULT_FORWARD_POLICY").unwrap_or((0, "DROP"));
+    let switch = place.read("/etc/ufw/ufw.conf").unwrap_or_default();
+    let enabled = setting(&switch, "ENABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("yes"));
+    Some(Ufw { enabled, forward_policy: policy.to_uppercase(), file: place.at(file), line })
+}
+
+/// Ports of TCP that are listened on, on any address, and by whom.
+fn listening(place: &Place) -> Vec<Listening> {
+    let mut sockets: BTreeMap<u16, String> = BTreeMap::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in place.read(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (Some(local), Some(&"0A"), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
+                continue;
+            };
+            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+            sockets.extend(port.map(|port| (port, format!("socket:[{inode}]"))));
+        }
+    }
+    let holders = holders(place);
+    let holder = |(port, socket): (u16, String)| {
+        let pid = holders.get(&socket).copied();
+        let program = pid.and_then(|pid| place.read(&format!("/proc/{pid}/comm"))).map(|name| name.trim().to_owned());
+        Listening { port, program, pid }
+    };
+    sockets.into_iter().map(holder).collect()
+}
+
+/// The sockets of all processes, as far as they can be seen.
+fn holders(place: &Place) -> BTreeMap<String, u32> {
+    let mut found = BTreeMap::new();
+    let processes = fs::read_dir(place.at("/proc")).into_iter().flatten().flatten();
+    for (process, pid) in processes.filter_map(|p| Some((p.path(), p.file_name().to_str()?.parse::<u32>().ok()?))) {
+        for open in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+            if let Some(target) = fs::read_link(open.path()).ok().and_then(|t| t.to_str().map(str::to_owned))
+                && target.starts_with("socket:")
+            {
+                found.insert(target, pid);
+            }
+        }
+    }
+    found
+}
+
+/// The addresses of `ip -j address` by which other machines may know this one.
+fn addresses(text: &str) -> Vec<(String, IpAddr)> {
+    let interfaces: Value = serde_json::from_str(text).unwrap_or_default();
+    let mut found = Vec::new();
+    for interface in interfaces.as_array().into_iter().flatten() {
+        let name = interface["ifname"].as_str().unwrap_or_default();
+        if INNER.iter().any(|inner| name.starts_with(inner)) {
+            continue;
+        }
+        for address in interface["addr_info"].as_array().into_iter().flatten() {
+            let ip: Option<IpAddr> = address["local"].as_str().and_then(|ip| ip.parse().ok());
+            if let Some(ip) = ip.filter(|ip| address["scope"] == "global" && !ip.is_loopback()) {
+                found.push((name.to_owned(), ip));
+            }
+        }
+    }
+    found
+}
+
+fn node_ip(text: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix("node-ip:"))?;
+    let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    Some(value.to_owned()).filter(|value| !value.is_empty())
+}
+
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    let of_line = |line: &str| line.trim().strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok();
+    text.lines().filter_map(of_line).collect()
+}
+
+fn disk(place: &Place, what: &'static str, path: PathBuf) -> Option<Disk> {
+    let found = nix::sys::statvfs::statvfs(&place.at(path.to_str()?)).ok()?;
+    let (all, free) = (u64::from(found.blocks()), u64::from(found.blocks_available()));
+    let free_mib = free.saturating_mul(u64::from(found.fragment_size())) >> 20;
+    Some(Disk { what, path, free_percent: (free.saturating_mul(100)).checked_div(all)?, free_mib })
+}
+
+/// How many seconds the clock of a server is ahead, by the date on its answer. Its certificate is not checked, and
+/// nothing is shown to it: a machine that has not joined yet knows neither.
+pub async fn clock_ahead(server: &str) -> Result<i64, String> {
+    let url: http::Uri = server.parse().map_err(|error| format!("--server {server:?}: {error}"))?;
+    let mut config = kube::Config::new(url);
+    config.accept_invalid_certs = true;
+    config.connect_timeout = Some(ENGINE_PATIENCE);
+    let client = kube::Client::try_from(config).map_err(|error| error.to_string())?;
+    let request = http::Request::get("/healthz").body(kube::client::Body::empty()).map_err(|e| e.to_string())?;
+    let answer = tokio::time::timeout(ENGINE_PATIENCE, client.send(request)).await;
+    let answer = answer.map_err(|_| format!("{server} says nothing"))?.map_err(|error| reason(&error))?;
+    let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+    let date = date.ok_or("its answer has no date")?;
+    let there = jiff::fmt::rfc2822::parse(date).map_err(|error| format!("its date {date:?}: {error}"))?;
+    Ok(there.timestamp().as_second() - jiff::Timestamp::now().as_second())
+}
+
+/// The innermost cause, which says what happened.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A made-up machine.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Place) {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let place = Place { root: folder.path().to_owned(), docker: folder.path().join("run/docker.sock") };
+        (folder, place)
+    }
+
+    #[test]
+    fn a_machine_is_read() {
+        let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n   \
+                   1: 0100007F:2808 0100007F:0001 01 00000000:00000000 00:00000000 00000000     0        0 4243 1\n";
+        let (folder, place) = machine(&[
+            ("proc/sys/kernel/osrelease", "6.8.0-31-generic\n"),
+            ("proc/sys/net/ipv4/ip_forward", "0\n"),
+            ("proc/net/tcp", tcp),
+            ("proc/12/comm", "nginx\n"),
+            ("proc/12/fd/.keep", ""),
+            ("proc/net/ip_tables_names", "filter\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n"),
+            ("etc/default/ufw", "# policy\nDEFAULT_INPUT_POLICY=\"DROP\"\nDEFAULT_FORWARD_POLICY=\"DROP\"\n"),
+            ("etc/ufw/ufw.conf", "ENABLED=yes\n"),
+            ("etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n"),
+            ("run/systemd/resolve/resolv.conf", "nameserver 10.0.0.53\n"),
+            ("etc/coracle/minion.yaml", "data-dir: /x\nnode-ip: '10.0.0.4' # eth0\n"),
+            ("var/lib/x", ""),
+        ]);
+        std::os::unix::fs::symlink("socket:[4242]", folder.path().join("proc/12/fd/3")).unwrap();
+        let facts = gather(&place);
+        assert_eq!((facts.kernel.as_str(), facts.ip_forward), ("6.8.0-31-generic", Some(false)));
+        assert_eq!(facts.listening, [Listening { port: 6443, program: Some("nginx".to_owned()), pid: Some(12) }]);
+        assert_eq!(facts.cgroups.unwrap().1.len(), 5);
+        let ufw = facts.ufw.unwrap();
+        assert_eq!((ufw.enabled, ufw.forward_policy.as_str(), ufw.line), (true, "DROP", 3));
+        assert_eq!(ufw.file, folder.path().join("etc/default/ufw"));
+        assert_eq!(facts.name_servers, ["127.0.0.53".parse::<IpAddr>().unwrap()]);
+        assert_eq!(facts.resolved_servers, ["10.0.0.53".parse::<IpAddr>().unwrap()]);
+        assert_eq!(facts.node_ip.as_deref(), Some("10.0.0.4"));
+        assert!(facts.legacy_rules && facts.docker.unwrap_err().contains("No such file"));
+        assert_eq!(facts.disks.len(), 1, "only one of the two is there");
+    }
+
+    #[test]
+    fn control_groups_of_the_first_version_count_where_they_are_mounted() {
+        let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t40\t1\nmemory\t5\t40\t0\npids\t6\t40\t1\n";
+        let (_folder, place) = machine(&[("proc/cgroups", table), ("sys/fs/cgroup/cpu/tasks", "")]);
+        assert_eq!(cgroups(&place), Some((1, vec!["cpu".to_owned()])));
+        assert_eq!(cgroups(&machine(&[]).1), None);
+    }
+
+    #[test]
+    fn addresses_of_containers_are_no_addresses_of_the_machine() {
+        let shown = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","scope":"host"}]},
+            {"ifname":"eth0","addr_info":[{"local":"10.0.0.4","scope":"global"},{"local":"169.254.1.1","scope":"link"}]},
+            {"ifname":"docker0","addr_info":[{"local":"172.17.0.1","scope":"global"}]},
+            {"ifname":"coracle0","addr_info":[{"local":"10.244.0.1","scope":"global"}]}]"#;
+        assert_eq!(addresses(shown), [("eth0".to_owned(), "10.0.0.4".parse::<IpAddr>().unwrap())]);
+        assert!(addresses("nonsense").is_empty());
+    }
+
+    #[test]
+    fn an_engine_is_asked_on_its_socket() {
+        use std::os::unix::net::UnixListener;
+        let (folder, mut place) = machine(&[]);
+        place.docker = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&place.docker).unwrap();
+        let engine = std::thread::spawn(move || {
+            for body in [
+                r#"{"Driver":"overlay2","CgroupDriver":"systemd","DockerRootDir":"/d"}"#,
+                r#"{"Version":"28.0.0","ApiVersion":"1.48","MinAPIVersion":"1.24"}"#,
+            ] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = [0; 256];
+                let _ = stream.read(&mut asked).unwrap();
+                write!(stream, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").unwrap();
+            }
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 256]).unwrap();
+            write!(stream, "HTTP/1.0 500 Internal Server Error\r\n\r\nno").unwrap();
+        });
+        let found = docker(&place).unwrap();
+        assert_eq!(
+            (found.version.as_str(), found.api.as_str(), found.root.to_str().unwrap()),
+            ("28.0.0", "1.48", "/d")
+        );
+        assert!(docker(&place).unwrap_err().contains("500"));
+        engine.join().unwrap();
+    }
+}
