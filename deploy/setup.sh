@@ -3,7 +3,7 @@
 #
 #   deploy/setup.sh build   what the build needs
 #   deploy/setup.sh run     ... and what a minion needs (Docker, nftables)
-#   deploy/setup.sh test    ... and what the tests need (etcd, a registry; an old kubectl and the Python client, kept in ~/.cache/coracle)
+#   deploy/setup.sh test    ... and what the tests need (etcd, Nginx, a registry; an old kubectl and the Python client, kept in ~/.cache/coracle)
 #
 # Says what it does; run a second time it does nothing and takes no time.
 set -euo pipefail
@@ -41,6 +41,7 @@ if [ "$level" = test ]; then
     need etcdctl etcd-client
     need dig bind9-dnsutils
     need docker-registry docker-registry
+    need nginx nginx-light libnginx-mod-stream
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 
@@ -48,10 +49,10 @@ if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or install them yourself"
     have apt-get || die "these packages are missing: ${missing[*]}; install them with your distribution's tools"
     say "installing ${missing[*]}"
-    # etcd and the registry are only run by the tests, on ports of their own: they must not start as services.
+    # etcd, Nginx and the registry are only run by the tests, on ports of their own: they must not start as services.
     policy=/usr/sbin/policy-rc.d
-    if [[ " ${missing[*]} " =~ \ (etcd-server|docker-registry)\  ]] && [ ! -e $policy ]; then
-        printf '#!/bin/sh\ncase "$1" in etcd | docker-registry) exit 101 ;; esac\nexit 0\n' >$policy
+    if [ "$level" = test ] && [ ! -e $policy ]; then
+        printf '#!/bin/sh\ncase "$1" in etcd | nginx | docker-registry) exit 101 ;; esac\nexit 0\n' >$policy
         chmod +x $policy
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     fi
