@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit lint fmt deny demo demo-down lab lab-down bench clean
+.PHONY: help build package test unit lint fmt deny demo demo-down lab lab-down bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ help: ## list the targets
 build: ## build master, minion and kctl (release), installing what is missing
 	@deploy/setup.sh build
 	cargo build --release --locked -p master -p minion -p kctl
+
+package: ## packages for Debian and Ubuntu, in dist/
+	@deploy/setup.sh build
+	deploy/package.sh
 
 demo: ## a cluster on this machine that heals before your eyes (DEMO_EXIT=1: torn down at the end)
 	@deploy/setup.sh run

@@ -42,6 +42,8 @@ if [ "$level" = test ]; then
     need dig bind9-dnsutils
     need docker-registry docker-registry
     need nginx nginx-light libnginx-mod-stream
+    need objdump binutils
+    need systemd-analyze systemd
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 

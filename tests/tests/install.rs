@@ -1,0 +1,120 @@
+//! The packages: what is in them, and a box they are installed on, configured, upgraded, removed from and installed on
+//! again, with a Docker Engine of its own and without systemd.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::docker::{self, output};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap()
+}
+
+/// The programs in a folder, without what debuggers read.
+fn programs(folder: &Path) {
+    let master = folder.join("master");
+    let strip = ["--strip-debug", env!("CARGO_BIN_EXE_programs"), master.to_str().unwrap()];
+    output("objcopy", &strip).unwrap();
+    for name in ["minion", "kctl"] {
+        std::fs::hard_link(&master, folder.join(name)).unwrap();
+    }
+}
+
+/// Packages of a version; the folder they are in.
+fn package(folder: &Path, version: &str) -> PathBuf {
+    let out = folder.join(version);
+    let script = repository().join("deploy/package.sh");
+    let (from, to) = (folder.to_str().unwrap(), out.to_str().unwrap());
+    let flags = ["--from", from, "--out", to, "--version", version, "--compression", "none"];
+    output(script.to_str().unwrap(), &flags).unwrap();
+    out
+}
+
+fn archive(folder: &Path, name: &str) -> String {
+    let found = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let mut found = found.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{name}_")));
+    found.next().unwrap().to_str().unwrap().to_owned()
+}
+
+fn the_packages_have_what_they_should(packages: &Path, folder: &Path) {
+    let root = folder.join("root");
+    for (name, expected) in [
+        (
+            "coracle-master",
+            &["/etc/coracle/master.yaml", "/usr/bin/master", "/usr/lib/systemd/system/coracle-master.service"][..],
+        ),
+        (
+            "coracle-minion",
+            &["/etc/coracle/minion.yaml", "/usr/bin/minion", "/usr/lib/systemd/system/coracle-minion.service"],
+        ),
+        ("coracle-kctl", &["/usr/bin/kctl"]),
+    ] {
+        let archive = archive(packages, name);
+        let listed = output("dpkg-deb", &["-c", &archive]).unwrap();
+        let files: Vec<&str> = listed
+            .lines()
+            .filter(|line| !line.starts_with('d'))
+            .filter_map(|line| line.split_whitespace().nth(5)?.strip_prefix('.'))
+            .filter(|file| !file.starts_with("/usr/share/doc/"))
+            .collect();
+        assert_eq!(files, expected, "{name}");
+        assert!(listed.lines().all(|line| line.contains(" root/root ")), "{listed}");
+        // The C library is asked for by version, so that dpkg refuses an older machine by name.
+        let depends = output("dpkg-deb", &["-f", &archive, "Depends"]).unwrap();
+        let floor = depends.split("libc6 (>= ").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+        assert!(floor.starts_with("2."), "{depends}");
+        output("dpkg-deb", &["-x", &archive, root.to_str().unwrap()]).unwrap();
+    }
+    let settings = |name: &str| output("dpkg-deb", &["-f", &archive(packages, name), "Conffiles"]);
+    assert!(settings("coracle-minion").is_ok());
+    if Command::new("systemd-analyze").arg("--version").output().is_ok() {
+        the_units_are_sound(&root);
+    } else {
+        eprintln!("skipped: no systemd-analyze to judge the units (deploy/setup.sh test)");
+    }
+}
+
+/// systemd's own judgement; what it thinks of the exposure, at most.
+fn the_units_are_sound(root: &Path) {
+    let root = root.to_str().unwrap();
+    for (unit, exposure_tenths) in [("coracle-master.service", 20), ("coracle-minion.service", 70)] {
+        let file = format!("{root}/usr/lib/systemd/system/{unit}");
+        // The program is where it will be, not where it is.
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("ExecStart=", &format!("ExecStart={root}"))).unwrap();
+        let judged = Command::new("systemd-analyze").args(["verify", "--man=no", &file]).output().unwrap();
+        let said = String::from_utf8_lossy(&judged.stderr).into_owned();
+        assert!(judged.status.success() && !said.contains(unit), "{said}");
+        let threshold = exposure_tenths.to_string();
+        let root = format!("--root={root}");
+        let judge = ["security", "--offline=true", &root, "--no-pager", "--threshold", &threshold, unit];
+        output("systemd-analyze", &judge).unwrap();
+    }
+}
+
+/// Needs root and Docker; takes as long as the engine does.
+#[test]
+fn a_box_is_installed_upgraded_and_left_as_it_was() {
+    if Command::new("dpkg-deb").arg("--version").output().is_err() {
+        eprintln!("skipped: no dpkg here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    programs(folder.path());
+    let (old, new) = (package(folder.path(), "0.1.0"), package(folder.path(), "0.2.0"));
+    the_packages_have_what_they_should(&old, folder.path());
+    if !docker::available() {
+        eprintln!("skipped: not root, or no Docker Engine to be had");
+        return;
+    }
+    let scripts = repository().join("tests/install");
+    let ran = Command::new(scripts.join("box.sh"))
+        .env("BOX_FOLDERS", format!("{} {}", repository().display(), folder.path().display()))
+        .arg(scripts.join("scenario.sh"))
+        .args([&repository(), &old, &new])
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && text.contains("all of it holds"), "{text}");
+}
