@@ -124,6 +124,7 @@ fn every_crate_opens_with_a_map() {
 /// Waiting is for a notification or a known deadline. Each file that sleeps says here which deadline it is.
 const SLEEPS: &[(&str, &str)] = &[
     ("crates/kubelet/src/node/lease.rs", "a heartbeat is due at fixed times, whatever happens"),
+    ("crates/kubelet/src/node/container_gc.rs", "ended containers are collected at fixed times, by their age"),
     (
         "crates/kubelet/src/node/eviction/mod.rs",
         "the kernel says nothing when a disk fills up: it is measured at fixed times",

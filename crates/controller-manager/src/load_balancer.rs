@@ -267,8 +267,11 @@ fn spec(service: &Service) -> Option<&ServiceSpec> {
     service.spec.as_ref()
 }
 
+/// Address, name, mode and ports of an ingress.
+type Ingress<'a> = (Option<&'a str>, Option<&'a str>, &'a str, &'a [PortStatus]);
+
 /// What of a status can differ: the server fills in what is left out.
-fn normal(status: &LoadBalancerStatus) -> Vec<(Option<&str>, Option<&str>, &str, &[PortStatus])> {
+fn normal(status: &LoadBalancerStatus) -> Vec<Ingress<'_>> {
     let entries = status.ingress.iter().flatten();
     entries
         .map(|i| {
@@ -326,7 +329,8 @@ mod tests {
         let both = "192.0.2.1 192.0.2.2";
         let port = |port: u32, protocol: &str| json!({"ports": [{"port": port, "protocol": protocol}]});
         let none = json!({});
-        let cases: Vec<(&str, Vec<Arc<Service>>, Vec<&str>)> = vec![
+        type Case<'a> = (&'a str, Vec<Arc<Service>>, Vec<&'a str>);
+        let cases: Vec<Case<'_>> = vec![
             ("a new one", vec![service("web", 1, none.clone(), &[])], vec![both]),
             ("as it is", vec![service("web", 1, none.clone(), &["192.0.2.1", "192.0.2.2"])], vec!["as it is"]),
             ("a node came", vec![service("web", 1, none.clone(), &["192.0.2.1"])], vec![both]),

@@ -41,7 +41,7 @@ async fn set_routes(paths: &Paths, config: Option<&Config>) -> Result<(), SinkEr
 async fn set_overlay(overlay: &Overlay, node: Ipv4Addr) -> Result<(), SinkError> {
     let address = node.to_string();
     let below = json("ip", &["-j", "-4", "addr", "show", "to", &address]).await?;
-    let below = overlay::underlay(&below).ok_or_else(|| SinkError::NoInterface(node))?;
+    let below = overlay::underlay(&below).ok_or(SinkError::NoInterface(node))?;
     batch("ip", overlay::plan_device(&device().await, &below, node, overlay.end)).await?;
     let neighbours = json("ip", &["-j", "-4", "neigh", "show", "dev", DEVICE, "nud", "permanent"]).await?;
     batch("ip", overlay::plan_neighbours(&neighbours, &overlay.peers)).await?;

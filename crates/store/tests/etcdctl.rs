@@ -162,7 +162,8 @@ async fn a_client_that_reads_late_misses_nothing() {
     let options = store::embedded::Options { event_bytes: 20_000, ..Default::default() };
     let store = std::sync::Arc::new(store::embedded::Embedded::open(dir.path(), options).unwrap());
     let face = Face::of(store.clone()).await;
-    let etcd = store::etcd::Etcd::connect(&[face.url.clone()], store::etcd::Options::default()).await.unwrap();
+    let etcd =
+        store::etcd::Etcd::connect(std::slice::from_ref(&face.url), store::etcd::Options::default()).await.unwrap();
     let start = set(&*store, "/k", "x").await;
     let mut watch = etcd.watch("/k", start).await.unwrap();
     let large = "x".repeat(10_000);

@@ -230,8 +230,8 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
 
 fn disk(place: &Place, what: &'static str, path: PathBuf) -> Option<Disk> {
     let found = nix::sys::statvfs::statvfs(&place.at(path.to_str()?)).ok()?;
-    let (all, free) = (u64::from(found.blocks()), u64::from(found.blocks_available()));
-    let free_mib = free.saturating_mul(u64::from(found.fragment_size())) >> 20;
+    let (all, free) = (found.blocks(), found.blocks_available());
+    let free_mib = free.saturating_mul(found.fragment_size()) >> 20;
     Some(Disk { what, path, free_percent: (free.saturating_mul(100)).checked_div(all)?, free_mib })
 }
 

@@ -35,25 +35,27 @@ pub struct Request {
 
 /// Reads a request. The error is the answer to one that cannot be read or is not served: nothing for what is no request
 /// at all.
-pub fn read(bytes: &[u8]) -> Result<Request, Option<Message>> {
+pub fn read(bytes: &[u8]) -> Result<Request, Option<Box<Message>>> {
     let Ok(message) = Message::from_vec(bytes) else {
         let is_query = bytes.len() >= HEADER_BYTES && bytes[2] & 0x80 == 0;
         let id = u16::from_be_bytes([*bytes.first().ok_or(None)?, *bytes.get(1).ok_or(None)?]);
-        return Err(is_query.then(|| Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)));
+        return Err(is_query.then(|| Box::new(Message::error_msg(id, OpCode::Query, ResponseCode::FormErr))));
     };
     if message.metadata.message_type != MessageType::Query {
         return Err(None);
     }
     if message.metadata.op_code != OpCode::Query {
-        return Err(Some(failure(&message, ResponseCode::NotImp)));
+        return Err(Some(Box::new(failure(&message, ResponseCode::NotImp))));
     }
-    let [query] = message.queries.as_slice() else { return Err(Some(failure(&message, ResponseCode::FormErr))) };
+    let [query] = message.queries.as_slice() else {
+        return Err(Some(Box::new(failure(&message, ResponseCode::FormErr))));
+    };
     if message.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-        return Err(Some(failure(&message, ResponseCode::BADVERS)));
+        return Err(Some(Box::new(failure(&message, ResponseCode::BADVERS))));
     }
     let transfer = matches!(query.query_type, RecordType::AXFR | RecordType::IXFR);
     if transfer || query.query_class != DNSClass::IN {
-        return Err(Some(failure(&message, ResponseCode::Refused)));
+        return Err(Some(Box::new(failure(&message, ResponseCode::Refused))));
     }
     Ok(Request { query: query.clone(), message })
 }

@@ -48,7 +48,8 @@ pub(super) async fn resizes(kubectl: &Kubectl) {
     kubectl.prints(&format!("patch pod resize --subresource resize -p '{patch}'"), "pod/resize patched\n").await;
     until_shown(kubectl, "pod/resize", "{.status.containerStatuses[0].resources.limits.cpu}", "200m").await;
     kubectl.prints("get pod resize -o 'jsonpath={.status.containerStatuses[0].restartCount}'", "0").await;
-    kubectl.fails(&format!("patch pod resize -p '{patch}'"), "pod updates may not change fields other than").await;
+    let other = patch.replace("200m", "300m");
+    kubectl.fails(&format!("patch pod resize -p '{other}'"), "pod updates may not change fields other than").await;
     let guaranteed = patch.replace("\"200m\"", "\"100m\", \"memory\": \"16Mi\"");
     let refused = "Pod QOS Class may not change as a result of resizing";
     kubectl.fails(&format!("patch pod resize --subresource resize -p '{guaranteed}'"), refused).await;

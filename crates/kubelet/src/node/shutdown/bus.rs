@@ -40,6 +40,7 @@ pub(super) struct Message {
     /// What it is.
     pub(super) kind: Kind,
     /// Its number, by which it is answered.
+    #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
     pub(super) serial: u32,
     /// Which call it answers.
     pub(super) reply_serial: u32,
