@@ -62,6 +62,7 @@ pub struct Informer<K, T = K> {
     api: Api<K>,
     config: watcher::Config,
     handlers: Vec<Handler<T>>,
+    listed: Vec<Box<dyn Fn() + Send + Sync>>,
     keep: Keep<K, T>,
     shared: Arc<Shared<T>>,
 }
@@ -100,7 +101,7 @@ impl<K, T> Informer<K, T> {
         keep: impl Fn(K) -> T + Send + Sync + 'static,
     ) -> Informer<K, T> {
         let shared = Arc::new(Shared { table: RwLock::default(), synced: watch::Sender::new(false) });
-        Informer { api, config, handlers: Vec::new(), keep: Box::new(keep), shared }
+        Informer { api, config, handlers: Vec::new(), listed: Vec::new(), keep: Box::new(keep), shared }
     }
 }
 
@@ -118,6 +119,12 @@ where
     /// `run`.
     pub fn on_change(&mut self, handler: impl Fn(&Change<T>) + Send + Sync + 'static) {
         self.handlers.push(Box::new(handler));
+    }
+
+    /// Adds a handler, called whenever the cache was listed anew and shows all there is, after what changed was told: what
+    /// came and went between two lists was told to nobody. Call before `run`.
+    pub fn on_listed(&mut self, handler: impl Fn() + Send + Sync + 'static) {
+        self.listed.push(Box::new(handler));
     }
 
     /// A read handle; valid before and after `run`.
@@ -154,6 +161,7 @@ where
             watcher::Event::InitDone => {
                 self.replace(std::mem::take(listed));
                 self.shared.synced.send_replace(true);
+                self.listed.iter().for_each(|handler| handler());
             }
             watcher::Event::Apply(object) => self.apply(key_of(&object), Some(self.kept(object))),
             watcher::Event::Delete(object) => self.apply(key_of(&object), None),
@@ -280,17 +288,19 @@ mod tests {
     #[tokio::test]
     async fn a_relist_tells_only_differences() {
         use watcher::Event::*;
-        let (informer, told) = informer();
+        let (mut informer, told) = informer();
         feed(
             &informer,
             vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("b", "2", "x")), InitDone],
         );
         told.lock().clear();
+        let (log, lister) = (told.clone(), informer.lister());
+        informer.on_listed(move || log.lock().push(format!("all {}", lister.len())));
         feed(
             &informer,
             vec![Init, InitApply(config_map("a", "1", "x")), InitApply(config_map("c", "3", "y")), InitDone],
         );
-        assert_eq!(*told.lock(), ["deleted b", "added c"]);
+        assert_eq!(*told.lock(), ["deleted b", "added c", "all 2"]);
         assert!(informer.lister().get(Some("default"), "b").is_none());
         informer.lister().synced().await;
     }

@@ -271,6 +271,13 @@ fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks:
         client::Change::Deleted(pod) => handler.removed(pod.clone()),
     });
     let lister = informer.lister();
+    let (mirrors, listed) = (pods.mirrors().clone(), lister.clone());
+    informer.on_listed(move || {
+        mirrors.listed(|mirror| {
+            let metadata = &mirror.metadata;
+            listed.get(metadata.namespace.as_deref(), pod::name(metadata)).is_some()
+        });
+    });
     let standalone = kubelet.config.standalone;
     if !standalone {
         informer.run(tasks);

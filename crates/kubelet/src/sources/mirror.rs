@@ -41,6 +41,13 @@ impl Mirrors {
         self.sender(&full_name(pod)).send_replace(present.then(|| pod.clone()));
     }
 
+    /// The API was listed anew, and this is what it has: a mirror that went between two lists was told to nobody.
+    pub(crate) fn listed(&self, is_there: impl Fn(&Pod) -> bool) {
+        for sender in self.seen.lock().values() {
+            sender.send_if_modified(|seen| seen.take_if(|mirror| !is_there(mirror)).is_some());
+        }
+    }
+
     fn sender(&self, name: &str) -> watch::Sender<Seen> {
         self.seen.lock().entry(name.to_owned()).or_default().clone()
     }
