@@ -62,7 +62,7 @@ async fn status(shared: &Shared, name: &str) -> ComponentStatus {
         Some(index) if shared.components.0[index].load(Ordering::Relaxed) > 0 => Ok(()),
         Some(_) if is_leading(shared, &format!("kube-{name}")) => Ok(()),
         Some(_) => Err("no instance of it watches this server or holds its lease".to_owned()),
-        None => shared.store.revision().await.map(|_| ()).map_err(|error| error.to_string()),
+        None => shared.store.health().await.map_err(|error| error.to_string()),
     };
     let healthy = ComponentCondition {
         type_: "Healthy".to_owned(),

@@ -46,7 +46,7 @@ fn platform() -> String {
 /// Whether a check passes, or why not.
 async fn check(shared: &Shared, name: &str) -> Result<(), String> {
     match name {
-        "store" => shared.store.revision().await.map(|_| ()).map_err(|e| e.to_string()),
+        "store" => shared.store.health().await.map_err(|e| e.to_string()),
         "watch-cache" => shared.cache.catch_up().await.map(|_| ()).map_err(|e| e.to_string()),
         "shutdown" if shared.stop.is_cancelled() => Err("process is shutting down".into()),
         _ => Ok(()),

@@ -30,8 +30,6 @@ enum Found<'a> {
 }
 
 type Visit<'v> = dyn FnMut(&[u8], Found<'_>) -> io::Result<()> + 'v;
-/// What is told of every key and value of a bucket.
-type VisitPairs<'v> = dyn FnMut(&[u8], &[u8]) -> io::Result<()> + 'v;
 
 impl Database {
     /// Opens a file, by the later of its two metas that is whole.
@@ -54,7 +52,7 @@ impl Database {
     /// The names of its buckets, in order.
     pub(crate) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        self.root_bucket(&mut |name, _| {
+        self.root_bucket(|name, _| {
             names.push(name.to_vec());
             Ok(())
         })?;
@@ -68,7 +66,7 @@ impl Database {
         mut visit: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
     ) -> io::Result<bool> {
         let mut wanted = None;
-        self.root_bucket(&mut |name, found| {
+        self.root_bucket(|name, found| {
             if name == bucket {
                 wanted = Some(found.to_vec());
             }
@@ -87,7 +85,7 @@ impl Database {
         Ok(true)
     }
 
-    fn root_bucket(&self, visit: &mut VisitPairs<'_>) -> io::Result<()> {
+    fn root_bucket(&self, mut visit: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
         self.walk(self.root, &mut |name, found| match found {
             Found::Bucket(header) => visit(name, header),
             Found::Value(_) => Err(damaged("a value outside of any bucket")),

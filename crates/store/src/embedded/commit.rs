@@ -24,18 +24,12 @@ use super::lease::{Grant, Leases};
 use super::queue::{Outcome, Reply, Taken, Wait, Work};
 use super::ring::{Change, Entry};
 use super::row::{LeaseChange, Position, Writes};
+use super::tidy::RETRY_EVERY;
 use super::{Options, Shared};
 use crate::{Action, Error, Expect, LeaseId, Op, Revision};
 
 /// Most superseded rows one write takes out of the log along the way.
 pub(super) const REMOVED_PER_WRITE: usize = 256;
-
-/// How soon after a compaction that freed much the file is made smaller, and how long after that at the earliest again.
-const SHRINK_AFTER: Duration = Duration::from_secs(1);
-const SHRINK_EVERY: Duration = Duration::from_secs(600);
-
-/// How long after a write that failed an empty one is tried.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest the thread waits for writers to share an fsync; a quarter of what the last commit took, if that is less.
 const GATHER_MAX: Duration = Duration::from_micros(500);
@@ -91,13 +85,13 @@ pub(super) fn commit_alone(shared: &Shared, committer: &Mutex<Committer>, ops: V
 
 /// What it takes to commit, beside what all share.
 pub(super) struct Committer {
-    shared: Arc<Shared>,
-    leases: Leases,
-    compaction: Compaction,
+    pub(super) shared: Arc<Shared>,
+    pub(super) leases: Leases,
+    pub(super) compaction: Compaction,
     /// When to make the file smaller.
-    shrink_at: Option<Instant>,
+    pub(super) shrink_at: Option<Instant>,
     /// When to find out whether the disk is well again.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
 }
 
 impl Committer {
@@ -122,19 +116,6 @@ impl Committer {
         let deadlines =
             [lease, self.compaction.deadline(), self.shared.log.flush_deadline(), self.shrink_at, self.retry_at];
         deadlines.into_iter().flatten().min()
-    }
-
-    /// What has to be done whether somebody asks or not.
-    fn tidy(&mut self, idle: bool) {
-        self.end_due_leases();
-        self.compact(idle);
-        self.shrink(idle);
-        self.retry();
-        if self.shared.log.flush_deadline().is_some_and(|deadline| deadline <= Instant::now())
-            && let Err(error) = self.shared.log.flush()
-        {
-            tracing::error!(%error, "the store's file cannot follow its journal");
-        }
     }
 
     /// Transactions in a row are one batch; everything else is done on its own, in its turn.
@@ -220,7 +201,7 @@ impl Committer {
     }
 
     /// Writes, and remembers whether that is possible.
-    fn write(&mut self, writes: &Writes<'_>) -> Result<(), Error> {
+    pub(super) fn write(&mut self, writes: &Writes<'_>) -> Result<(), Error> {
         let written = self.shared.log.write(writes);
         let has_failed = self.shared.failure.borrow().is_some();
         match &written {
@@ -231,13 +212,6 @@ impl Committer {
         self.shared.failure.send_replace(written.clone().err());
         self.retry_at = written.is_err().then(|| Instant::now() + RETRY_EVERY);
         written
-    }
-
-    /// Finds out whether a store that could not be written can be again, where nobody else tries.
-    fn retry(&mut self) {
-        if self.retry_at.is_some_and(|due| due <= Instant::now()) {
-            drop(self.write(&Writes::default()));
-        }
     }
 
     fn publish(&mut self, entries: Vec<Arc<Entry>>) {
@@ -294,7 +268,7 @@ impl Committer {
     }
 
     /// Ends a lease: its keys go in one ordinary transaction.
-    fn end_lease(&mut self, id: LeaseId) -> Result<(), Error> {
+    pub(super) fn end_lease(&mut self, id: LeaseId) -> Result<(), Error> {
         let keys = self.leases.keys(id).ok_or(Error::LeaseNotFound(id))?;
         let entries = {
             let state = self.shared.state.read();
@@ -308,15 +282,7 @@ impl Committer {
         Ok(())
     }
 
-    fn end_due_leases(&mut self) {
-        while let Some((deadline, id)) = self.leases.next_deadline() {
-            if deadline > Instant::now() || self.end_lease(id).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn start_compaction(&mut self, revision: Revision) -> Result<(), Error> {
+    pub(super) fn start_compaction(&mut self, revision: Revision) -> Result<(), Error> {
         {
             let state = self.shared.state.read();
             if revision > state.revision {
@@ -330,43 +296,6 @@ impl Committer {
         self.shared.state.write().compacted = revision;
         self.compaction.start(revision);
         Ok(())
-    }
-
-    /// Gives back what large deletions left of the file, when nobody else wants anything.
-    fn shrink(&mut self, idle: bool) {
-        let is_due = self.shrink_at.is_some_and(|due| due <= Instant::now());
-        if !is_due || !idle || self.compaction.is_running() {
-            return;
-        }
-        let before = self.shared.log.file_bytes();
-        let shrunk = self.shared.log.shrink();
-        let after = self.shared.log.file_bytes();
-        match shrunk {
-            Ok(()) => tracing::info!(before, after, "the store's file was made smaller"),
-            // Mostly somebody still reads.
-            Err(error) => tracing::info!(%error, "the store's file is not made smaller now"),
-        }
-        // Not again and again, where there is nothing to win.
-        self.shrink_at = self.worth_shrinking().then(|| Instant::now() + SHRINK_EVERY);
-    }
-
-    fn worth_shrinking(&self) -> bool {
-        self.shared.log.waste_bytes() > 0
-    }
-
-    /// One bounded step of compaction, where one is due.
-    fn compact(&mut self, idle: bool) {
-        let due = self.compaction.due(&self.shared.state.read(), Instant::now());
-        if let Some(revision) = due
-            && let Err(error) = self.start_compaction(revision)
-        {
-            tracing::warn!(%error, revision, "cannot compact the store");
-        }
-        let was_running = self.compaction.is_running();
-        self.compaction.step(&self.shared, idle);
-        if was_running && !self.compaction.is_running() && self.shrink_at.is_none() && self.worth_shrinking() {
-            self.shrink_at = Some(Instant::now() + SHRINK_AFTER);
-        }
     }
 }
 

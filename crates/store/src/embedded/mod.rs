@@ -11,7 +11,7 @@
 //! ```
 //!
 //! In reading order: [`row`] (what is written), [`journal`] and [`log`] (the files), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
-//! [`commit`] (writes), [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
+//! [`commit`] (writes), [`tidy`], [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
 //!
 //! Invariants:
 //! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
@@ -32,6 +32,7 @@ mod reader;
 mod ring;
 mod row;
 mod scope;
+mod tidy;
 mod watch;
 mod whole;
 
