@@ -10,13 +10,18 @@
 //! - [`options`]: the flags, and what is wrong with them.
 //! - [`start`]: what is built from them, in which order, and how it stops.
 //! - [`run`](mod@run): the whole program.
+//! - [`etcd_face`]: the socket under which the embedded store is an etcd.
+//! - [`data`]: `master backup` and `master restore`.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
+pub mod data;
+pub mod etcd_face;
 pub mod options;
 pub mod run;
 pub mod start;
 
+pub use data::DataCommand;
 pub use options::Options;
 pub use run::run;
 pub use start::Master;

@@ -25,6 +25,7 @@ pub enum Component {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "master", version, max_term_width = 110)]
 #[group(skip)]
+#[command(after_help = "Instead of running: master backup --help, master restore --help")]
 pub struct Options {
     /// Those of every daemon.
     #[command(flatten)]

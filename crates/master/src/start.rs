@@ -9,8 +9,10 @@ use api::well_known::NAMESPACE_SYSTEM;
 use apiserver::{ApiServer, User};
 use client::Tasks;
 use store::Store;
+use store::embedded::Embedded;
 use tokio::net::TcpListener;
 
+use crate::etcd_face;
 use crate::options::{Component, Options};
 
 /// How long a stop may take before it is cut short.
@@ -22,6 +24,7 @@ pub struct Master {
     address: SocketAddr,
     tasks: Tasks,
     serving: Tasks,
+    embedded: Option<Arc<Embedded>>,
 }
 
 impl Master {
@@ -33,7 +36,7 @@ impl Master {
             Master::serve(&options).await?
         } else {
             let address = SocketAddr::new(options.bind_address, 0);
-            Master { server: None, address, tasks: Tasks::new(), serving: Tasks::new() }
+            Master { server: None, address, tasks: Tasks::new(), serving: Tasks::new(), embedded: None }
         };
         master.start_components(&options).await?;
         Ok(master)
@@ -45,8 +48,14 @@ impl Master {
         let address = listener.local_addr()?;
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
-        let store = open_store(options).await?;
         let serving = Tasks::new();
+        let (store, embedded): (Arc<dyn Store>, _) = if options.etcd_servers.is_empty() {
+            let embedded = open_embedded(options)?;
+            etcd_face::serve(embedded.clone(), &options.data_dir, &serving);
+            (embedded.clone(), Some(embedded))
+        } else {
+            (connect_to_etcd(options).await?, None)
+        };
         let config = apiserver::Config {
             bind_address: options.bind_address,
             secure_port: address.port(),
@@ -78,7 +87,7 @@ impl Master {
             }
         });
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "API server ready");
-        Ok(Master { server: Some(server), address, tasks: Tasks::new(), serving })
+        Ok(Master { server: Some(server), address, tasks: Tasks::new(), serving, embedded })
     }
 
     /// The API server, where it runs in this process.
@@ -98,6 +107,10 @@ impl Master {
         }
         if !self.serving.stop(STOP_GRACE).await {
             tracing::warn!("the API server did not stop in time");
+        }
+        if let Some(embedded) = self.embedded {
+            // Even while somebody still holds it: the files are free for the next.
+            embedded.close();
         }
         tracing::info!("stopped");
     }
@@ -167,17 +180,18 @@ fn client_of(server: &ApiServer, user: User) -> kube::Client {
     kube::Client::new(server.service_as(user), "default")
 }
 
-async fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
-    if options.etcd_servers.is_empty() {
-        let dir = options.data_dir.join("store");
-        let settings = store::embedded::Options {
-            retention: Duration::from_secs(options.history_seconds),
-            ..store::embedded::Options::default()
-        };
-        let store = store::embedded::Embedded::open(&dir, settings)
-            .with_context(|| format!("cannot open the store in {}", dir.display()))?;
-        return Ok(Arc::new(store));
-    }
+fn open_embedded(options: &Options) -> Result<Arc<Embedded>> {
+    let dir = options.data_dir.join("store");
+    let settings = store::embedded::Options {
+        retention: Duration::from_secs(options.history_seconds),
+        ..store::embedded::Options::default()
+    };
+    let store =
+        Embedded::open(&dir, settings).with_context(|| format!("cannot open the store in {}", dir.display()))?;
+    Ok(Arc::new(store))
+}
+
+async fn connect_to_etcd(options: &Options) -> Result<Arc<dyn Store>> {
     let read = |file: &Option<std::path::PathBuf>| {
         let pem = file.as_ref().map(|f| std::fs::read(f).with_context(|| format!("cannot read {}", f.display())));
         pem.transpose()
