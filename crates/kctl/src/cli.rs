@@ -41,6 +41,8 @@ pub enum Verb {
     Logs(verbs::logs::Logs),
     /// Manage the images on the cluster's nodes
     Image(verbs::image::Image),
+    /// Manage the tokens machines join the cluster with
+    Token(verbs::token::Token),
     /// Update the labels on a resource
     Label(verbs::label::Label),
     /// Update the annotations on a resource
@@ -84,6 +86,7 @@ pub async fn run_verb(verb: &Verb, session: &crate::session::Session, console: &
         Verb::Expose(verb) => verb.run(session, console).await,
         Verb::Logs(verb) => verb.run(session, console).await,
         Verb::Image(verb) => verb.run(session, console).await,
+        Verb::Token(verb) => verb.run(session, console).await,
         Verb::Label(verb) => verb.run(verbs::label::LABELS, session, console).await,
         Verb::Annotate(verb) => verb.run(verbs::label::ANNOTATIONS, session, console).await,
         Verb::Version(verb) => verb.run(Some(session), console).await,

@@ -1,6 +1,7 @@
 //! The whole program: flags, start, wait for a signal, stop.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 
 use anyhow::Result;
 
@@ -13,7 +14,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         return change_data(command);
     }
     let options: Options = daemon::parse(arguments)?;
-    daemon::run(&options.daemon.clone(), Master::start(options), Master::stop)
+    daemon::run(&options.daemon.clone(), start(options), Master::stop)
+}
+
+async fn start(options: Options) -> Result<Master> {
+    let master = Master::start(options.clone()).await?;
+    say_how_to_join(&master, &options);
+    Ok(master)
+}
+
+/// Only to somebody who looks on: a token is nothing for a log.
+#[allow(clippy::print_stdout, reason = "a line to paste, for who started this by hand")]
+fn say_how_to_join(master: &Master, options: &Options) {
+    match master.join_command(options).filter(|_| std::io::stdout().is_terminal()) {
+        Some(command) => println!("To join another machine, run on it:\n\n    {command}\n"),
+        None => tracing::info!("a machine joins with what \"kctl token create --print-join-command\" prints"),
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to who typed the command")]

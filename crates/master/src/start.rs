@@ -100,6 +100,15 @@ impl Master {
         self.address
     }
 
+    /// The line that, pasted on another machine, makes it a node; with the token of the data directory.
+    pub fn join_command(&self, options: &Options) -> Option<String> {
+        let token =
+            std::fs::read_to_string(options.data_dir.join("join-token")).ok().filter(|_| self.server.is_some())?;
+        let address = options.advertise_address.unwrap_or_else(|| own_address(options.bind_address));
+        let server = SocketAddr::new(address, self.address.port());
+        Some(format!("minion --server https://{server} --token {} --data-dir /var/lib/coracle-minion", token.trim()))
+    }
+
     /// Stops the components, then the API server; requests under way end first, within a bounded grace.
     pub async fn stop(self) {
         if !self.tasks.stop(STOP_GRACE).await {

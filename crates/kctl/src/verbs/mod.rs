@@ -15,6 +15,7 @@ pub mod label;
 pub mod logs;
 pub mod run;
 pub mod scale;
+pub mod token;
 pub mod version;
 
 use serde_json::{Value, json};
