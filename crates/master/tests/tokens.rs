@@ -29,7 +29,8 @@ impl Write for Said {
 /// Runs `kctl token ...` as the admin.
 async fn kctl(data_dir: &Path, arguments: &[&str]) -> Result<String, String> {
     let kubeconfig = data_dir.join("admin.kubeconfig");
-    let flags = ["kctl", "token"].iter().chain(arguments).chain(&["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let as_admin = ["--kubeconfig", kubeconfig.to_str().unwrap()];
+    let flags = ["kctl", "token"].iter().chain(arguments).chain(&as_admin);
     let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
     let said = Said::default();
     let (out, err) = (Box::new(said.clone()), Box::new(std::io::sink()));
