@@ -13,7 +13,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
-use crate::session::{Session, parse_duration, with_query};
+use crate::session::{Session, parse_duration};
 use crate::{Console, Error, object, tabwriter};
 
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -72,7 +72,7 @@ impl Token {
             }
             Action::List => {
                 let query = [("fieldSelector", format!("type={SECRET_BOOTSTRAP_TOKEN}"))];
-                let found = super::list(session, &with_query(&secrets(), &query), &[], "application/json").await?;
+                let found = super::list(session, &secrets(), &query, "application/json").await?;
                 let table = table(object::items(&found, &["items"]), Timestamp::now());
                 console.print(&tabwriter::align(&table, 3))
             }

@@ -57,6 +57,7 @@ pub(super) async fn resizes(kubectl: &Kubectl) {
     kubectl.prints(&format!("patch pod resize --subresource resize -p '{never}'"), "pod/resize patched\n").await;
     let look = r#"{.status.conditions[?(@.type=="PodResizePending")].reason}"#;
     until_shown(kubectl, "pod/resize", look, "Infeasible").await;
+    kubectl.prints("delete pod resize", "pod \"resize\" deleted\n").await;
 }
 
 async fn executes(kubectl: &Kubectl) {
