@@ -9,6 +9,7 @@ mod writing;
 
 use harness::boxes::Boxes;
 use harness::kubectl::{Kubectl, line};
+use harness::wait::PATIENCE;
 use tokio::io::BufReader;
 
 /// 1.20 speaks SPDY and asks for OpenAPI v2 as protobuf; 1.33 WebSockets, OpenAPI v3 and aggregated discovery, and sends
@@ -67,11 +68,24 @@ async fn start_web(kubectl: &Kubectl) {
 }
 
 /// Watches an object until what `look` shows of it is as expected.
+///
+/// kubectl reads the object, watches from version 0 and takes the first event for what it has shown: a change between the
+/// two it never tells. So a watch that has been silent for a while is begun anew.
 async fn until_shown(kubectl: &Kubectl, what: &str, look: &str, expected: &str) {
-    let mut watch = kubectl.spawn(&["get", what, "-w", "-o", &format!("jsonpath={look}{{\"\\n\"}}")]);
-    let mut lines = BufReader::new(watch.stdout.take().unwrap());
-    while line(&mut lines).await != expected {}
-    watch.kill().await.unwrap();
+    let look = format!("jsonpath={look}{{\"\\n\"}}");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < deadline {
+        let mut watch = kubectl.spawn(&["get", what, "-w", "-o", &look]);
+        let mut lines = BufReader::new(watch.stdout.take().unwrap());
+        let shown = async { while line(&mut lines).await != expected {} };
+        let shown = tokio::time::timeout(PATIENCE / 12, shown).await;
+        watch.kill().await.unwrap();
+        if shown.is_ok() {
+            return;
+        }
+    }
+    let there = kubectl.says("get rc,pods,events -o yaml").await;
+    panic!("{what} does not show {expected:?} in {look}:\n{there}");
 }
 
 /// A table as it stands on the terminal, cell by cell; without its heading.
