@@ -3,7 +3,8 @@
 //!
 //! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
 //! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and what they do have.
-//! - [`eviction`], `image_gc`: what happens where something runs short; [`container_gc`]: what is kept of what ended. `runtime_health`: whether the runtime answers.
+//! - [`eviction`], `image_gc`: what happens where something runs short; [`container_gc`]:
+//!   what is kept of what ended. `runtime_health`: whether the runtime answers.
 //! - [`shutdown`]: the machine goes down.
 
 use std::path::PathBuf;
