@@ -1,5 +1,5 @@
 //! As much of D-Bus as it takes to talk to logind: calls with strings, their answers, signals, and files that come along
-//! (the D-Bus specification, "Message Protocol"). Little-endian only, as all messages to us are that we ask for here.
+//! (the D-Bus specification, "Message Protocol").
 
 use std::collections::VecDeque;
 use std::io::{IoSliceMut, Result};
@@ -11,8 +11,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-/// The longest message that is read.
-const MAX_MESSAGE_BYTES: usize = 64 << 10;
+use super::wire::{Body, Kind, Message, Reader, broken, encode, length, pad};
+
 /// The longest line while we say who we are.
 const MAX_LINE_BYTES: usize = 4096;
 /// Signals that may wait while an answer is waited for; older ones are lost, and none of ours is about the past.
@@ -20,41 +20,6 @@ const MAX_SIGNALS: usize = 64;
 /// Files that may come with what is read at once.
 const MAX_FILES: usize = 8;
 const READ_BYTES: usize = 4096;
-
-/// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A method is called.
-    Call,
-    /// It answers.
-    Return,
-    /// It fails.
-    Error,
-    /// Something happened.
-    Signal,
-}
-
-/// A message.
-#[derive(Debug)]
-pub(super) struct Message {
-    /// What it is.
-    pub(super) kind: Kind,
-    /// Its number, by which it is answered.
-    #[cfg_attr(not(test), expect(dead_code, reason = "we answer nobody"))]
-    pub(super) serial: u32,
-    /// Which call it answers.
-    pub(super) reply_serial: u32,
-    /// Who sent it.
-    pub(super) sender: String,
-    /// The method or signal; the name of an error.
-    pub(super) member: String,
-    /// The types of what it says.
-    pub(super) signature: String,
-    /// What it says.
-    pub(super) body: Vec<u8>,
-    /// The files it brings.
-    pub(super) files: Vec<OwnedFd>,
-}
 
 /// A call: who, which of its objects, which interface, which method.
 #[derive(Clone, Copy, Debug)]
@@ -246,29 +211,6 @@ impl Bus {
     }
 }
 
-impl Message {
-    /// The strings it begins with.
-    pub(super) fn strings(&self) -> impl Iterator<Item = String> {
-        let count = self.signature.chars().take_while(|c| *c == 's').count();
-        let mut reader = Reader { bytes: &self.body, at: 0 };
-        std::iter::from_fn(move || reader.string().ok()).take(count).collect::<Vec<_>>().into_iter()
-    }
-
-    /// What it says, if that is a boolean.
-    pub(super) fn boolean(&self) -> Option<bool> {
-        let value = Reader { bytes: &self.body, at: 0 }.u32().ok()?;
-        (self.signature == "b").then_some(value == 1)
-    }
-
-    /// The number of 64 bits in the variant it says.
-    pub(super) fn variant_u64(&self) -> Option<u64> {
-        let mut reader = Reader { bytes: &self.body, at: 0 };
-        (self.signature == "v" && reader.signature().ok()? == "t").then_some(())?;
-        reader.at = pad(reader.at, 8);
-        Some(u64::from_le_bytes(reader.take(8).ok()?.try_into().ok()?))
-    }
-}
-
 /// The other side, which tests are.
 #[cfg(test)]
 impl Bus {
@@ -276,7 +218,7 @@ impl Bus {
     pub(super) async fn request_name(&mut self, name: &str) -> Result<()> {
         let mut body = Body::default();
         body.string(name);
-        align(&mut body.bytes, 4);
+        super::wire::align(&mut body.bytes, 4);
         body.bytes.extend(0u32.to_le_bytes());
         body.signature.push('u');
         self.call(of_bus("RequestName"), &body).await.map(drop)
@@ -311,139 +253,6 @@ impl Bus {
         let bytes = encode(4, self.serial, &[(1, 'o', path), (2, 's', interface), (3, 's', member)], &[], body);
         self.stream.write_all(&bytes).await
     }
-}
-
-/// What a message says, as it is built.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Body {
-    signature: String,
-    bytes: Vec<u8>,
-}
-
-impl Body {
-    /// And a string.
-    pub(super) fn string(&mut self, text: &str) -> &mut Body {
-        self.signature.push('s');
-        string(&mut self.bytes, text);
-        self
-    }
-
-    /// And a number.
-    pub(super) fn int(&mut self, number: i32) -> &mut Body {
-        self.signature.push('i');
-        align(&mut self.bytes, 4);
-        self.bytes.extend(number.to_le_bytes());
-        self
-    }
-
-    /// Bytes that were put together elsewhere.
-    #[cfg(test)]
-    pub(super) fn raw(signature: &str, bytes: Vec<u8>) -> Body {
-        Body { signature: signature.to_owned(), bytes }
-    }
-}
-
-/// A whole message, with these strings and numbers in its header.
-fn encode(kind: u8, serial: u32, strings: &[(u8, char, &str)], numbers: &[(u8, u32)], body: &Body) -> Vec<u8> {
-    let mut header = Vec::new();
-    for (code, type_, text) in strings {
-        align(&mut header, 8);
-        header.extend([*code, 1, *type_ as u8, 0]);
-        string(&mut header, text);
-    }
-    for (code, number) in numbers {
-        align(&mut header, 8);
-        header.extend([*code, 1, b'u', 0]);
-        header.extend(number.to_le_bytes());
-    }
-    if !body.signature.is_empty() {
-        align(&mut header, 8);
-        header.extend([8, 1, b'g', 0, body.signature.len() as u8]);
-        header.extend(body.signature.as_bytes());
-        header.push(0);
-    }
-    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let mut bytes = vec![b'l', kind, 0, 1];
-    bytes.extend(size(&body.bytes));
-    bytes.extend(serial.to_le_bytes());
-    bytes.extend(size(&header));
-    bytes.extend(header);
-    align(&mut bytes, 8);
-    bytes.extend(&body.bytes);
-    bytes
-}
-
-/// How long the message at the beginning of `bytes` is, once that can be said.
-fn length(bytes: &[u8]) -> Result<Option<usize>> {
-    if bytes.len() < 16 {
-        return Ok(None);
-    }
-    if bytes[0] != b'l' {
-        return Err(broken("a message in another byte order"));
-    }
-    let mut reader = Reader { bytes, at: 4 };
-    let body = reader.u32()? as usize;
-    reader.at = 12;
-    let fields = reader.u32()? as usize;
-    let length = pad(16usize.saturating_add(fields), 8).saturating_add(body);
-    if length > MAX_MESSAGE_BYTES { Err(broken("a message that is too long")) } else { Ok(Some(length)) }
-}
-
-fn string(bytes: &mut Vec<u8>, text: &str) {
-    align(bytes, 4);
-    bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.push(0);
-}
-
-fn align(bytes: &mut Vec<u8>, to: usize) {
-    bytes.resize(pad(bytes.len(), to), 0);
-}
-
-fn pad(at: usize, to: usize) -> usize {
-    at.saturating_add(to - 1) / to * to
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let end = self.at.saturating_add(count);
-        let taken = self.bytes.get(self.at..end).ok_or_else(|| broken("a message that is cut short"))?;
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn u8(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        self.at = pad(self.at, 4);
-        let bytes = self.take(4)?;
-        Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    }
-
-    fn string(&mut self) -> Result<String> {
-        let length = self.u32()? as usize;
-        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
-        self.take(1)?;
-        Ok(text)
-    }
-
-    fn signature(&mut self) -> Result<String> {
-        let length = usize::from(self.u8()?);
-        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
-        self.take(1)?;
-        Ok(text)
-    }
-}
-
-fn broken(why: &str) -> std::io::Error {
-    std::io::Error::other(format!("D-Bus: {why}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use super::bus::{Body, Bus, Call};
+use super::bus::{Bus, Call};
+use super::wire::Body;
 
 const MANAGER: &str = "org.freedesktop.login1.Manager";
 /// The signal of a shutdown.

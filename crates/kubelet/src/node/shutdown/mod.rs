@@ -2,7 +2,7 @@
 //! that a shutdown is to come, and goes on when they let go or its patience is over.
 //!
 //! - [`plan`]: who ends when, and how long each may take. Pure.
-//! - [`logind`]: the inhibitor, and what logind says. `bus`: as much of D-Bus as that takes.
+//! - [`logind`]: the inhibitor, and what logind says. `bus`, `wire`: as much of D-Bus as that takes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub mod logind;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 /// How long to leave a bus alone that failed (`dbusReconnectPeriod`), first and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);

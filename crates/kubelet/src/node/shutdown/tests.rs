@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
-use super::bus::{Body, Bus, Kind, Message};
+use super::bus::Bus;
+use super::wire::{Body, Kind, Message};
 use super::*;
 use crate::Config;
 use crate::runtime::Runtime;
