@@ -198,7 +198,14 @@ async fn progress<T>(
         Error::Refused(format!("cancelling {what} for \"{reference}\": no progress in {deadline}"))
     };
     while let Some(step) = tokio::time::timeout(PROGRESS_DEADLINE, steps.next()).await.map_err(|_| silent())? {
-        if let Some(message) = refused(step.map_err(super::error)?) {
+        // What the registry has not is no missing thing of this engine's.
+        let step = step.map_err(|error| match super::error(error) {
+            Error::NotFound(message) | Error::Conflict(message) => {
+                Error::Refused(format!("Error response from daemon: {message}"))
+            }
+            error => error,
+        })?;
+        if let Some(message) = refused(step) {
             return Err(Error::Refused(message));
         }
     }
