@@ -11,6 +11,7 @@ use master::Master;
 use minion::Minion;
 
 use crate::docker::{self, output};
+use crate::engine::Engine;
 use crate::wait::{PATIENCE, until};
 
 /// The image of test pods: a static busybox.
@@ -45,6 +46,25 @@ impl Boxes {
         boxes.ready().await
     }
 
+    /// Starts a master and a minion on an engine that is no other test's; returns when the node is ready.
+    pub async fn on(engine: &Engine, flags: &[&str]) -> Result<Boxes> {
+        let mut boxes = Boxes::beside(engine).await?;
+        let endpoint = engine.endpoint();
+        // A flag given twice is refused: who names another way to the engine means that.
+        let own = ["--docker-endpoint", endpoint.as_str()];
+        let own = if flags.contains(&own[0]) { &[][..] } else { &own[..] };
+        let flags: Vec<&str> = own.iter().chain(flags).copied().collect();
+        boxes.add("box", &flags).await?;
+        boxes.ready().await
+    }
+
+    /// Starts a master for a minion on `engine` that somebody else starts, with [`Boxes::flags`].
+    pub async fn beside(engine: &Engine) -> Result<Boxes> {
+        let alone = docker::alone()?;
+        engine.import_busybox(IMAGE)?;
+        Ok(Boxes { alone: Some(alone), ..Boxes::without_nodes().await? })
+    }
+
     async fn without_nodes() -> Result<Boxes> {
         let folder = tempfile::tempdir()?;
         let master = start_master(folder.path(), 0).await?;
@@ -52,8 +72,26 @@ impl Boxes {
     }
 
     async fn add(&mut self, name: &str, flags: &[&str]) -> Result<()> {
-        self.minions.push(start_minion(&self.master, self.folder.path(), name, flags).await?);
+        let all = self.flags(name, flags)?;
+        self.minions.push(Minion::start(minion::Options::try_parse_from(all)?).await?);
         Ok(())
+    }
+
+    /// What a minion called `name` keeps on disk.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a minion called `name` is told, the program first.
+    pub fn flags(&self, name: &str, flags: &[&str]) -> Result<Vec<String>> {
+        let folder = self.folder.path();
+        let token = std::fs::read_to_string(folder.join("master/join-token"))?;
+        let (server, data) = (self.url(), path(folder, name)?);
+        let own = ["minion", "--server", &server, "--token", token.trim(), "--node-name", name, "--kubelet-port", "0"];
+        let data = ["--data-dir", &data, "--healthz-port", "0"];
+        // Nothing is evicted and no image removed because others fill this machine's disk.
+        let calm = ["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"];
+        Ok(own.iter().chain(&data).chain(&calm).chain(flags).map(|flag| (*flag).to_owned()).collect())
     }
 
     async fn ready(self) -> Result<Boxes> {
@@ -90,8 +128,14 @@ impl Boxes {
 
     /// Stops the master and starts it again where it was.
     pub async fn restart_master(self) -> Result<Boxes> {
+        self.restart_master_after(async {}).await
+    }
+
+    /// Stops the master, waits for what happens `meanwhile`, and starts it again where it was.
+    pub async fn restart_master_after(self, meanwhile: impl Future<Output = ()>) -> Result<Boxes> {
         let port = self.master.address().port();
         self.master.stop().await;
+        meanwhile.await;
         // The store is let go of when the last connection is.
         let store = std::fs::File::open(self.folder.path().join("master/store/store.redb"))?;
         tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || store.lock())).await???;
@@ -101,6 +145,11 @@ impl Boxes {
 
     /// Stops everything and shows that nothing is left on the machine.
     pub async fn stop(self) -> Result<()> {
+        self.stop_on(None).await
+    }
+
+    /// The same where the minion was on an engine of the test's own.
+    pub async fn stop_on(self, engine: Option<&Engine>) -> Result<()> {
         for minion in self.minions {
             minion.stop().await;
         }
@@ -109,15 +158,17 @@ impl Boxes {
             return Ok(());
         }
         let data = path(self.folder.path(), "box")?;
-        let flags = ["minion", "--cleanup", "--data-dir", &data];
+        let endpoint = engine.map_or_else(|| "unix:///var/run/docker.sock".to_owned(), Engine::endpoint);
+        let flags = ["minion", "--cleanup", "--data-dir", &data, "--docker-endpoint", &endpoint];
         minion::cleanup::run(&minion::Options::try_parse_from(flags)?).await?;
+        let docker = |arguments: &[&str]| output("docker", &[&["-H", endpoint.as_str()], arguments].concat());
         let label = "label=io.coracle.node=box";
-        ensure!(output("docker", &["ps", "-aq", "--filter", label])?.is_empty(), "a container is left");
-        let networks = output("docker", &["network", "ls", "-q", "--filter", "name=^coracle$"])?;
+        ensure!(docker(&["ps", "-aq", "--filter", label])?.is_empty(), "a container is left");
+        let networks = docker(&["network", "ls", "-q", "--filter", "name=^coracle$"])?;
         ensure!(networks.is_empty(), "the network is left");
         ensure!(!output("nft", &["list", "tables"])?.contains("coracle"), "a table of rules is left");
         ensure!(!std::fs::read_to_string("/proc/mounts")?.contains(&data), "a mount is left");
-        output("docker", &["image", "rm", "-f", IMAGE])?;
+        docker(&["image", "rm", "-f", IMAGE])?;
         Ok(())
     }
 }
@@ -126,17 +177,6 @@ async fn start_master(folder: &Path, port: u16) -> Result<Master> {
     let (data, port) = (path(folder, "master")?, port.to_string());
     let flags = ["master", "--data-dir", &data, "--bind-address", "127.0.0.1", "--secure-port", &port];
     Master::start(master::Options::try_parse_from(flags)?).await
-}
-
-async fn start_minion(master: &Master, folder: &Path, name: &str, flags: &[&str]) -> Result<Minion> {
-    let token = std::fs::read_to_string(folder.join("master/join-token"))?;
-    let (server, data) = (format!("https://{}", master.address()), path(folder, name)?);
-    let own = ["minion", "--server", &server, "--token", token.trim(), "--node-name", name, "--kubelet-port", "0"];
-    let data = ["--data-dir", &data, "--healthz-port", "0"];
-    // Nothing is evicted and no image removed because others fill this machine's disk.
-    let calm = ["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"];
-    let flags = own.iter().chain(&data).chain(&calm).chain(flags);
-    Minion::start(minion::Options::try_parse_from(flags)?).await
 }
 
 fn path(folder: &Path, name: &str) -> Result<String> {

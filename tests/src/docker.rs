@@ -8,13 +8,14 @@ use anyhow::{Context, Result, ensure};
 /// Whether a Docker Engine answers. Where none does, a test says so and does nothing; in CI (`CI=true`) it fails.
 pub fn available() -> bool {
     let answers = Command::new("docker").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let available = answers.is_ok_and(|s| s.success()) && nix_is_root();
-    assert!(available || std::env::var("CI").as_deref() != Ok("true"), "CI needs root and a Docker Engine");
-    available
+    needed(answers.is_ok_and(|s| s.success()))
 }
 
-fn nix_is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+/// Whether what is needed for containers is here, and we are root; in CI it has to be.
+pub(crate) fn needed(is_here: bool) -> bool {
+    let available = is_here && nix::unistd::geteuid().is_root();
+    assert!(available || std::env::var("CI").as_deref() != Ok("true"), "CI needs root and a Docker Engine");
+    available
 }
 
 /// Waits until no other test uses the machine's one pod network and nftables table; they are ours until the file is
@@ -34,6 +35,11 @@ pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
 
 /// Imports a small image of the static busybox under `reference`, with `sh`, `httpd` and friends in /bin.
 pub fn import_busybox(reference: &str) -> Result<()> {
+    import_busybox_on(&[], reference)
+}
+
+/// The same on the engine that these flags of `docker` name.
+pub fn import_busybox_on(engine: &[&str], reference: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let bin = folder.path().join("bin");
     std::fs::create_dir_all(&bin)?;
@@ -46,7 +52,8 @@ pub fn import_busybox(reference: &str) -> Result<()> {
     let archive = Command::new("tar").arg("-C").arg(folder.path()).args(["-c", "."]).output()?;
     ensure!(archive.status.success(), "tar failed");
     let arguments = ["import", "--change", "ENV PATH=/bin", "-", reference];
-    let mut import = Command::new("docker").args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut import =
+        Command::new("docker").args(engine).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     import.stdin.take().context("stdin is piped")?.write_all(&archive.stdout)?;
     ensure!(import.wait()?.success(), "docker import failed");
     Ok(())

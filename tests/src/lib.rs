@@ -12,6 +12,7 @@
 //! - [`boxes`]: a master and minions as daemons with all their TLS, on this machine's Docker Engine or hollow.
 //! - [`kubectl`]: stock kubectl in many versions.
 //! - [`docker`]: images for tests on the machine's Docker Engine, and whether there is one.
+//! - [`engine`]: Docker Engines of tests' own, to be restarted, hung and killed; [`registry`]: a registry of images.
 //!
 //! Scenarios live in `tests/`, one file per theme; each reads like the sentence it proves. Nothing here sleeps to look
 //! again: waiting is on a watch, with a time limit.
@@ -19,7 +20,9 @@
 pub mod boxes;
 pub mod cluster;
 pub mod docker;
+pub mod engine;
 pub mod kubectl;
+pub mod registry;
 pub mod wait;
 
 pub use cluster::Cluster;
