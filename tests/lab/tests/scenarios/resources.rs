@@ -12,7 +12,10 @@ use lab::Cluster;
 use lab::cluster::MASTER;
 use serde_json::json;
 
-use crate::common::{container, controller, create, kctl, machine, pod, ready, refused, remove, serves, spread, web};
+use crate::common::{
+    PATH, cluster_ip, container, controller, create, curl, endpoints, kctl, machine, pod, ready, refused, remove,
+    serves, service, spread, web,
+};
 
 /// B5: pods spread; selectors, host ports, room and cordons are respected; a pod without a place says why, and runs when
 /// there is one.
@@ -114,4 +117,68 @@ pub(crate) async fn scaling(cluster: &mut Cluster) -> Result<()> {
     let wrong = kctl(cluster, &["scale", "rc", "ten", "--current-replicas=7", "--replicas=1"], b"").await;
     refused(wrong, "Expected replicas to be 7, was 0")?;
     remove(cluster, &["ten"]).await
+}
+
+/// B8, as a person does it with two controllers: while requests come in all the time, one version gives way to the next pod
+/// by pod, and not one request fails; a version that does not get ready takes nobody's place.
+pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
+    let made = service(cluster, "roll", json!({})).await?;
+    version(cluster, "roll-1", 3, rolling()).await?;
+    version(cluster, "roll-2", 0, rolling()).await?;
+    ready(cluster, "roll", 3).await?;
+    endpoints(cluster, "roll", 3).await?;
+    let url = format!("http://{}{PATH}", cluster_ip(&made));
+    cluster.lab.boxes[1].run(&curl(&url)).await?;
+    let forever = format!("while :; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 5 {url}; done");
+    cluster.lab.machine(2).start("load", &["sh", "-c", &forever]).await?;
+    for (new, old) in [(1, 2), (2, 1), (3, 0)] {
+        scale(cluster, "roll-2", new).await?;
+        ready_of(cluster, "roll-2", new).await?;
+        scale(cluster, "roll-1", old).await?;
+        ready_of(cluster, "roll-1", old).await?;
+    }
+    let mut broken = rolling();
+    broken["containers"][0]["image"] = json!("coracle/no-such-version:3");
+    broken["containers"][0]["imagePullPolicy"] = json!("Never");
+    version(cluster, "roll-3", 1, broken).await?;
+    let stuck = |pods: &[Arc<Pod>]| {
+        let statuses = pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.clone()).unwrap_or_default();
+        let waiting = statuses.first().and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+        waiting.as_deref() == Some("ErrImageNeverPull")
+    };
+    until::<Pod>(&cluster.client().await?, "the third version does not start", "version=roll-3", stuck).await?;
+    scale(cluster, "roll-3", 0).await?;
+    ready(cluster, "roll", 3).await?;
+    let answers = cluster.lab.boxes[1].process("load")?.text();
+    cluster.lab.boxes[1].kill("load").await?;
+    let failed = answers.lines().filter(|line| *line != "200").count();
+    ensure!(answers.lines().count() > 50 && failed == 0, "{failed} of {} requests failed", answers.lines().count());
+    for name in ["roll-1", "roll-2", "roll-3"] {
+        kctl(cluster, &["delete", "rc", name], b"").await?;
+    }
+    remove(cluster, &["roll"]).await
+}
+
+/// A pod that is told to end serves on until every proxy knows.
+fn rolling() -> serde_json::Value {
+    let mut spec = web(json!({ "terminationGracePeriodSeconds": 10 }));
+    spec["containers"][0]["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sleep", "2"] } } });
+    spec
+}
+
+async fn version(cluster: &Cluster, name: &str, replicas: u32, spec: serde_json::Value) -> Result<()> {
+    let labels = json!({ "app": "roll", "version": name });
+    let object = json!({ "metadata": { "name": name }, "spec": { "replicas": replicas, "selector": labels,
+        "template": { "metadata": { "labels": labels }, "spec": spec } } });
+    create::<k8s_openapi::api::core::v1::ReplicationController>(cluster, object).await.map(drop)
+}
+
+async fn scale(cluster: &Cluster, name: &str, replicas: usize) -> Result<()> {
+    kctl(cluster, &["scale", "rc", name, &format!("--replicas={replicas}")], b"").await.map(drop)
+}
+
+async fn ready_of(cluster: &Cluster, version: &str, count: usize) -> Result<()> {
+    let all = |pods: &[Arc<Pod>]| pods.len() == count && pods.iter().all(|pod| serves(pod));
+    let labels = format!("version={version}");
+    until::<Pod>(&cluster.client().await?, &format!("{count} pods of {version}"), &labels, all).await.map(drop)
 }

@@ -34,6 +34,7 @@ fn two_boxes() -> Result<()> {
         all.run("B5", "pods go where they may", resources::scheduling).await;
         all.run("B6", "ten stay ten", resources::ten_stay_ten).await;
         all.run("B7", "scaling is exact", resources::scaling).await;
+        all.run("B8", "a new version takes over and no request fails", resources::rolling_update).await;
         all.run("B16", "a pushed image is pulled by digest", images::pushed_and_pulled_by_digest).await;
         all.run("B17", "a registry with a password", images::behind_a_password).await;
         all.run("B19", "no registry at all", images::no_registry_at_all).await;
