@@ -39,11 +39,13 @@ impl HealthServers {
         self.open.retain(|port, _| wanted.contains_key(port));
         for (port, health) in wanted {
             match self.open.get(&port) {
-                Some(told) => drop(told.send_if_modified(|told| {
-                    let changed = told != health;
-                    told.clone_from(health);
-                    changed
-                })),
+                Some(told) => {
+                    told.send_if_modified(|told| {
+                        let changed = told != health;
+                        told.clone_from(health);
+                        changed
+                    });
+                }
                 None => {
                     let (told, what) = watch::channel(health.clone());
                     self.open.insert(port, told);

@@ -10,6 +10,7 @@
 //! - [`config`]: what the proxy must know about its node.
 //! - [`services`], [`endpoints`]: the parts of the API objects that rules are made of, cleaned and typed.
 //! - [`ruleset()`]: the decision: which chains and map elements there must be.
+//! - [`part`]: what each service needs, put together and compared.
 //! - [`render`]: a rule set, or the difference of two, as an nft script.
 //! - [`conntrack`]: which UDP flows still lead to endpoints that are gone.
 //! - [`forward`]: accept rules in the chains of others that drop forwarded traffic (Docker, UFW).
@@ -21,8 +22,8 @@
 //! - [`driver`]: follows the API and keeps the sink in step.
 //! - [`dns`]: the cluster's names, answered on the node.
 //!
-//! A packet costs two or three map look-ups whatever the number of services. NodePorts answer on every address of the node except
-//! loopback, as kube-proxy's nftables mode has it. IPv4 only.
+//! A packet costs two or three map look-ups whatever the number of services. NodePorts answer on every address of
+//! the node but loopback, unless told otherwise. IPv4 only.
 
 pub mod command;
 pub mod config;
@@ -37,6 +38,7 @@ pub mod monitor;
 pub mod nft;
 pub mod notices;
 pub mod overlay;
+pub mod part;
 pub mod paths;
 pub mod render;
 pub mod routes;

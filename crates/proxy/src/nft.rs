@@ -75,16 +75,9 @@ impl NftSink {
         }
         state.broken = false;
         state.health.update(rules.services.values().flat_map(|part| &part.health), &self.tasks);
-        let known = state.applied.is_some();
-        let applied = state.applied.replace(rules.clone()).unwrap_or_else(|| RuleSet::empty(&self.config));
-        let changed = applied.compare(rules);
-        let (before, after) = (Part::merge(changed.before), Part::merge(changed.after));
-        if known {
-            host::forget_flows(&stale_flows(&before, &after)).await;
-        }
-        // Endpoints that are new here may be on ports of the bridge that are new.
-        if after.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty()) {
-            host::allow_hairpins(&self.config.bridge).await?;
+        if let Some(applied) = state.applied.replace(rules.clone()) {
+            let changed = applied.compare(rules);
+            host::forget_flows(&stale_flows(&Part::merge(changed.before), &Part::merge(changed.after))).await;
         }
         Ok(())
     }
@@ -131,6 +124,10 @@ impl RuleSink for NftSink {
         let first = !state.prepared;
         if first {
             self.prepare(state).await?;
+        }
+        let hairpins = |part: &Part| part.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty());
+        if rules.services.values().any(|part| hairpins(part)) {
+            host::allow_hairpins(&self.config.bridge).await?;
         }
         if first || suspicion.forward {
             let repaired = self.forward().await;

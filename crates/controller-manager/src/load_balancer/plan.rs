@@ -1,171 +1,45 @@
-//! Services of type LoadBalancer: the nodes themselves are the balancer. Their addresses become the service's ingress, and
-//! every node's proxy takes the service's ports at them.
-//!
-//! Upstream leaves this to a cloud (`cloud-provider/controllers/service/controller.go`, whose choice of nodes and
-//! labels is followed); a service that names a class is left to whom the class belongs to.
+//! Which services get which addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api::well_known::LABEL_SERVICE_NAME;
-use client::{Change, EventType, Lister, Outcome, Recorder, WorkQueue, object_reference};
-use k8s_openapi::api::core::v1::{
-    Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, PortStatus, Service, ServiceSpec,
-};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, PortStatus, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Error;
-use parking_lot::Mutex;
-use serde_json::json;
 
-use crate::context::{Context, Key, new_queue, outcome};
-use crate::rest::{self, Rest};
+use crate::context::Key;
 
-const NAME: &str = "service-controller";
-/// One at a time: which ports are free is decided over all services.
-const WORKERS: usize = 1;
 /// Nodes with this label are no balancers.
 const LABEL_EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// Ports of a node that no service may take, beside those of the API server: SSH and the kubelet's.
-const RESERVED: [i32; 2] = [22, 10_250];
 /// Ports of the nodes that lead to services already.
 const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 
-struct Controller {
-    services: Lister<Service>,
-    nodes: Lister<Node>,
-    slices: Lister<EndpointSlice>,
-    endpoints: Lister<Endpoints>,
-    queue: WorkQueue<()>,
-    rest: Rest,
-    recorder: Recorder,
-    /// Which services were told that a port is not to be had, lest they are told at every look.
-    told: Mutex<BTreeMap<Key, String>>,
-}
-
-/// Adds the controller.
-pub(crate) fn register(context: &mut Context) {
-    let caches = context.caches();
-    let controller = Arc::new(Controller {
-        services: caches.services.clone(),
-        nodes: caches.nodes.clone(),
-        slices: caches.endpoint_slices.clone(),
-        endpoints: caches.endpoints.clone(),
-        queue: new_queue(),
-        rest: context.rest.clone(),
-        recorder: context.recorder(NAME),
-        told: Mutex::default(),
-    });
-    controller.listen(context);
-    let synced = async move {
-        caches.services.synced().await;
-        caches.nodes.synced().await;
-        caches.endpoint_slices.synced().await;
-        caches.endpoints.synced().await;
-    };
-    let queue = controller.queue.clone();
-    context.run_workers(synced, &queue, WORKERS, move |()| {
-        let controller = controller.clone();
-        async move { outcome(NAME, &(), controller.sync().await) }
-    });
-}
-
-impl Controller {
-    fn listen(self: &Arc<Self>, context: &mut Context) {
-        let c = self.clone();
-        context.informers.services.on_change(move |change| {
-            let was = matches!(change, Change::Updated { old, .. } if concerns(old));
-            if was || concerns(change.object()) {
-                c.queue.add(());
-            }
-        });
-        let c = self.clone();
-        context.informers.nodes.on_change(move |change| {
-            let same = matches!(change, Change::Updated { old, new } if balancer(old) == balancer(new));
-            if !same {
-                c.queue.add(());
-            }
-        });
-        let c = self.clone();
-        context.informers.endpoint_slices.on_change(move |change| {
-            let slice = change.object();
-            let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE_NAME));
-            let service = name.and_then(|name| c.services.get(slice.metadata.namespace.as_deref(), name));
-            if service.is_some_and(|service| is_balanced(&service) && is_local(&service)) {
-                c.queue.add(());
-            }
-        });
-    }
-
-    async fn sync(&self) -> Result<Outcome, Error> {
-        let (services, nodes, slices) = (self.services.list(), self.nodes.list(), self.slices.list());
-        let view = View {
-            nodes: nodes.iter().filter_map(|node| balancer(node)).collect(),
-            slices: &slices,
-            reserved: self.reserved(),
-        };
-        let plans = plan(&services, &view);
-        self.told.lock().retain(|key, _| plans.iter().any(|plan| plan.key == *key));
-        for plan in plans {
-            if let Some(refusal) = &plan.refusal {
-                self.tell(&plan, refusal);
-            } else {
-                self.told.lock().remove(&plan.key);
-            }
-            if let Some(status) = &plan.status {
-                self.write(&plan.key, status).await?;
-            }
-        }
-        Ok(Outcome::Done)
-    }
-
-    /// Ports that must stay what they are: whoever took the API server's would be the API server.
-    fn reserved(&self) -> BTreeSet<i32> {
-        let api = self.endpoints.get(Some("default"), "kubernetes");
-        let ports = api.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.ports.iter().flatten());
-        ports.map(|port| port.port).chain(RESERVED).collect()
-    }
-
-    fn tell(&self, plan: &Plan<'_>, refusal: &str) {
-        let before = self.told.lock().insert(plan.key.clone(), refusal.to_owned());
-        if before.as_deref() != Some(refusal) {
-            let reference = object_reference(plan.service);
-            self.recorder.event(&reference, EventType::Warning, "SyncLoadBalancerFailed", refusal.to_owned());
-        }
-    }
-
-    async fn write(&self, key: &Key, status: &LoadBalancerStatus) -> Result<(), Error> {
-        let patch = json!({"status": {"loadBalancer": {"ingress": status.ingress}}});
-        let path = rest::path::<Service>(Some(&key.namespace));
-        rest::ignore_not_found(self.rest.merge_patch(&path, &key.name, Some("status"), &patch).await.map(|_| ()))
-    }
-}
-
 /// A node that takes part, and its address.
-type Balancer = (String, Ipv4Addr);
+pub(super) type Balancer = (String, Ipv4Addr);
 
 /// What the plan is made from beside the services.
-struct View<'a> {
-    nodes: BTreeSet<Balancer>,
-    slices: &'a [Arc<EndpointSlice>],
-    reserved: BTreeSet<i32>,
+pub(super) struct View<'a> {
+    pub(super) nodes: BTreeSet<Balancer>,
+    pub(super) slices: &'a [Arc<EndpointSlice>],
+    pub(super) reserved: BTreeSet<i32>,
 }
 
 /// What is to be done about one service.
 #[derive(Debug, PartialEq)]
-struct Plan<'a> {
-    key: Key,
-    service: &'a Service,
+pub(super) struct Plan<'a> {
+    pub(super) key: Key,
+    pub(super) service: &'a Service,
     /// What its status must become, if it is not that.
-    status: Option<LoadBalancerStatus>,
+    pub(super) status: Option<LoadBalancerStatus>,
     /// Why it gets no address.
-    refusal: Option<String>,
+    pub(super) refusal: Option<String>,
 }
 
 /// What must happen so that every balanced service has the nodes' addresses, none of them two services at one port. Who was
 /// there first keeps it.
-fn plan<'a>(services: &'a [Arc<Service>], view: &View<'_>) -> Vec<Plan<'a>> {
+pub(super) fn plan<'a>(services: &'a [Arc<Service>], view: &View<'_>) -> Vec<Plan<'a>> {
     let mut ordered: Vec<&Arc<Service>> = services.iter().filter(|service| concerns(service)).collect();
     ordered.sort_by_key(|s| (s.metadata.creation_timestamp.clone().map(|Time(at)| at), Key::of(&s.metadata)));
     let mut taken: BTreeMap<(i32, String), Key> = BTreeMap::new();
@@ -231,7 +105,7 @@ fn nodes_with_endpoint(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTre
 }
 
 /// The node as a balancer: ready, not excluded, not leaving, with an address; the external one where it has one.
-fn balancer(node: &Node) -> Option<Balancer> {
+pub(super) fn balancer(node: &Node) -> Option<Balancer> {
     let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_EXCLUDE));
     if excluded || node.metadata.deletion_timestamp.is_some() || !api::nodes::is_ready(node) {
         return None;
@@ -242,19 +116,19 @@ fn balancer(node: &Node) -> Option<Balancer> {
 }
 
 /// Whether the service is or was a matter of this controller.
-fn concerns(service: &Service) -> bool {
+pub(super) fn concerns(service: &Service) -> bool {
     let has_ingress =
         service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).is_some_and(|b| b.ingress.is_some());
     let classless = spec(service).is_some_and(|spec| spec.load_balancer_class.is_none());
     is_balanced(service) || (has_ingress && classless)
 }
 
-fn is_balanced(service: &Service) -> bool {
+pub(super) fn is_balanced(service: &Service) -> bool {
     let ours = |s: &ServiceSpec| s.type_.as_deref() == Some("LoadBalancer") && s.load_balancer_class.is_none();
     service.metadata.deletion_timestamp.is_none() && spec(service).is_some_and(ours)
 }
 
-fn is_local(service: &Service) -> bool {
+pub(super) fn is_local(service: &Service) -> bool {
     spec(service).is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"))
 }
 
@@ -283,7 +157,7 @@ fn normal(status: &LoadBalancerStatus) -> Vec<Ingress<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
