@@ -530,6 +530,33 @@ async fn images_are_pulled_with_the_secrets_of_a_pods_account() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_are_the_balancer_of_a_service_and_its_port_is_its_own() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    let balanced = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, labels: {{app: {name}}}}}, \
+             spec: {{type: LoadBalancer, ports: [{{port: 8088}}]}}}}"
+        )
+    };
+    let addresses = |service: &Service| {
+        let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        balancer.and_then(|balancer| balancer.ingress.as_ref()).map_or(0, Vec::len)
+    };
+    cluster.create(&balanced("first")).await.unwrap();
+    cluster.until::<Service>("addresses", "app=first", |s| s.len() == 1 && addresses(&s[0]) == 1).await.unwrap();
+    cluster.create(&balanced("second")).await.unwrap();
+    let told = |events: &[Arc<Event>]| {
+        let message = |e: &Arc<Event>| e.message.clone().unwrap_or_default();
+        events.iter().any(|e| message(e) == "port 8088/TCP of the nodes belongs to service default/first")
+    };
+    cluster.until::<Event>("why the second has none", "", told).await.unwrap();
+    let services = Api::<Service>::default_namespaced(cluster.client());
+    services.delete("first", &DeleteParams::default()).await.unwrap();
+    cluster.until::<Service>("its turn", "app=second", |s| s.len() == 1 && addresses(&s[0]) == 1).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_is_accepted_and_its_pods_run() {
     let cluster = Cluster::new().nodes(1).start().await.unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
