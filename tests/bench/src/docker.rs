@@ -78,7 +78,7 @@ pub(crate) fn make_image(folder: &Path) -> Result<()> {
     }
     std::fs::create_dir_all(root.join("bin"))?;
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("busybox-static is not installed")?;
-    for applet in ["sh", "sleep"] {
+    for applet in ["sh", "sleep", "httpd"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
     }
     let script = format!("tar -C {} -c . | docker import - {IMAGE} >/dev/null", root.display());

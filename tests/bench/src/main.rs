@@ -12,6 +12,7 @@ mod node;
 mod parts;
 mod process;
 mod report;
+mod services;
 mod stream;
 mod watchers;
 
