@@ -246,9 +246,9 @@ fn ufw(facts: &Facts) -> Finding {
 
 fn ports(facts: &Facts, role: Role) -> Vec<Finding> {
     let wanted = [
-        (6443, "the API", "secure-port", "master", role.serves()),
-        (10250, "the kubelet", "kubelet-port", "minion", role.runs_pods()),
-        (10248, "the kubelet's health", "healthz-port", "minion", role.runs_pods()),
+        (facts.ports.secure, "the API", "secure-port", "master", role.serves()),
+        (facts.ports.kubelet, "the kubelet", "kubelet-port", "minion", role.runs_pods()),
+        (facts.ports.healthz, "the kubelet's health", "healthz-port", "minion", role.runs_pods()),
     ];
     let mut found: Vec<Finding> = Vec::new();
     for (port, what, flag, daemon, _) in wanted.iter().filter(|w| w.4) {
@@ -355,5 +355,4 @@ fn disks(facts: &Facts) -> Vec<Finding> {
 }
 
 #[cfg(test)]
-#[path = "checks_tests.rs"]
 mod tests;

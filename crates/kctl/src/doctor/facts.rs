@@ -52,6 +52,8 @@ pub struct Facts {
     pub ip_forward: Option<bool>,
     /// UFW, where it is installed.
     pub ufw: Option<Ufw>,
+    /// The ports the daemons shall have.
+    pub ports: Ports,
     /// Ports somebody listens on, and who.
     pub listening: Vec<Listening>,
     /// Seconds the master's clock is ahead, or why that is not known; nothing without a master to ask.
@@ -96,6 +98,23 @@ pub struct Ufw {
     pub file: PathBuf,
     /// The line of the file.
     pub line: usize,
+}
+
+/// The daemons' ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The API's.
+    pub secure: u16,
+    /// The kubelet's.
+    pub kubelet: u16,
+    /// The kubelet's health.
+    pub healthz: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports { secure: 6443, kubelet: 10250, healthz: 10248 }
+    }
 }
 
 /// A port that is taken.

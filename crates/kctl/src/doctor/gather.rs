@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::facts::{Disk, Docker, Facts, Listening, Ufw};
+use super::facts::{Disk, Docker, Facts, Listening, Ports, Ufw};
 
 /// How long the engine may take to answer.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
@@ -58,6 +58,9 @@ impl Place {
 /// Everything but what only the master can tell.
 pub fn gather(place: &Place) -> Facts {
     let docker = docker(place);
+    let settings = |daemon: &str| place.read(&format!("/etc/coracle/{daemon}.yaml")).unwrap_or_default();
+    let (master, minion) = (settings("master"), settings("minion"));
+    let usual = Ports::default();
     let images = docker.as_ref().map_or_else(|_| PathBuf::from("/var/lib/docker"), |d| d.root.clone());
     let resolv = |path| place.read(path).map(|text| name_servers(&text)).unwrap_or_default();
     Facts {
@@ -72,13 +75,18 @@ pub fn gather(place: &Place) -> Facts {
         missing_programs: missing_programs(place),
         ip_forward: place.read("/proc/sys/net/ipv4/ip_forward").map(|v| v.trim() != "0"),
         ufw: ufw(place),
+        ports: Ports {
+            secure: told(&master, "secure-port").unwrap_or(usual.secure),
+            kubelet: told(&minion, "kubelet-port").unwrap_or(usual.kubelet),
+            healthz: told(&minion, "healthz-port").unwrap_or(usual.healthz),
+        },
         listening: listening(place),
         clock_ahead: None,
         addresses: place
             .output("ip", &["-j", "-4", "address", "show", "up"])
             .map(|t| addresses(&t))
             .unwrap_or_default(),
-        node_ip: place.read("/etc/coracle/minion.yaml").and_then(|text| node_ip(&text)),
+        node_ip: told(&minion, "node-ip"),
         name_servers: resolv("/etc/resolv.conf"),
         resolved_servers: resolv("/run/systemd/resolve/resolv.conf"),
         disks: [("the daemons' files", PathBuf::from("/var/lib")), ("images", images)]
@@ -217,10 +225,11 @@ fn addresses(text: &str) -> Vec<(String, IpAddr)> {
     found
 }
 
-fn node_ip(text: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.strip_prefix("node-ip:"))?;
+/// What a daemon was told in its file, where that is one word.
+fn told<T: std::str::FromStr>(text: &str, flag: &str) -> Option<T> {
+    let value = text.lines().find_map(|line| line.strip_prefix(flag)?.strip_prefix(':'))?;
     let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-    Some(value.to_owned()).filter(|value| !value.is_empty())
+    if value.is_empty() { None } else { value.parse().ok() }
 }
 
 fn name_servers(text: &str) -> Vec<IpAddr> {
@@ -262,100 +271,4 @@ fn reason(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A made-up machine.
-    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Place) {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let place = Place { root: folder.path().to_owned(), docker: folder.path().join("run/docker.sock") };
-        (folder, place)
-    }
-
-    #[test]
-    fn a_machine_is_read() {
-        let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-                   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n   \
-                   1: 0100007F:2808 0100007F:0001 01 00000000:00000000 00:00000000 00000000     0        0 4243 1\n";
-        let (folder, place) = machine(&[
-            ("proc/sys/kernel/osrelease", "6.8.0-31-generic\n"),
-            ("proc/sys/net/ipv4/ip_forward", "0\n"),
-            ("proc/net/tcp", tcp),
-            ("proc/12/comm", "nginx\n"),
-            ("proc/12/fd/.keep", ""),
-            ("proc/net/ip_tables_names", "filter\n"),
-            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n"),
-            ("etc/default/ufw", "# policy\nDEFAULT_INPUT_POLICY=\"DROP\"\nDEFAULT_FORWARD_POLICY=\"DROP\"\n"),
-            ("etc/ufw/ufw.conf", "ENABLED=yes\n"),
-            ("etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n"),
-            ("run/systemd/resolve/resolv.conf", "nameserver 10.0.0.53\n"),
-            ("etc/coracle/minion.yaml", "data-dir: /x\nnode-ip: '10.0.0.4' # eth0\n"),
-            ("var/lib/x", ""),
-        ]);
-        std::os::unix::fs::symlink("socket:[4242]", folder.path().join("proc/12/fd/3")).unwrap();
-        let facts = gather(&place);
-        assert_eq!((facts.kernel.as_str(), facts.ip_forward), ("6.8.0-31-generic", Some(false)));
-        assert_eq!(facts.listening, [Listening { port: 6443, program: Some("nginx".to_owned()), pid: Some(12) }]);
-        assert_eq!(facts.cgroups.unwrap().1.len(), 5);
-        let ufw = facts.ufw.unwrap();
-        assert_eq!((ufw.enabled, ufw.forward_policy.as_str(), ufw.line), (true, "DROP", 3));
-        assert_eq!(ufw.file, folder.path().join("etc/default/ufw"));
-        assert_eq!(facts.name_servers, ["127.0.0.53".parse::<IpAddr>().unwrap()]);
-        assert_eq!(facts.resolved_servers, ["10.0.0.53".parse::<IpAddr>().unwrap()]);
-        assert_eq!(facts.node_ip.as_deref(), Some("10.0.0.4"));
-        assert!(facts.legacy_rules && facts.docker.unwrap_err().contains("No such file"));
-        assert_eq!(facts.disks.len(), 1, "only one of the two is there");
-    }
-
-    #[test]
-    fn control_groups_of_the_first_version_count_where_they_are_mounted() {
-        let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t40\t1\nmemory\t5\t40\t0\npids\t6\t40\t1\n";
-        let (_folder, place) = machine(&[("proc/cgroups", table), ("sys/fs/cgroup/cpu/tasks", "")]);
-        assert_eq!(cgroups(&place), Some((1, vec!["cpu".to_owned()])));
-        assert_eq!(cgroups(&machine(&[]).1), None);
-    }
-
-    #[test]
-    fn addresses_of_containers_are_no_addresses_of_the_machine() {
-        let shown = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","scope":"host"}]},
-            {"ifname":"eth0","addr_info":[{"local":"10.0.0.4","scope":"global"},{"local":"169.254.1.1","scope":"link"}]},
-            {"ifname":"docker0","addr_info":[{"local":"172.17.0.1","scope":"global"}]},
-            {"ifname":"coracle0","addr_info":[{"local":"10.244.0.1","scope":"global"}]}]"#;
-        assert_eq!(addresses(shown), [("eth0".to_owned(), "10.0.0.4".parse::<IpAddr>().unwrap())]);
-        assert!(addresses("nonsense").is_empty());
-    }
-
-    #[test]
-    fn an_engine_is_asked_on_its_socket() {
-        use std::os::unix::net::UnixListener;
-        let (folder, mut place) = machine(&[]);
-        place.docker = folder.path().join("docker.sock");
-        let listener = UnixListener::bind(&place.docker).unwrap();
-        let engine = std::thread::spawn(move || {
-            for body in [
-                r#"{"Driver":"overlay2","CgroupDriver":"systemd","DockerRootDir":"/d"}"#,
-                r#"{"Version":"28.0.0","ApiVersion":"1.48","MinAPIVersion":"1.24"}"#,
-            ] {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut asked = [0; 256];
-                let _ = stream.read(&mut asked).unwrap();
-                write!(stream, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").unwrap();
-            }
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 256]).unwrap();
-            write!(stream, "HTTP/1.0 500 Internal Server Error\r\n\r\nno").unwrap();
-        });
-        let found = docker(&place).unwrap();
-        assert_eq!(
-            (found.version.as_str(), found.api.as_str(), found.root.to_str().unwrap()),
-            ("28.0.0", "1.48", "/d")
-        );
-        assert!(docker(&place).unwrap_err().contains("500"));
-        engine.join().unwrap();
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-use super::super::facts::{Disk, Listening, Ufw};
+use super::super::facts::{Disk, Listening, Ports, Ufw};
 use super::*;
 
 fn good() -> Facts {
@@ -21,6 +21,7 @@ fn good() -> Facts {
         missing_programs: Vec::new(),
         ip_forward: Some(true),
         ufw: None,
+        ports: Ports::default(),
         listening: vec![listening(22, "sshd"), listening(6443, "master")],
         clock_ahead: Some(Ok(1)),
         addresses: vec![address("eth0", "10.0.0.1")],
@@ -123,6 +124,14 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
             "port taken",
             |f| f.listening = vec![listening(10250, "kubelet")],
             "Failure ports: 10250, for the kubelet, is taken by kubelet (process 7) -> stop it, or set kubelet-port in /etc/coracle/minion.yaml",
+        ),
+        (
+            "another port",
+            |f| {
+                f.listening = vec![listening(10250, "kubelet")];
+                f.ports.kubelet = 11250;
+            },
+            "",
         ),
         (
             "by whom",
