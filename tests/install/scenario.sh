@@ -179,6 +179,10 @@ until_ready
 same "$first" "$(running)" "the new minion takes the containers over"
 
 step "uninstall"
+# As a minion with --shutdown-grace-period leaves it where there is a logind.
+mkdir -p /etc/systemd/logind.conf.d
+printf '# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec=30\n' \
+    >/etc/systemd/logind.conf.d/99-kubelet.conf
 "$install" uninstall --purge
 after=$(state)
 same "$before" "$(grep -v '^./srv/data/[a-z0-9-]* f$' <<<"$after")" "nothing is left"

@@ -15,7 +15,8 @@ pub async fn run(options: &Options) -> Result<()> {
     // Containers that are left are found by the node's name, the next time.
     let made: &[&str] = if containers.is_ok() { &["pods", "pki", NODE_NAME] } else { &["pods", "pki"] };
     let files = remove_files(options, made);
-    containers.and(rules).and(files)?;
+    let logind = kubelet::node::shutdown::forget().context("cannot remove what logind was told");
+    containers.and(rules).and(files).and(logind)?;
     tracing::info!(node = node_name, "nothing is left");
     Ok(())
 }

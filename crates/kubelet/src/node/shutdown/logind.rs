@@ -15,12 +15,25 @@ const RULE: &str = "type='signal',interface='org.freedesktop.login1.Manager',mem
      path='/org/freedesktop/login1'";
 /// What we write to make logind wait as long as pods may take; upstream's name, so that one does not undo the other.
 const CONF: &str = "99-kubelet.conf";
+/// Its first line, by which we know it from upstream's.
+const CONF_HEAD: &str = "# Pods have so long to end when the machine shuts down";
 /// How long any answer may take.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// A connection to logind.
 pub struct Logind {
     bus: Bus,
+}
+
+/// Removes the file with which logind was made patient, unless another kubelet wrote it. logind finds out when it next
+/// reads its configuration.
+pub fn forget_patience(conf_dir: &Path) -> Result<()> {
+    let file = conf_dir.join(CONF);
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.starts_with(CONF_HEAD) => std::fs::remove_file(&file),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Holds up shutdowns while it lives.
@@ -57,10 +70,7 @@ impl Logind {
         if self.max_delay().await? >= wanted {
             return Ok(());
         }
-        let text = format!(
-            "# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec={}\n",
-            wanted.as_secs()
-        );
+        let text = format!("{CONF_HEAD}\n[Login]\nInhibitDelayMaxSec={}\n", wanted.as_secs());
         let dir = conf_dir.to_owned();
         let write = move || std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join(CONF), text));
         tokio::task::spawn_blocking(write).await.map_err(Error::other)??;

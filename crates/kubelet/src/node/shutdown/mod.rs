@@ -47,6 +47,11 @@ impl Policy {
     }
 }
 
+/// Leaves logind as it was found: for a machine that is a node no more.
+pub fn forget() -> std::io::Result<()> {
+    logind::forget_patience(&Policy::new(Duration::ZERO, Duration::ZERO).logind_conf_dir)
+}
+
 /// Waits for shutdowns for ever.
 pub(crate) async fn watch(kubelet: Arc<Kubelet>, pods: Pods) {
     let Some(policy) = kubelet.config.shutdown.clone() else { return };

@@ -23,6 +23,20 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
 <busconfig><type>custom</type><listen>unix:path=SOCKET</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>"#;
 
+#[test]
+fn logind_is_left_as_it_was_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("99-kubelet.conf");
+    logind::forget_patience(dir.path()).unwrap();
+    std::fs::write(&file, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=5\n").unwrap();
+    logind::forget_patience(dir.path()).unwrap();
+    assert!(file.exists(), "another kubelet's");
+    std::fs::write(&file, "# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec=5\n")
+        .unwrap();
+    logind::forget_patience(dir.path()).unwrap();
+    assert!(!file.exists());
+}
+
 /// Waits for what must come.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("it comes in time")
