@@ -54,6 +54,14 @@ fn sweep(parent: &Path) {
             clear(&path);
         }
     }
+    // A group whose last process was still dying when its lab ended.
+    for group in groups() {
+        let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let lab = name.rsplit_once('-').map_or(name.as_str(), |(lab, _)| lab);
+        if name.starts_with(PREFIX) && !parent.join(lab).exists() {
+            remove_group(&group);
+        }
+    }
 }
 
 /// Removes a lab's folder and control groups.
@@ -65,15 +73,20 @@ fn clear(home: &Path) {
 
 /// Removes the control groups whose names begin so, with all below them. They are empty, or the kernel keeps them.
 pub(crate) fn control_groups(prefix: &str) {
-    let root = Path::new(GROUPS);
-    let trees = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for tree in trees.chain([root.to_owned()]).filter(|tree| tree.is_dir()) {
-        for entry in std::fs::read_dir(tree).into_iter().flatten().flatten() {
-            if prefix.starts_with(PREFIX) && entry.file_name().to_string_lossy().starts_with(prefix) {
-                remove_group(&entry.path());
-            }
+    for group in groups() {
+        let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if prefix.starts_with(PREFIX) && name.starts_with(prefix) {
+            remove_group(&group);
         }
     }
+}
+
+/// The control groups right below the root of each tree.
+fn groups() -> Vec<PathBuf> {
+    let root = Path::new(GROUPS);
+    let below = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let trees = below(root).filter(|tree| tree.is_dir()).chain([root.to_owned()]);
+    trees.flat_map(|tree| below(&tree).collect::<Vec<_>>()).filter(|path| path.is_dir()).collect()
 }
 
 fn remove_group(group: &Path) {
