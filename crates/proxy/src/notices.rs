@@ -8,6 +8,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::overlay::DEVICE;
 use crate::routes::PROTOCOL_NUMBER;
 
 /// `RTMGRP_LINK`, `RTMGRP_NEIGH`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
@@ -28,6 +29,8 @@ const DEL_NEIGHBOUR: u16 = 29;
 const MAIN_TABLE: u8 = 254;
 /// `NUD_PERMANENT`.
 const PERMANENT: u16 = 0x80;
+/// `NUD_FAILED`: what the kernel makes of a neighbour before it deletes it for somebody.
+const FAILED: u16 = 0x20;
 /// `NTF_SELF`: an entry of the device itself, as VXLAN's are, not of a bridge it is a port of.
 const OF_ITSELF: u8 = 0x2;
 /// `AF_INET`.
@@ -62,7 +65,7 @@ impl Notices {
             let mut ready = self.socket.readable().await?;
             let received = ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut datagram, MsgFlags::empty())?));
             match received {
-                Ok(Ok(length)) if matters(&datagram[..length]) => return Ok(()),
+                Ok(Ok(length)) if matters(&datagram[..length], overlay_index) => return Ok(()),
                 Ok(Ok(_)) => {}
                 // ENOBUFS: some were lost.
                 Ok(Err(error)) if error.kind() != ErrorKind::Interrupted => {
@@ -75,11 +78,16 @@ impl Notices {
     }
 }
 
+fn overlay_index() -> Option<u32> {
+    nix::net::if_::if_nametoindex(DEVICE).ok()
+}
+
 /// Whether a message of the datagram is about something paths are made of and was not caused by putting them there.
-fn matters(datagram: &[u8]) -> bool {
+/// `overlay` is asked for the index of the overlay's device, where that decides.
+fn matters(datagram: &[u8], overlay: fn() -> Option<u32>) -> bool {
     let mut rest = datagram;
     while let Some(length) = number32(rest, 0).map(|n| n as usize).filter(|n| (HEADER_BYTES..=rest.len()).contains(n)) {
-        if number16(rest, 4).is_some_and(|kind| message_matters(kind, &rest[HEADER_BYTES..length])) {
+        if number16(rest, 4).is_some_and(|kind| message_matters(kind, &rest[HEADER_BYTES..length], overlay)) {
             return true;
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -87,7 +95,7 @@ fn matters(datagram: &[u8]) -> bool {
     false
 }
 
-fn message_matters(kind: u16, body: &[u8]) -> bool {
+fn message_matters(kind: u16, body: &[u8], overlay: fn() -> Option<u32>) -> bool {
     let byte = |at: usize| body.get(at).copied().unwrap_or_default();
     match kind {
         // struct rtmsg: family, lengths, tos, table, protocol.
@@ -98,8 +106,10 @@ fn message_matters(kind: u16, body: &[u8]) -> bool {
         NEW_ADDRESS | DEL_ADDRESS => true,
         // struct ndmsg: family, ifindex, state, flags. Others are forgotten all the time.
         DEL_NEIGHBOUR => {
-            number16(body, 8).is_some_and(|state| state & PERMANENT != 0)
-                && (byte(0) == INET || byte(10) & OF_ITSELF != 0)
+            let state = number16(body, 8).unwrap_or_default();
+            let ours = byte(0) == INET || byte(10) & OF_ITSELF != 0;
+            let deleted = || state & FAILED != 0 && byte(0) == INET && number32(body, 4) == overlay();
+            (state & PERMANENT != 0 && ours) || deleted()
         }
         _ => false,
     }
@@ -156,7 +166,12 @@ mod tests {
     }
 
     fn neighbour(family: u8, state: u16, flags: u8) -> Vec<u8> {
-        let mut body = vec![family, 0, 0, 0, 7, 0, 0, 0];
+        neighbour_on(7, family, state, flags)
+    }
+
+    fn neighbour_on(index: u32, family: u8, state: u16, flags: u8) -> Vec<u8> {
+        let mut body = vec![family, 0, 0, 0];
+        body.extend(index.to_ne_bytes());
         body.extend(state.to_ne_bytes());
         body.extend([flags, 0]);
         body
@@ -164,7 +179,8 @@ mod tests {
 
     #[test]
     fn only_what_paths_are_made_of_matters() {
-        let table: [(&str, u16, Vec<u8>, bool); 12] = [
+        let overlay = || Some(9);
+        let table: [(&str, u16, Vec<u8>, bool); 14] = [
             ("our route is put there", NEW_ROUTE, route(MAIN_TABLE, 119), false),
             ("our route is deleted", DEL_ROUTE, route(MAIN_TABLE, 119), true),
             ("a default route comes", NEW_ROUTE, route(MAIN_TABLE, 3), true),
@@ -175,20 +191,22 @@ mod tests {
             ("an address goes", DEL_ADDRESS, vec![INET, 24, 0, 0, 2, 0, 0, 0], true),
             ("a neighbour is forgotten", DEL_NEIGHBOUR, neighbour(INET, 0x4, 0), false),
             ("a neighbour of ours is deleted", DEL_NEIGHBOUR, neighbour(INET, PERMANENT, 0), true),
+            ("it is, by hand", DEL_NEIGHBOUR, neighbour_on(9, INET, FAILED, 0), true),
+            ("one that did not answer is given up", DEL_NEIGHBOUR, neighbour(INET, FAILED, 0), false),
             ("a frame's way of ours is deleted", DEL_NEIGHBOUR, neighbour(7, PERMANENT, OF_ITSELF), true),
             ("a container's frame's way is deleted", DEL_NEIGHBOUR, neighbour(7, PERMANENT, 0), false),
         ];
         for (sentence, kind, body, expected) in &table {
-            assert_eq!(matters(&message(*kind, body)), *expected, "{sentence}");
+            assert_eq!(matters(&message(*kind, body), overlay), *expected, "{sentence}");
         }
         let quiet = message(NEW_ROUTE, &route(MAIN_TABLE, 119));
         assert!(
-            matters(&[quiet.clone(), message(DEL_LINK, &link(0, "eth0"))].concat()),
+            matters(&[quiet.clone(), message(DEL_LINK, &link(0, "eth0"))].concat(), overlay),
             "the second one counts as well"
         );
         for length in 0..quiet.len() {
-            assert!(!matters(&quiet[..length]), "a piece of a message");
+            assert!(!matters(&quiet[..length], overlay), "a piece of a message");
         }
-        assert!(!matters(&[0; 64]), "nonsense");
+        assert!(!matters(&[0; 64], overlay), "nonsense");
     }
 }

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 use lab::{Cluster, Machine};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::common::{
@@ -41,6 +41,8 @@ pub(crate) async fn pods_reach_each_other(cluster: &mut Cluster) -> Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
     let asked = tokio::spawn(async move {
         let (mut stream, peer) = listener.accept().await?;
+        // Who ends a connection with something unread resets it.
+        ensure!(stream.read(&mut [0; 4096]).await? > 0, "nothing was asked for");
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").await?;
         anyhow::Ok(peer.ip().to_string())
     });
