@@ -33,6 +33,8 @@ const PORT: u16 = 18_099;
 const PUBLISHED: u16 = 18_098;
 const NODE_PORT: u16 = 31_998;
 const EXCHANGES: usize = 2000;
+/// What the endpoint says to whoever connects.
+const WORD: &[u8; 4] = b"here";
 
 /// The cluster IP of a service: from the middle of the range, away from what was given out by chance.
 fn cluster_ip(number: usize) -> Ipv4Addr {
@@ -74,7 +76,12 @@ pub(crate) async fn services(bench: &mut Bench) -> Result<()> {
     docker::node_ready(&master.target, "services").await?;
     let node_ip = own_address()?;
     let listener = TcpListener::bind((node_ip, PORT)).await?;
-    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Whoever went away does not want it.
+            let _ = stream.write_all(WORD).await;
+        }
+    });
     create(&master.target).await?;
     let measured = measure(bench, &master.target, node_ip).await;
     minion.stop();
@@ -124,11 +131,22 @@ async fn set_slice(target: &Target, number: usize, endpoints: &[Value], port: u1
     Ok(())
 }
 
-/// Waits until a connection to a service is made.
+/// Waits until a connection to a service leads to us: on some networks somebody else accepts whatever leaves the machine.
 async fn connected(number: usize) -> Result<()> {
+    says(number, b"", WORD).await
+}
+
+/// Waits until what a service leads to says `word` when it is asked `question`.
+async fn says(number: usize, question: &[u8], word: &[u8; 4]) -> Result<()> {
     let address = SocketAddr::new(IpAddr::V4(cluster_ip(number)), 80);
-    let trying =
-        async { while !matches!(tokio::time::timeout(ATTEMPT, TcpStream::connect(address)).await, Ok(Ok(_))) {} };
+    let heard = async || {
+        let mut said = [0; 4];
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(question).await?;
+        stream.read_exact(&mut said).await?;
+        std::io::Result::Ok(said == *word)
+    };
+    let trying = async { while !matches!(tokio::time::timeout(ATTEMPT, heard()).await, Ok(Ok(true))) {} };
     tokio::time::timeout(PATIENCE, trying).await.with_context(|| format!("{address} does not answer"))
 }
 
@@ -185,7 +203,7 @@ async fn compare(bench: &mut Bench, target: &Target, node_ip: Ipv4Addr) -> Resul
     connection.call(Method::POST, services, Bytes::from(body.to_string())).await?;
     let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
     connection.call(Method::POST, slices, slice(SERVICES, &[json!({ "addresses": [ip.to_string()] })], 80)).await?;
-    connected(SERVICES).await?;
+    says(SERVICES, b"GET / HTTP/1.0\r\n\r\n", b"HTTP").await?;
     let ways = [(ip, 80), (node_ip, PUBLISHED), (node_ip, NODE_PORT), (cluster_ip(SERVICES), 80)];
     let mut taken = [const { Vec::new() }; 4];
     for _ in 0..EXCHANGES {
