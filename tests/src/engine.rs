@@ -1,5 +1,5 @@
 //! A Docker Engine of a test's own, to be restarted, hung and killed without harm to the machine's. It has files, a socket
-//! and a containerd of its own, no default bridge, and leaves the machine's packet filter alone.
+//! and a containerd of its own, a bridge of its own, and leaves the machine's packet filter alone.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
 use crate::docker::{import_busybox_on, output};
+
+/// An address for the engine's default bridge, on which nothing runs.
+const BRIDGE_ADDRESS: &str = "10.254.253.1/24";
 
 /// How long an engine may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,6 +63,9 @@ impl Engine {
         let folder = tempfile::Builder::new().prefix("coracle-engine-").tempdir()?;
         std::fs::write(folder.path().join("daemon.json"), wanted.config(folder.path()).to_string())?;
         let mut engine = Engine { folder, process: None };
+        let bridge = bridge(engine.folder.path());
+        ip(&["link", "add", &bridge, "type", "bridge"])?;
+        ip(&["address", "add", BRIDGE_ADDRESS, "dev", &bridge])?;
         engine.start_again().await?;
         Ok(engine)
     }
@@ -164,7 +170,7 @@ impl Wanted {
             "data-root": path("data"), "exec-root": path("exec"), "pidfile": path("pid"), "hosts": hosts,
             // Where the machine has a containerd, it is shared.
             "containerd-namespace": unique, "containerd-plugins-namespace": format!("{unique}-plugins"),
-            "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false,
+            "bridge": bridge(folder), "iptables": false, "ip6tables": false, "ip-forward": false,
             "live-restore": self.live_restore, "insecure-registries": self.insecure_registries,
         });
         if let Some(tls) = &self.tls {
@@ -175,6 +181,18 @@ impl Wanted {
         }
         config
     }
+}
+
+/// The engine's default bridge. One without would remove the machine's own, `docker0`, which belongs to another engine.
+fn bridge(folder: &Path) -> String {
+    let name = folder.to_string_lossy();
+    format!("creng-{}", name.rsplit('-').next().unwrap_or_default())
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let status = std::process::Command::new("ip").args(arguments).status()?;
+    ensure!(status.success(), "ip {arguments:?}: {status}");
+    Ok(())
 }
 
 impl Drop for Engine {
@@ -197,6 +215,7 @@ impl Drop for Engine {
         for mount in mounts_below(self.folder.path()) {
             let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
         }
+        let _ = ip(&["link", "delete", &bridge(self.folder.path())]);
     }
 }
 
