@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,6 +17,7 @@ use store::embedded::{Embedded, Options};
 use store::etcd::Etcd;
 use store::etcd::snapshot::{self, Attached, Snapshot};
 
+use crate::etcd::EtcdFlags;
 use crate::etcd_face;
 
 /// What every identity in the cluster hangs on. Everything else in the data directory is made anew at the next start.
@@ -44,18 +45,9 @@ pub struct Backup {
     /// the cluster; without it a restored cluster needs a data directory that has them, or every node joins again
     #[arg(long, requires = "data_dir")]
     pub pki: bool,
-    /// Take the state from this etcd, instead of from the embedded store
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    pub etcd_servers: Vec<String>,
-    /// CA that etcd's certificate must be signed by
-    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
-    pub etcd_cafile: Option<PathBuf>,
-    /// Client certificate to show to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Key of the client certificate to show to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
-    pub etcd_keyfile: Option<PathBuf>,
+    /// The etcd to take the state from, instead of from the embedded store.
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
 }
 
 /// `master restore`.
@@ -114,6 +106,7 @@ impl Drop for Unfinished {
 impl Backup {
     async fn run(&self) -> Result<String> {
         let file = &self.file;
+        self.etcd.validate()?;
         ensure!(!file.exists(), "{} exists already; choose another name", file.display());
         let (mut unfinished, out) = Unfinished::create(file)?;
         self.take(out, &unfinished.0).await?;
@@ -138,8 +131,14 @@ impl Backup {
 
     /// Takes the snapshot: from etcd, from the master that runs, or from its files.
     async fn take(&self, mut out: File, path: &Path) -> Result<()> {
-        let from = match (self.etcd_servers.as_slice(), self.data_dir.as_deref()) {
-            ([], Some(data_dir)) if !is_running(data_dir).await => {
+        let etcd = match self.data_dir.as_deref() {
+            _ if self.etcd.are_given() => self.etcd.connect().await?,
+            Some(data_dir) if is_running(data_dir).await => {
+                let socket = format!("unix://{}", etcd_face::socket(data_dir).display());
+                let etcd = Etcd::connect(std::slice::from_ref(&socket), store::etcd::Options::default()).await;
+                etcd.with_context(|| format!("cannot reach {socket}"))?
+            }
+            Some(data_dir) => {
                 let dir = data_dir.join("store");
                 ensure!(has_store(&dir), "{} holds no embedded store", data_dir.display());
                 let store = Embedded::open(&dir, Options::default())?;
@@ -147,16 +146,8 @@ impl Backup {
                 store.close();
                 return Ok(out.sync_all()?);
             }
-            ([], Some(data_dir)) => vec![format!("unix://{}", etcd_face::socket(data_dir).display())],
-            (servers, _) => servers.to_vec(),
+            None => bail!("neither --data-dir nor --etcd-servers says what to take"),
         };
-        let settings = store::etcd::Options {
-            ca: read(self.etcd_cafile.as_deref())?,
-            cert: read(self.etcd_certfile.as_deref())?,
-            key: read(self.etcd_keyfile.as_deref())?,
-            ..store::etcd::Options::default()
-        };
-        let etcd = Etcd::connect(&from, settings).await.with_context(|| format!("cannot reach {}", from.join(", ")))?;
         etcd.snapshot(&mut out).await?;
         Ok(out.sync_all()?)
     }
@@ -174,9 +165,15 @@ impl Restore {
         drop(fs::remove_dir_all(&fresh));
         let restored =
             snapshot.restore(&fresh, self.bump_revision).inspect_err(|_| drop(fs::remove_dir_all(&fresh)))?;
+        // Whoever runs the master must be able to open what root restored.
+        let owner = fs::metadata(&self.data_dir)?;
+        give(&fresh, &owner)?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         for key in &keys {
             put_key(&self.data_dir, key, since)?;
+        }
+        if !keys.is_empty() {
+            give(&self.data_dir.join("pki"), &owner)?;
         }
         let store = self.data_dir.join("store");
         if store.exists() {
@@ -252,6 +249,16 @@ fn keys_in(data_dir: &Path) -> Result<Vec<Attached>> {
     Ok(keys)
 }
 
+/// Gives a file or a folder and all in it to the owner of another.
+fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    chown(path, Some(owner.uid()), Some(owner.gid())).with_context(|| format!("cannot give {} away", path.display()))
+}
+
 /// Writes a key; another one that was there is kept beside it.
 fn put_key(data_dir: &Path, key: &Attached, since: u64) -> Result<()> {
     let path = data_dir.join(&key.name);
@@ -269,8 +276,4 @@ fn put_key(data_dir: &Path, key: &Attached, since: u64) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
     file.write_all(&key.content)?;
     Ok(file.sync_all()?)
-}
-
-fn read(file: Option<&Path>) -> Result<Option<Vec<u8>>> {
-    file.map(|file| fs::read(file).with_context(|| format!("cannot read {}", file.display()))).transpose()
 }

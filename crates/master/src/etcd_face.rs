@@ -13,6 +13,9 @@ use tokio::net::UnixListener;
 /// How long clients may finish what they do once the master stops.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
+/// The pause after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// The socket of the store in `data_dir`.
 pub fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("store").join("etcd.sock")
@@ -29,7 +32,12 @@ pub(crate) fn serve(store: Arc<Embedded>, data_dir: &Path, serving: &Tasks) {
         }
     };
     let incoming = futures::stream::unfold(listener, |listener| async move {
-        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "cannot accept a connection of an etcd client");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some((accepted, listener))
     });
     let face = Etcd3::new(store, vec![format!("unix://{}", path.display())]);
     let stop = serving.token();

@@ -10,12 +10,14 @@
 //! - [`options`]: the flags, and what is wrong with them.
 //! - [`start`]: what is built from them, in which order, and how it stops.
 //! - [`run`](mod@run): the whole program.
+//! - [`etcd`]: the etcd to keep the state in, if there is one.
 //! - [`etcd_face`]: the socket under which the embedded store is an etcd.
 //! - [`data`]: `master backup` and `master restore`.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
 pub mod data;
+pub mod etcd;
 pub mod etcd_face;
 pub mod options;
 pub mod run;

@@ -10,6 +10,8 @@ use daemon::Flags;
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 
+use crate::etcd::EtcdFlags;
+
 /// A part of the master that can run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Component {
@@ -47,21 +49,9 @@ pub struct Options {
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
 
-    /// etcd endpoints to keep the state in, instead of the embedded store
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    pub etcd_servers: Vec<String>,
-
-    /// CA that etcd's certificate must be signed by
-    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
-    pub etcd_cafile: Option<PathBuf>,
-
-    /// Client certificate to show to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
-    pub etcd_certfile: Option<PathBuf>,
-
-    /// Key of the client certificate to show to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
-    pub etcd_keyfile: Option<PathBuf>,
+    /// The etcd, if there is one.
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
 
     /// What to run in this process
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "apiserver,scheduler,controller-manager")]
@@ -203,10 +193,7 @@ impl Options {
         ensure!(pods.prefix_len() <= 24, "--cluster-cidr {pods}: too small, every node gets a /24 of it");
         let overlap = services.contains(&pods) || pods.contains(&services);
         ensure!(!overlap, "--service-cluster-ip-range {services} and --cluster-cidr {pods} overlap");
-        for url in &self.etcd_servers {
-            let known = url.starts_with("http://") || url.starts_with("https://");
-            ensure!(known, "--etcd-servers {url:?}: an endpoint looks like http://127.0.0.1:2379");
-        }
+        self.etcd.validate()?;
         if let Some(file) = &self.token_auth_file {
             ensure!(file.is_file(), "--token-auth-file {}: no such file", file.display());
         }

@@ -49,12 +49,12 @@ impl Master {
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
         let serving = Tasks::new();
-        let (store, embedded): (Arc<dyn Store>, _) = if options.etcd_servers.is_empty() {
+        let (store, embedded): (Arc<dyn Store>, _) = if !options.etcd.are_given() {
             let embedded = open_embedded(options)?;
             etcd_face::serve(embedded.clone(), &options.data_dir, &serving);
             (embedded.clone(), Some(embedded))
         } else {
-            (connect_to_etcd(options).await?, None)
+            (Arc::new(options.etcd.connect().await?), None)
         };
         let config = apiserver::Config {
             bind_address: options.bind_address,
@@ -74,8 +74,7 @@ impl Master {
             max_mutating_requests_inflight: options.max_mutating_requests_inflight,
             event_ttl: options.event_ttl,
             // The embedded store forgets old versions by itself; etcd wants to be told.
-            compaction_interval: (!options.etcd_servers.is_empty())
-                .then_some(Duration::from_secs(options.history_seconds)),
+            compaction_interval: options.etcd.are_given().then_some(Duration::from_secs(options.history_seconds)),
             configz: serde_json::json!({"master": options.daemon.shown(&[])}),
             ..apiserver::Config::new(&options.data_dir)
         };
@@ -167,7 +166,7 @@ impl Master {
     where
         S: Fn(kube::Client, Tasks) + Clone + Send + Sync + 'static,
     {
-        let alone = self.server.is_some() && options.etcd_servers.is_empty();
+        let alone = self.server.is_some() && !options.etcd.are_given();
         if alone {
             return start(api, self.tasks.clone());
         }
@@ -197,23 +196,6 @@ fn open_embedded(options: &Options) -> Result<Arc<Embedded>> {
     };
     let store =
         Embedded::open(&dir, settings).with_context(|| format!("cannot open the store in {}", dir.display()))?;
-    Ok(Arc::new(store))
-}
-
-async fn connect_to_etcd(options: &Options) -> Result<Arc<dyn Store>> {
-    let read = |file: &Option<std::path::PathBuf>| {
-        let pem = file.as_ref().map(|f| std::fs::read(f).with_context(|| format!("cannot read {}", f.display())));
-        pem.transpose()
-    };
-    let settings = store::etcd::Options {
-        ca: read(&options.etcd_cafile)?,
-        cert: read(&options.etcd_certfile)?,
-        key: read(&options.etcd_keyfile)?,
-        ..store::etcd::Options::default()
-    };
-    let store = store::etcd::Etcd::connect(&options.etcd_servers, settings)
-        .await
-        .with_context(|| format!("cannot reach etcd at {}", options.etcd_servers.join(", ")))?;
     Ok(Arc::new(store))
 }
 
