@@ -280,6 +280,11 @@ impl Log {
         self.reader()?.into_snapshot()
     }
 
+    /// Bytes of the rows.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.row_bytes.load(Ordering::Relaxed)
+    }
+
     /// How much of the files is worth giving back: nothing where most of it is used, or little would be won.
     pub(super) fn waste_bytes(&self) -> u64 {
         let used = self.row_bytes.load(Ordering::Relaxed);

@@ -9,6 +9,8 @@ use super::row::Writes;
 /// How soon after a compaction that freed much the file is made smaller, and how long after that at the earliest again.
 const SHRINK_AFTER: Duration = Duration::from_secs(1);
 const SHRINK_EVERY: Duration = Duration::from_secs(600);
+/// Unasked it is done only where it is soon over: nobody reads or writes meanwhile.
+const LIVE_MAX: u64 = 64 << 20;
 
 /// How long after a write that failed an empty one is tried.
 pub(super) const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -45,7 +47,8 @@ impl Committer {
         }
         let was_running = self.compaction.is_running();
         self.compaction.step(&self.shared, idle);
-        if was_running && !self.compaction.is_running() && self.shrink_at.is_none() && self.worth_shrinking() {
+        let done = was_running && !self.compaction.is_running();
+        if done && self.shrink_at.is_none() && self.worth_shrinking() && self.shared.log.live_bytes() <= LIVE_MAX {
             self.shrink_at = Some(Instant::now() + SHRINK_AFTER);
         }
     }

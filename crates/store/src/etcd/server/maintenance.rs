@@ -1,6 +1,7 @@
 //! What operators ask: how it goes, a snapshot, a smaller file.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbClusterService, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
@@ -23,6 +24,8 @@ use crate::etcd::snapshot;
 /// A part of a snapshot, and how many may wait for the client.
 const BLOB_BYTES: usize = 64 << 10;
 const BLOBS_AHEAD: usize = 4;
+/// How long a client may take for a part: meanwhile nothing that changes gives room back.
+const BLOB_MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// To raise an alarm, as the number of `AlarmRequest`.
 const ACTIVATE: i32 = 1;
@@ -90,7 +93,8 @@ impl PbMaintenanceService for Face {
         tokio::task::spawn_blocking(move || {
             let written = write_snapshot(&store, header, &blobs);
             if let Err(status) = written {
-                drop(blobs.blocking_send(Err(status)));
+                // Who does not read is not waited for.
+                drop(blobs.try_send(Err(status)));
             }
         });
         Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
@@ -155,7 +159,13 @@ impl Write for Blobs<'_> {
             blob,
             version: API_VERSION.to_owned(),
         };
-        self.blobs.blocking_send(Ok(part)).map_err(|_| io::Error::other("the client went away"))
+        let sent = tokio::time::timeout(BLOB_MAX_WAIT, self.blobs.send(Ok(part)));
+        // On a thread that may wait.
+        match tokio::runtime::Handle::current().block_on(sent) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::Error::other("the client went away")),
+            Err(_) => Err(io::Error::other(format!("the client reads nothing for {BLOB_MAX_WAIT:?}"))),
+        }
     }
 }
 

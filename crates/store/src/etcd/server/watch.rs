@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use etcd_client::proto::{PbEvent, PbKeyValue, PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
+use futures::StreamExt;
 use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable, unfold};
-use futures::{SinkExt, StreamExt, channel::mpsc};
 use prost::Message;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -40,7 +41,7 @@ impl PbWatchService for Face {
     type WatchStream = BoxStream<'static, Result<PbWatchResponse, Status>>;
 
     async fn watch(&self, request: Request<Streaming<PbWatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        let (answers, receiver) = mpsc::channel(ANSWERS_AHEAD);
+        let (answers, mut receiver) = mpsc::channel(ANSWERS_AHEAD);
         let mut stream = WatchStream {
             face: self.clone(),
             answers,
@@ -56,7 +57,7 @@ impl PbWatchService for Face {
                 drop(stream.answers.send(Err(status)).await);
             }
         });
-        Ok(Response::new(receiver.boxed()))
+        Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
     }
 }
 
@@ -67,8 +68,8 @@ enum Ended {
     With(Status),
 }
 
-impl From<mpsc::SendError> for Ended {
-    fn from(_: mpsc::SendError) -> Ended {
+impl<T> From<mpsc::error::SendError<T>> for Ended {
+    fn from(_: mpsc::error::SendError<T>) -> Ended {
         Ended::Gone
     }
 }
@@ -116,13 +117,16 @@ struct WatchStream {
 
 impl WatchStream {
     async fn run(&mut self, requests: &mut Streaming<PbWatchRequest>) -> Result<(), Ended> {
+        let (mut asks, answers) = (true, self.answers.clone());
         loop {
             tokio::select! {
-                request = requests.next() => match request {
+                request = requests.next(), if asks => match request {
                     // A client that is done asking may still be listening; one that is gone no longer reads.
-                    None | Some(Err(_)) => return Ok(()),
+                    None => asks = false,
+                    Some(Err(_)) => return Ok(()),
                     Some(Ok(request)) => self.request(request).await?,
                 },
+                () = answers.closed() => return Ok(()),
                 Some((id, fed)) = self.feeds.next(), if !self.feeds.is_empty() => self.fed(id, fed).await?,
                 () = tokio::time::sleep_until(self.notify_at) => self.ask_the_quiet(),
             }

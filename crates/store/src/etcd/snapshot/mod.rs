@@ -100,7 +100,10 @@ fn fill(pages: &mut Pages<'_>, whole: &Whole, files: &[Attached]) -> io::Result<
     pages
         .bucket(KEY, |tree| whole.rows(|at, row| tree.push(&row_key(at, row), &row_value(at, row).encode_to_vec())))?;
     pages.bucket(LEASE, |tree| {
-        for &(id, ttl) in whole.leases() {
+        // In the order of their bytes, in which one below zero comes last.
+        let mut leases = whole.leases().to_vec();
+        leases.sort_unstable_by_key(|(id, _)| id.0.to_be_bytes());
+        for (id, ttl) in leases {
             tree.push(&id.0.to_be_bytes(), &LeaseValue { id: id.0, ttl }.encode_to_vec())?;
         }
         Ok(())

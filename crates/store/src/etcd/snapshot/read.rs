@@ -86,6 +86,9 @@ impl Snapshot {
     pub fn files(&self) -> Result<Vec<Attached>, Error> {
         let mut files = Vec::new();
         let read = self.database.each(FILES, |name, content| {
+            if content.len() > super::MAX_FILE_BYTES {
+                return Err(io::Error::other("a file in it is too large"));
+            }
             let name = String::from_utf8(name.to_vec()).map_err(io::Error::other)?;
             files.push(Attached { name, content: content.to_vec() });
             Ok(())
