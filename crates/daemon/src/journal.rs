@@ -2,15 +2,20 @@
 //! (`sd-daemon(3)`), and without the time, which the journal has.
 
 use std::fmt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Whether standard error is the journal's.
+/// Whether standard error is the journal's: what the variable says is inherited by whoever sends it elsewhere
+/// (`systemd.exec(5)`).
 pub fn is_connected() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty())
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let Ok(found) = stderr.and_then(|file| file.metadata()) else { return false };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", found.dev(), found.ino()))
 }
 
 /// A line for the journal.
