@@ -164,7 +164,11 @@ impl Allocations {
         let mut table = self.table.lock();
         table.wakes.entry(uid.to_owned()).or_insert_with(|| wake.clone());
         let old = table.claims.insert(uid.to_owned(), Claim { held, wish: Some(wish) });
-        if old.is_some_and(|old| grows(held, old.held)) {
+        let other = |old: Claim| {
+            old.wish.is_some_and(|old| old.wanted != wish.wanted || old.priority != wish.priority)
+                || grows(held, old.held)
+        };
+        if old.is_some_and(other) {
             table.wake(uid);
         }
         if !table.complete {

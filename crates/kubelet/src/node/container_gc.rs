@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Kubelet;
 use crate::clock::after;
-use crate::runtime::Runtime;
+use crate::runtime::{Container, Runtime};
 
 /// How often the node's ended containers are counted, if there is a bound on them (`ContainerGCPeriod`).
 const PERIOD: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ pub fn plan(dead: &[Dead], policy: &Policy, now: Timestamp) -> Vec<String> {
         gone.extend(lives.drain(each.min(lives.len())..));
         kept.extend(lives);
     }
-    kept.sort_by_key(newest_first);
+    kept.sort_by_key(|dead| std::cmp::Reverse(dead.created_at));
     gone.extend(kept.drain(max.min(kept.len())..));
     gone.into_iter().map(|dead| dead.id.clone()).collect()
 }
@@ -91,12 +91,17 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     }
 }
 
-/// Every ended container of the node.
+/// Every ended container of the node that nobody needs: the last life of one that does not run now says how long its
+/// back-off is.
 pub(crate) async fn dead(runtime: &dyn Runtime) -> Vec<Dead> {
     let mut all = Vec::new();
     for known in runtime.pods().await.unwrap_or_default() {
         let Ok(state) = runtime.pod_state(&known.identity.uid).await else { continue };
-        all.extend(state.containers.into_iter().filter(|c| c.exit().is_some()).map(|container| Dead {
+        let all_lives = state.containers.clone();
+        let is_last =
+            |one: &Container| all_lives.iter().all(|c| c.name != one.name || c.restart_count <= one.restart_count);
+        let ended = state.containers.into_iter().filter(|c| c.exit().is_some() && !is_last(c));
+        all.extend(ended.map(|container| Dead {
             uid: known.identity.uid.clone(),
             name: container.name,
             id: container.id,
@@ -136,9 +141,9 @@ mod tests {
             (
                 "which is one at least, and then the oldest go",
                 policy(Some(1), 0),
-                vec!["p/a/1", "p/a/0", "q/a/0", "p/b/0"],
+                vec!["p/a/1", "p/a/0", "p/b/0", "p/a/2"],
             ),
-            ("none is kept", policy(Some(0), 0), vec!["p/a/1", "p/a/0", "p/a/2", "q/a/0", "p/b/0"]),
+            ("none is kept", policy(Some(0), 0), vec!["p/a/1", "p/a/0", "q/a/0", "p/b/0", "p/a/2"]),
             ("who is young neither goes nor counts", policy(Some(1), 97), vec!["p/a/1", "p/a/0"]),
         ] {
             let gone = plan(&all, &policy, at(100));

@@ -204,7 +204,11 @@ pub fn conditions(
     };
     let pending = standing.pending.as_ref().map(|p| made(PENDING, Some(p.reason), Some(&p.message)));
     let error = standing.error.as_ref();
-    let progress = in_progress.then(|| made(IN_PROGRESS, error.map(|_| "Error"), error));
+    let mut progress = in_progress.then(|| made(IN_PROGRESS, error.map(|_| "Error"), error));
+    if let Some(progress) = progress.as_mut().filter(|_| pending.is_some()) {
+        // What is set aside is of an earlier generation than the one that waits.
+        progress.observed_generation = condition(history, IN_PROGRESS).and_then(|c| c.observed_generation);
+    }
     pending.into_iter().chain(progress).collect()
 }
 

@@ -162,6 +162,28 @@ fn what_is_set_aside_is_read_back_from_the_status() {
     assert_eq!(json!(read["c"].requests), json!({"cpu": "2", "memory": "32Mi"}), "what was admitted before");
 }
 
+/// One is being put in force when the next is refused: a kubelet that starts anew must not take that for set aside.
+#[test]
+fn what_was_refused_is_not_set_aside_for_who_reads_the_status() {
+    let at_generation = |mut pod: Pod, generation| {
+        pod.metadata.generation = Some(generation);
+        pod
+    };
+    let standing = |pending: Option<&str>| Standing {
+        pending: pending.map(|message| Pending { reason: "Infeasible", message: message.to_owned() }),
+        error: Some("memory is in use".to_owned()),
+    };
+    let second = at_generation(sized("100m", "64Mi", "NotRequired"), 2);
+    let mut history = PodStatus::default();
+    history.conditions = Some(conditions(&second, &standing(None), true, &history, at(1)));
+    let third = at_generation(sized("1000", "64Mi", "NotRequired"), 3);
+    let told = conditions(&third, &standing(Some("too much")), true, &history, at(2));
+    let generations: Vec<_> = told.iter().map(|c| (c.type_.as_str(), c.observed_generation)).collect();
+    assert_eq!(generations, [(PENDING, Some(3)), (IN_PROGRESS, Some(2))]);
+    let progress = condition(&history, IN_PROGRESS).unwrap();
+    assert_eq!(progress.observed_generation, Some(2));
+}
+
 #[test]
 fn events_say_what_upstreams_say() {
     let pod = sized("100m", "64Mi", "NotRequired");

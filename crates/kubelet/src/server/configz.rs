@@ -18,6 +18,7 @@ pub(super) async fn configz(State(shared): State<Shared>) -> Response {
 }
 
 fn shown(config: &Config) -> Value {
+    let all: Vec<Threshold> = config.eviction_hard.iter().chain(&config.eviction_soft).cloned().collect();
     let mut shown = json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -39,7 +40,7 @@ fn shown(config: &Config) -> Value {
         "evictionHard": thresholds(&config.eviction_hard),
         "evictionSoft": thresholds(&config.eviction_soft),
         "evictionSoftGracePeriod": of_each(&config.eviction_soft, |t| t.grace.map(go_duration)),
-        "evictionMinimumReclaim": of_each(&config.eviction_hard, |t| t.min_reclaim.map(|amount| amount_of(t.signal, amount))),
+        "evictionMinimumReclaim": of_each(&all, |t| t.min_reclaim.map(|amount| amount_of(t.signal, amount))),
         "evictionMaxPodGracePeriod": config.eviction_max_pod_grace_period,
         "enableServer": config.serving.is_some(),
     });

@@ -28,11 +28,19 @@ pub struct ManifestUrl {
     pub interval: Duration,
 }
 
+impl ManifestUrl {
+    /// Where it is, for everybody to read: without a password or a token.
+    fn place(&self) -> String {
+        let host = self.url.authority().map(|a| a.as_str().rsplit('@').next().unwrap_or_default()).unwrap_or_default();
+        format!("{}://{host}{}", self.url.scheme_str().unwrap_or("http"), self.url.path())
+    }
+}
+
 /// Follows the document for ever.
 pub(crate) async fn follow(from: ManifestUrl, node_name: String, pods: StaticPods) {
     let mut known = Known::default();
     let mut told = None;
-    let place = from.url.to_string();
+    let place = from.place();
     loop {
         let problem = match known.ask(&from).await {
             Ok(None) => None,
@@ -86,10 +94,10 @@ impl Known {
                     let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
                     Ok(Some((conditions(&parts.headers), body.to_bytes())))
                 }
-                status => Err(format!("{}: {status}", from.url)),
+                status => Err(format!("{}: {status}", from.place())),
             }
         });
-        let answer = answer.await.unwrap_or_else(|_| Err(format!("{}: no answer in {TIMEOUT:?}", from.url)))?;
+        let answer = answer.await.unwrap_or_else(|_| Err(format!("{}: no answer in {TIMEOUT:?}", from.place())))?;
         Ok(answer.map(|(conditions, text)| {
             self.conditions = conditions;
             text

@@ -11,12 +11,11 @@ use super::wire::Body;
 
 const MANAGER: &str = "org.freedesktop.login1.Manager";
 /// The signal of a shutdown.
-const RULE: &str = "type='signal',interface='org.freedesktop.login1.Manager',member='PrepareForShutdown',\
+const RULE: &str = "type='signal',sender='org.freedesktop.login1',interface='org.freedesktop.login1.Manager',member='PrepareForShutdown',\
      path='/org/freedesktop/login1'";
-/// What we write to make logind wait as long as pods may take; upstream's name, so that one does not undo the other.
-const CONF: &str = "99-kubelet.conf";
-/// Its first line, by which we know it from upstream's.
-const CONF_HEAD: &str = "# Pods have so long to end when the machine shuts down";
+/// What we write to make logind wait as long as pods may take. Not upstream's name (`99-kubelet.conf`), so that neither undoes
+/// what the other did; it sorts behind that, and so counts.
+const CONF: &str = "99-minion.conf";
 /// How long any answer may take.
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -25,12 +24,9 @@ pub struct Logind {
     bus: Bus,
 }
 
-/// Removes the file with which logind was made patient, unless another kubelet wrote it. logind finds out when it next
-/// reads its configuration.
+/// Removes the file with which logind was made patient. logind finds out when it next reads its configuration.
 pub fn forget_patience(conf_dir: &Path) -> Result<()> {
-    let file = conf_dir.join(CONF);
-    match std::fs::read_to_string(&file) {
-        Ok(text) if text.starts_with(CONF_HEAD) => std::fs::remove_file(&file),
+    match std::fs::remove_file(conf_dir.join(CONF)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -70,7 +66,9 @@ impl Logind {
         if self.max_delay().await? >= wanted {
             return Ok(());
         }
-        let text = format!("{CONF_HEAD}\n[Login]\nInhibitDelayMaxSec={}\n", wanted.as_secs());
+        let seconds = wanted.as_secs() + u64::from(wanted.subsec_nanos() > 0);
+        let head = "# Pods have so long to end when the machine shuts down";
+        let text = format!("{head}\n[Login]\nInhibitDelayMaxSec={seconds}\n");
         let dir = conf_dir.to_owned();
         let write = move || std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join(CONF), text));
         tokio::task::spawn_blocking(write).await.map_err(Error::other)??;
@@ -107,9 +105,24 @@ impl Logind {
     pub async fn next_shutdown(&mut self) -> Result<bool> {
         loop {
             let signal = self.bus.signal().await?;
-            if let Some(shutting_down) = signal.boolean().filter(|_| signal.member == "PrepareForShutdown") {
+            let Some(shutting_down) = signal.boolean().filter(|_| signal.member == "PrepareForShutdown") else {
+                continue;
+            };
+            // A signal that is sent to us alone passes every rule, whoever it is from.
+            if self.owner().await?.as_ref() == Some(&signal.sender) {
                 return Ok(shutting_down);
             }
+        }
+    }
+
+    /// Who logind is on the bus, if it is there.
+    async fn owner(&mut self) -> Result<Option<String>> {
+        let bus = "org.freedesktop.DBus";
+        let get = Call { destination: bus, path: "/org/freedesktop/DBus", interface: bus, member: "GetNameOwner" };
+        match in_time(self.bus.call(get, Body::default().string("org.freedesktop.login1"))).await {
+            Ok(answer) => Ok(answer.strings().next()),
+            Err(error) if error.kind() == std::io::ErrorKind::Other => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -26,15 +26,12 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
 #[test]
 fn logind_is_left_as_it_was_found() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("99-kubelet.conf");
+    let (own, other) = (dir.path().join("99-minion.conf"), dir.path().join("99-kubelet.conf"));
     logind::forget_patience(dir.path()).unwrap();
-    std::fs::write(&file, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=5\n").unwrap();
+    std::fs::write(&own, "").unwrap();
+    std::fs::write(&other, "").unwrap();
     logind::forget_patience(dir.path()).unwrap();
-    assert!(file.exists(), "another kubelet's");
-    std::fs::write(&file, "# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec=5\n")
-        .unwrap();
-    logind::forget_patience(dir.path()).unwrap();
-    assert!(!file.exists());
+    assert!(!own.exists() && other.exists(), "only what we wrote");
 }
 
 /// Waits for what must come.
@@ -117,7 +114,7 @@ async fn answer(bus: &mut Bus, call: &Message, dir: &std::path::Path, delay: &mu
             bus.reply(call, &Body::raw("v", bytes), None).await.unwrap();
         }
         "KillUnit" => {
-            let text = std::fs::read_to_string(dir.join("logind.conf.d/99-kubelet.conf")).unwrap();
+            let text = std::fs::read_to_string(dir.join("logind.conf.d/99-minion.conf")).unwrap();
             let said = text.lines().find_map(|line| line.strip_prefix("InhibitDelayMaxSec=")).unwrap();
             *delay = said.parse().unwrap();
             bus.reply(call, &Body::default(), None).await.unwrap();
