@@ -255,7 +255,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 /// Flags whose values are shown to nobody.
-const SECRET: &[&str] = &["token", "manifest-url-header"];
+const SECRET: &[&str] = &["token", "manifest-url", "manifest-url-header"];
 
 impl daemon::Program for Options {
     fn flags(&mut self) -> &mut Flags {

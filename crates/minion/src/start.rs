@@ -39,6 +39,7 @@ impl Minion {
         let node_ip = options.node_ip()?;
         // The engine is asked first: a machine without one does not become a node.
         let runtime = runtime(&options, &node_name).await?;
+        std::fs::write(options.data_dir.join(NODE_NAME), &node_name)?;
         let tasks = Tasks::new();
         if options.server.is_empty() {
             return Minion::start_alone(&options, node_name, node_ip, runtime, tasks).await;
@@ -51,7 +52,6 @@ impl Minion {
             data_dir: options.data_dir.clone(),
         };
         let joined = bootstrap::join(&join, &tasks).await.context("cannot join the cluster")?;
-        std::fs::write(options.data_dir.join(NODE_NAME), &node_name)?;
         let mut config = config(&options, &node_name, node_ip);
         config.port = options.kubelet_port;
         config.serving = Some(joined.serving);
@@ -179,17 +179,28 @@ pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOption
     DockerOptions { endpoint, tls, mtu: mtu(options), ..DockerOptions::new(node_name, &options.data_dir) }
 }
 
+/// How long packets may be where nobody says so: Docker's, and everybody's.
+const USUAL_MTU: u32 = 1500;
+
 /// How long pods' packets may be: as long as the node's own, less what the overlay adds.
 fn mtu(options: &Options) -> Option<u32> {
+    let own = interface_mtu(options);
+    let inside = |own: u32| own.saturating_sub(proxy::overlay::OVERHEAD);
+    if options.overlay { Some(inside(own.unwrap_or(USUAL_MTU))) } else { own }
+}
+
+/// The longest packet of the interface that has the node's address.
+fn interface_mtu(options: &Options) -> Option<u32> {
     let node_ip = options.node_ip().ok()?;
     let has_address = |address: Option<&nix::sys::socket::SockaddrStorage>| {
         address.and_then(|a| a.as_sockaddr_in()).is_some_and(|a| a.ip() == node_ip)
     };
     let interface = nix::ifaddrs::getifaddrs().ok()?.find(|i| has_address(i.address.as_ref()))?.interface_name;
+    // An address with a label is told under that.
+    let interface = interface.split(':').next()?;
     // Loopback's is no measure of a network.
     let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok().filter(|_| interface != "lo")?;
-    let mtu: u32 = mtu.trim().parse().ok()?;
-    Some(if options.overlay { mtu.saturating_sub(proxy::overlay::OVERHEAD) } else { mtu })
+    mtu.trim().parse().ok()
 }
 
 async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>> {
