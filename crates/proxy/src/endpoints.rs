@@ -62,10 +62,11 @@ impl Endpoints {
         endpoints
     }
 
-    /// The addresses on this node that are ready, whichever ports they serve.
+    /// The addresses on this node that are ready, whichever ports they serve. Those that only drain are not: a node that
+    /// has no others shall get no new traffic (`getLocalReadyEndpointIPs`).
     pub fn local_addresses(&self) -> BTreeSet<Ipv4Addr> {
-        let local = self.0.values().flat_map(|found| usable(found.iter().filter(|(_, c)| c.local)));
-        local.map(|target| target.ip).collect()
+        let ready = self.0.values().flatten().filter(|(_, c)| c.local && c.ready);
+        ready.map(|(target, _)| target.ip).collect()
     }
 
     /// The targets that serve `port`.

@@ -63,16 +63,20 @@ impl Notices {
         let mut datagram = vec![0; DATAGRAM_BYTES];
         loop {
             let mut ready = self.socket.readable().await?;
-            let received = ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut datagram, MsgFlags::empty())?));
-            match received {
-                Ok(Ok(length)) if matters(&datagram[..length], overlay_index) => return Ok(()),
-                Ok(Ok(_)) => {}
-                // ENOBUFS: some were lost.
-                Ok(Err(error)) if error.kind() != ErrorKind::Interrupted => {
-                    let lost = error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32);
-                    return if lost { Ok(()) } else { Err(error) };
+            // All that is there is read before anybody is told: a burst is one change.
+            let mut found = false;
+            loop {
+                match ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut datagram, MsgFlags::empty())?)) {
+                    Ok(Ok(length)) => found |= matters(&datagram[..length], overlay_index),
+                    Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+                    // ENOBUFS: some were lost.
+                    Ok(Err(error)) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => found = true,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => break,
                 }
-                Ok(Err(_)) | Err(_) => {}
+            }
+            if found {
+                return Ok(());
             }
         }
     }

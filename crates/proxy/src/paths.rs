@@ -12,12 +12,12 @@ use crate::{Config, SinkError};
 /// Leaves exactly these paths and, where needed, the route to the service range. One that cannot be set does not stop the
 /// others.
 pub async fn set(paths: &Paths, config: &Config) -> Result<(), SinkError> {
-    match &paths.overlay {
-        Some(overlay) => set_overlay(overlay, config.node_ip).await?,
-        None if !config.overlay => remove_device().await?,
-        None => {}
-    }
-    set_routes(paths, Some(config)).await
+    let overlay = match &paths.overlay {
+        Some(overlay) => set_overlay(overlay, config.node_ip).await,
+        None if !config.overlay => remove_device().await,
+        None => Ok(()),
+    };
+    set_routes(paths, Some(config)).await.and(overlay)
 }
 
 /// Takes all of it away.
@@ -44,9 +44,9 @@ async fn set_overlay(overlay: &Overlay, node: Ipv4Addr) -> Result<(), SinkError>
     let below = overlay::underlay(&below).ok_or(SinkError::NoInterface(node))?;
     batch("ip", overlay::plan_device(&device().await, &below, node, overlay.end)).await?;
     let neighbours = json("ip", &["-j", "-4", "neigh", "show", "dev", DEVICE, "nud", "permanent"]).await?;
-    batch("ip", overlay::plan_neighbours(&neighbours, &overlay.peers)).await?;
+    let neighbours = batch("ip", overlay::plan_neighbours(&neighbours, &overlay.peers)).await;
     let frames = json("bridge", &["-j", "fdb", "show", "dev", DEVICE]).await?;
-    batch("bridge", overlay::plan_forwarding(&frames, &overlay.peers)).await
+    batch("bridge", overlay::plan_forwarding(&frames, &overlay.peers)).await.and(neighbours)
 }
 
 /// The device as it is; nothing where there is none.

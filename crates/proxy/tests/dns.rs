@@ -238,8 +238,9 @@ fn the_address_comes_back_and_goes_at_the_end() {
                     run("ip addr replace 198.51.100.1/32 dev lo; ip addr del 198.51.100.1/32 dev lo");
                 }
             });
-            assert!(lines.any(|line| line.contains("198.51.100.1")));
+            let found = lines.any(|line| line.contains("198.51.100.1"));
             heard.store(true, Ordering::SeqCst);
+            assert!(found);
         });
         let (tasks, config) = (Tasks::new(), config("/nonexistent".into()).dns.unwrap());
         runtime.block_on(async {
