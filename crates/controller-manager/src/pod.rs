@@ -221,13 +221,20 @@ fn ips(pod: &Pod) -> Box<[Box<str>]> {
 
 fn asks(pod: &Pod) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let mut add = |resources: Option<&ResourceRequirements>| {
+    let add = |resources: Option<&ResourceRequirements>, hasher: &mut DefaultHasher| {
         let halves = resources.into_iter().flat_map(|r| [&r.requests, &r.limits]).flatten().flatten();
-        halves.for_each(|(name, amount)| (name, &amount.0).hash(&mut hasher));
+        halves.for_each(|(name, amount)| (name, &amount.0).hash(hasher));
     };
-    pod.spec.iter().flat_map(pods::all_containers).for_each(|container| add(container.resources.as_ref()));
+    for container in pod.spec.iter().flat_map(pods::all_containers) {
+        add(container.resources.as_ref(), &mut hasher);
+    }
     let statuses = pod.status.iter().flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
-    statuses.flatten().flatten().for_each(|status| add(status.resources.as_ref()));
+    for status in statuses.flatten().flatten() {
+        add(status.resources.as_ref(), &mut hasher);
+        status.allocated_resources.iter().flatten().for_each(|(name, amount)| (name, &amount.0).hash(&mut hasher));
+    }
+    // What a node will never give is not held either.
+    pods::resize_is_infeasible(pod).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -24,8 +24,8 @@ use crate::rest::{self, Rest};
 const NAME: &str = "service-controller";
 /// One at a time: which ports are free is decided over all services.
 const WORKERS: usize = 1;
-/// Ports of a node that no service may take, beside those of the API server: SSH and the kubelet's.
-const RESERVED: [i32; 2] = [22, 10_250];
+/// Ports of a node that no service may take, beside those of the API server and the kubelets: SSH, etcd's, the overlay's.
+const RESERVED: [i32; 4] = [22, 2379, 2380, 8472];
 
 struct Controller {
     services: Lister<Service>,
@@ -102,6 +102,7 @@ impl Controller {
         };
         let plans = plan(&services, &view);
         self.told.lock().retain(|key, _| plans.iter().any(|plan| plan.key == *key));
+        let mut result = Ok(Outcome::Done);
         for plan in plans {
             if let Some(refusal) = &plan.refusal {
                 self.tell(&plan, refusal);
@@ -109,17 +110,25 @@ impl Controller {
                 self.told.lock().remove(&plan.key);
             }
             if let Some(status) = &plan.status {
-                self.write(&plan.key, status).await?;
+                // One that cannot be written does not stop those behind it.
+                if let Err(error) = self.write(&plan.key, status).await {
+                    result = Err(error);
+                }
             }
         }
-        Ok(Outcome::Done)
+        result
     }
 
     /// Ports that must stay what they are: whoever took the API server's would be the API server.
     fn reserved(&self) -> BTreeSet<i32> {
         let api = self.endpoints.get(Some("default"), "kubernetes");
         let ports = api.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.ports.iter().flatten());
-        ports.map(|port| port.port).chain(RESERVED).collect()
+        let nodes = self.nodes.list();
+        let kubelets = nodes.iter().filter_map(|node| {
+            let endpoints = node.status.as_ref()?.daemon_endpoints.as_ref()?;
+            Some(endpoints.kubelet_endpoint.as_ref()?.port)
+        });
+        ports.map(|port| port.port).chain(kubelets).chain(RESERVED).collect()
     }
 
     fn tell(&self, plan: &Plan<'_>, refusal: &str) {

@@ -61,6 +61,11 @@ pub(super) fn plan<'a>(services: &'a [Arc<Service>], view: &View<'_>) -> Vec<Pla
 
 /// Takes the service's ports, or says why that cannot be.
 fn claim(service: &Service, key: &Key, taken: &mut BTreeMap<(i32, String), Key>, view: &View<'_>) -> Option<String> {
+    if let Some(ip) = asked_for(service)
+        && !view.nodes.iter().any(|(_, node)| node.to_string() == ip)
+    {
+        return Some(format!("no node has the address {ip}"));
+    }
     let ports: Vec<(i32, String)> = ports(service).map(|(port, protocol)| (port, protocol.to_owned())).collect();
     for (port, protocol) in &ports {
         if view.reserved.contains(port) || NODE_PORTS.contains(port) {
@@ -80,8 +85,7 @@ fn claim(service: &Service, key: &Key, taken: &mut BTreeMap<(i32, String), Key>,
 /// The addresses of the nodes, or of those that have an endpoint where traffic stays on the node.
 fn ingress(service: &Service, view: &View<'_>) -> Vec<LoadBalancerIngress> {
     let with_endpoint = is_local(service).then(|| nodes_with_endpoint(service, view.slices));
-    let asked = spec(service).and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty());
-    let asked: Option<Ipv4Addr> = asked.and_then(|ip| ip.parse().ok());
+    let asked: Option<Ipv4Addr> = asked_for(service).and_then(|ip| ip.parse().ok());
     let chosen = view.nodes.iter().filter(|(node, ip)| {
         with_endpoint.as_ref().is_none_or(|nodes| nodes.contains(node)) && asked.is_none_or(|asked| asked == *ip)
     });
@@ -92,6 +96,11 @@ fn ingress(service: &Service, view: &View<'_>) -> Vec<LoadBalancerIngress> {
         ..LoadBalancerIngress::default()
     };
     ips.into_iter().map(entry).collect()
+}
+
+/// The address a service wants and no other.
+fn asked_for(service: &Service) -> Option<&str> {
+    spec(service).and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty())
 }
 
 fn nodes_with_endpoint(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
