@@ -262,7 +262,10 @@ fn ports(facts: &Facts, role: Role) -> Vec<Finding> {
             _ => "another program".to_owned(),
         };
         let what = format!("{port}, for {what}, is taken by {who}");
-        found.push(Finding::failure("ports", what, format!("stop it, or set {flag} in /etc/coracle/{daemon}.yaml")));
+        // Only root sees whose a port is; it may be ours.
+        let level = if program.is_some() { Level::Failure } else { Level::Warning };
+        let fix = format!("stop it, or set {flag} in /etc/coracle/{daemon}.yaml");
+        found.push(Finding::new(level, "ports", what, fix));
     }
     if found.is_empty() {
         let all: Vec<String> = wanted.iter().filter(|w| w.4).map(|w| w.0.to_string()).collect();
@@ -310,9 +313,9 @@ fn resolver(facts: &Facts) -> Finding {
     if facts.resolved_servers.iter().any(|ip| !ip.is_loopback()) {
         return Finding::fine(item, format!("{stub} is systemd-resolved's; pods are given the servers behind it"));
     }
-    Finding::failure(
+    Finding::warning(
         item,
-        format!("/etc/resolv.conf names {stub}, which in a pod is the pod itself: names go round in circles"),
+        format!("/etc/resolv.conf names {stub}, which in a pod with dnsPolicy Default is the pod itself"),
         "write the real server into /etc/resolv.conf, or use systemd-resolved (it has them in /run/systemd/resolve)",
     )
 }

@@ -120,7 +120,8 @@ fn ask(socket: &Path, path: &str) -> Result<Value, String> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(ENGINE_PATIENCE))?;
         stream.set_write_timeout(Some(ENGINE_PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        // At once: who answers the first part may be gone before the second.
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
         Ok(answer)
@@ -247,6 +248,8 @@ fn disk(place: &Place, what: &'static str, path: PathBuf) -> Option<Disk> {
 /// How many seconds the clock of a server is ahead, by the date on its answer. Its certificate is not checked, and
 /// nothing is shown to it: a machine that has not joined yet knows neither.
 pub async fn clock_ahead(server: &str) -> Result<i64, String> {
+    // Of several masters the first stands for all.
+    let server = server.split(',').next().unwrap_or(server);
     let url: http::Uri = server.parse().map_err(|error| format!("--server {server:?}: {error}"))?;
     let mut config = kube::Config::new(url);
     config.accept_invalid_certs = true;

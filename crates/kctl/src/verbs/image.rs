@@ -307,6 +307,13 @@ async fn remove(session: &Session, console: &mut Console, nodes: &Nodes, images:
 
 /// Every node gets the archive at the same time, a piece after the other: it is read once, and never in memory as a whole.
 async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Option<&PathBuf>) -> Result<(), Error> {
+    let open = |path: &PathBuf| {
+        let file = std::fs::File::open(path);
+        file.map_err(|e| Error::message(format!("{}: {e}", path.display())))
+    };
+    // Before anything is sent: no node is to be given the archive that is not there.
+    let file =
+        input.filter(|path| path.as_os_str() != "-").map(|path| open(path).map(|file| (path, file))).transpose()?;
     let names = nodes.names(session).await?;
     let mut receivers = Vec::new();
     let mut senders = Vec::new();
@@ -321,11 +328,10 @@ async fn load(session: &Session, console: &mut Console, nodes: &Nodes, input: Op
         session.raw(Method::POST, &path(node, "/load", &[]), None, body).await
     });
     let read = async {
-        match input.filter(|path| path.as_os_str() != "-") {
-            Some(path) => {
-                let wrong = |e: std::io::Error| Error::message(format!("{}: {e}", path.display()));
-                let mut file = std::fs::File::open(path).map_err(wrong)?;
-                give_out(&mut file, senders).await.map_err(wrong)
+        match file {
+            Some((path, mut file)) => {
+                let given = give_out(&mut file, senders).await;
+                given.map_err(|e| Error::message(format!("{}: {e}", path.display())))
             }
             None => {
                 let given = give_out(console.input.as_mut(), senders).await;

@@ -160,7 +160,7 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
         (
             "stub",
             |f| f.name_servers = vec!["127.0.0.53".parse().unwrap()],
-            "Failure resolver: /etc/resolv.conf names 127.0.0.53",
+            "Warning resolver: /etc/resolv.conf names 127.0.0.53",
         ),
         (
             "stub of systemd-resolved",
