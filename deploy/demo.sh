@@ -227,5 +227,6 @@ down() {
 case "${1:-up}" in
 up) up ;;
 down) down ;;
-*) die "usage: deploy/demo.sh up|down" ;;
+image) web_image ;;
+*) die "usage: deploy/demo.sh up|down|image" ;;
 esac

@@ -42,8 +42,11 @@ with_systemd() { [ -d /run/systemd/system ]; }
 
 # Sets flags in a file: a line that is there is replaced (one that is commented out is not one that is there).
 configure() { # file, settings...
-    local config=$1 setting key value
+    local config=$1 setting key value mask
     shift
+    # A token may be among them: what is written is nobody else's to read until it has the file's own mode.
+    mask=$(umask)
+    umask 077
     for setting in "$@"; do
         key=${setting%%=*} value=${setting#*=}
         [[ $key =~ ^[a-z0-9-]+$ ]] || die "$setting: a flag looks like max-pods=50"
@@ -57,6 +60,7 @@ configure() { # file, settings...
         chmod --reference="$config" "$config.new"
         mv "$config.new" "$config"
     done
+    umask "$mask"
 }
 
 # The newest package of a name in the folder.
@@ -84,7 +88,10 @@ install_packages() { # program
     with_systemd || return 0
     say "starting coracle-$program"
     systemctl enable --quiet "coracle-$program.service"
-    systemctl restart "coracle-$program.service" ||
+    # A minion waits for its master, and whoever installs it need not.
+    local wait=()
+    [ "$program" = master ] || wait=(--no-block)
+    systemctl "${wait[@]}" restart "coracle-$program.service" ||
         die "it does not start; journalctl -u coracle-$program says why"
 }
 
@@ -106,13 +113,18 @@ check() { # program
     rm -rf "$from"
 }
 
+# What the master's configuration says of a flag.
+told() {
+    sed -n "s/^$1: *['\"]\{0,1\}\([^'\" ]*\).*/\1/p" /etc/coracle/master.yaml
+}
+
 after_master() {
-    local address
-    address=$(sed -n "s/^advertise-address: *'\{0,1\}\([^']*\).*/\1/p" /etc/coracle/master.yaml)
-    [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
+    local address port dir
     with_systemd || return 0
+    address=$(told advertise-address) port=$(told secure-port) dir=$(told data-dir)
+    [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
     say "on each box that shall run pods:"
-    echo "    deploy/install.sh minion --server https://$address:6443 --token $(cat /var/lib/coracle/join-token)"
+    echo "    deploy/install.sh minion --server https://${address:-MASTER-IP}:${port:-6443} --token $(cat "${dir:-/var/lib/coracle}/join-token")"
     say "here: export KUBECONFIG=/var/lib/coracle/admin.kubeconfig"
 }
 

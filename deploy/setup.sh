@@ -23,11 +23,14 @@ need() { # command package...
     have "$command" || missing+=("$@")
 }
 
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 need cc gcc libc6-dev
 need protoc protobuf-compiler
 [ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
 if [ "$level" != build ]; then
     need dockerd docker.io
+    # Newer distributions have the command line in a package of its own.
+    have docker || ! apt-cache show docker-cli >/dev/null 2>&1 || missing+=(docker-cli)
     need iptables iptables
     need nft nftables
     need conntrack conntrack
@@ -63,6 +66,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update >"$log" 2>&1 || { tail -5 "$log" >&2; die "apt-get update failed"; }
     apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || { tail -20 "$log" >&2; die "apt-get install failed"; }
     rm -f "$log"
+    # Nor with the machine the next time.
+    if [ -d /etc/systemd/system ] && have systemctl; then
+        for pair in etcd:etcd-server nginx:nginx-light docker-registry:docker-registry; do
+            case " ${missing[*]} " in *" ${pair#*:} "*) systemctl disable --quiet "${pair%%:*}" 2>/dev/null || true ;; esac
+        done
+    fi
 fi
 
 # shellcheck disable=SC1091
@@ -73,7 +82,7 @@ if ! have cargo; then
         rustup default stable
     else
         have curl || apt-get install -y --no-install-recommends curl ca-certificates >/dev/null
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy
     fi
 fi
 

@@ -182,7 +182,7 @@ step "uninstall"
 # As a minion with --shutdown-grace-period leaves it where there is a logind.
 mkdir -p /etc/systemd/logind.conf.d
 printf '# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec=30\n' \
-    >/etc/systemd/logind.conf.d/99-kubelet.conf
+    >/etc/systemd/logind.conf.d/99-minion.conf
 "$install" uninstall --purge
 after=$(state)
 same "$before" "$(grep -v '^./srv/data/[a-z0-9-]* f$' <<<"$after")" "nothing is left"
