@@ -164,7 +164,9 @@ impl Kubectl {
         let output = tokio::time::timeout(2 * PATIENCE, child.wait_with_output()).await;
         feed.abort();
         let output = output.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", self.program.display()));
-        output.expect("what it prints can be read")
+        let mut output = output.expect("what it prints can be read");
+        output.stderr = without_streams_too_early(&output.stderr);
+        output
     }
 
     /// A port-forward, and the port it got.
@@ -198,6 +200,13 @@ fn words(line: &str) -> Vec<String> {
         }
     }
     words
+}
+
+/// As upstream's, our servers send an empty message first, to say that the connection stands. Where it comes before kubectl
+/// has made its streams, it tells that it threw something away.
+fn without_streams_too_early(said: &[u8]) -> Vec<u8> {
+    let is_early = |line: &&[u8]| String::from_utf8_lossy(line).contains("Unknown stream id 1, discarding message");
+    said.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_early(line)).flatten().copied().collect()
 }
 
 /// A port-forward that stands. It dies when nobody can read what it prints.

@@ -66,8 +66,10 @@ fn the_packages_have_what_they_should(packages: &Path, folder: &Path) {
         assert!(floor.starts_with("2."), "{depends}");
         output("dpkg-deb", &["-x", &archive, root.to_str().unwrap()]).unwrap();
     }
-    let settings = |name: &str| output("dpkg-deb", &["-f", &archive(packages, name), "Conffiles"]);
-    assert!(settings("coracle-minion").is_ok());
+    for program in ["master", "minion"] {
+        let settings = output("dpkg-deb", &["-I", &archive(packages, &format!("coracle-{program}")), "conffiles"]);
+        assert_eq!(settings.unwrap().trim(), format!("/etc/coracle/{program}.yaml"));
+    }
     if Command::new("systemd-analyze").arg("--version").output().is_ok() {
         the_units_are_sound(&root);
     } else {

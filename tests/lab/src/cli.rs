@@ -91,6 +91,8 @@ fn up(wanted: &Wanted) -> Result<()> {
     possible()?;
     let dir = &wanted.place.dir;
     std::fs::create_dir_all(dir)?;
+    let ours = dir.join(ALIVE).exists() || std::fs::read_dir(dir)?.next().is_none();
+    ensure!(ours, "{} is not empty, and lab-down would delete it", dir.display());
     let mut line = vec!["hold".to_owned(), "--dir".to_owned(), dir.display().to_string()];
     line.extend(["--boxes".to_owned(), wanted.boxes.to_string()]);
     line.extend(wanted.routed.then(|| "--routed".to_owned()));

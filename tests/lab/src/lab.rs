@@ -136,6 +136,9 @@ where
         eprintln!("skipped: {reason:#}");
         return Ok(());
     }
+    // One lab at a time is enough for a machine, whatever runs the tests.
+    let alone = std::fs::File::create(std::env::temp_dir().join("coracle-lab-test.lock"))?;
+    alone.lock()?;
     let thread = std::thread::spawn(move || {
         leave_the_machine()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -153,6 +156,8 @@ pub fn possible() -> Result<()> {
     }
     let kinds = std::fs::read_to_string("/proc/filesystems")?;
     ensure!(kinds.lines().any(|kind| kind.ends_with("overlay")), "the kernel has no overlay file system");
+    // Where it is no module there is nothing to load.
+    let _ = Command::new("modprobe").arg("br_netfilter").output();
     program().map(drop)
 }
 
