@@ -132,11 +132,13 @@ pub fn identify(bytes: &[u8]) -> Result<Identity, DecodeError> {
 fn typed<T: Resource>(bytes: &[u8], unknown: &mut Vec<String>) -> Result<T, serde_json::Error> {
     unknown.clear();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    serde_ignored::deserialize(&mut json, |path| {
+    // Not a closure's own type: that is another one for each `T`, and all that objects have in common is compiled again.
+    let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut |path| {
         if unknown.len() < MAX_STRICT_ERRORS {
             unknown.push(format!("unknown field {:?}", render(&path)));
         }
-    })
+    };
+    serde_ignored::deserialize(&mut json, note)
 }
 
 /// `spec.containers[0].foo`.

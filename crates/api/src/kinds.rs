@@ -182,6 +182,15 @@ pub struct Kind {
     pub view: Option<&'static View>,
 }
 
+impl Kind {
+    /// A stored object as its type, by the kind's one decoder: what serde makes for a type is large, and would be
+    /// compiled again wherever the type is named. `None` if the bytes are no such object, or `T` is another kind's type.
+    pub fn typed<T: Default + 'static>(&self, json: &[u8]) -> Option<T> {
+        let mut object = (self.decode)(json).ok()?.object;
+        object.as_any_mut().downcast_mut().map(std::mem::take)
+    }
+}
+
 /// Every kind the API serves, in the order discovery lists them.
 pub static KINDS: &[Kind] = &[
     Kind::of::<core::Binding>(),

@@ -94,9 +94,8 @@ async fn restore<T: Resource>(
     };
     let (subject, key) = (Subject::new(info, &name), info.registry_key(None, &name));
     let kind = api::kinds::by_kind(&info.api_version(), info.kind).ok_or_else(|| failed(&"the kind is not served"))?;
-    let known = shared.cache.of(kind).get(&key).and_then(|entry| (kind.decode)(entry.json()).ok());
-    let known = known.as_ref().and_then(|decoded| decoded.object.as_any().downcast_ref::<T>());
-    if known.is_some_and(|have| reconcile(have, &wanted).is_none()) {
+    let known: Option<T> = shared.cache.of(kind).get(&key).and_then(|entry| kind.typed(entry.json()));
+    if known.as_ref().is_some_and(|have| reconcile(have, &wanted).is_none()) {
         return Ok(());
     }
     if known.is_none() {

@@ -103,8 +103,8 @@ impl<'a> Attributes<'a> {
 
     /// The object of type `T` with this name.
     fn named<T: Resource>(&self, namespace: Option<&str>, name: &str) -> Option<T> {
-        let entry = self.cache.of(kind_of::<T>()).get(&T::INFO.registry_key(namespace, name))?;
-        serde_json::from_slice(entry.json()).ok()
+        let kind = kind_of::<T>();
+        kind.typed(self.cache.of(kind).get(&T::INFO.registry_key(namespace, name))?.json())
     }
 
     /// The object as error messages name it.
@@ -139,7 +139,8 @@ fn kind_of<T: Resource>() -> &'static Kind {
 fn decoded<T: Resource>(entries: Vec<Arc<Entry>>, interesting: impl Fn(&[u8]) -> bool) -> Vec<Found<T>> {
     let interesting = entries.into_iter().filter(|entry| interesting(entry.json()));
     // What the server stored it can decode.
-    interesting.filter_map(|entry| Some(Found { object: serde_json::from_slice(entry.json()).ok()?, entry })).collect()
+    let kind = kind_of::<T>();
+    interesting.filter_map(|entry| Some(Found { object: kind.typed(entry.json())?, entry })).collect()
 }
 
 /// What admission adds to a write.

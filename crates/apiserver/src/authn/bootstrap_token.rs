@@ -35,7 +35,7 @@ pub(super) async fn authenticate(cache: &Cache, token: &str, now: Timestamp) -> 
 fn find(cache: &Cache, id: &str) -> Option<Secret> {
     let kind = api::kinds::by_kind("v1", "Secret")?;
     let key = kind.info.registry_key(Some(NAMESPACE_SYSTEM), &format!("{BOOTSTRAP_TOKEN_PREFIX}{id}"));
-    serde_json::from_slice(cache.of(kind).get(&key)?.json()).ok()
+    kind.typed(cache.of(kind).get(&key)?.json())
 }
 
 /// The halves of what looks like a bootstrap token.

@@ -8,7 +8,7 @@ use crate::server::Shared;
 use crate::status::{ApiError, Subject};
 
 /// The object of `kind` called so, if the cache has it; the caller says how fresh that must be.
-pub(super) fn object<T: Clone + 'static>(
+pub(super) fn object<T: Default + 'static>(
     shared: &Shared,
     kind: &str,
     namespace: Option<&str>,
@@ -17,8 +17,7 @@ pub(super) fn object<T: Clone + 'static>(
     let kind = api::kinds::by_kind("v1", kind).ok_or(ApiError::PathNotFound)?;
     let missing = || ApiError::NotFound(Subject::new(kind.info, name));
     let entry = shared.cache.of(kind).get(&kind.info.registry_key(namespace, name)).ok_or_else(missing)?;
-    let object = (kind.decode)(entry.json()).map_err(|e| ApiError::Internal(e.to_string()))?.object;
-    object.as_any().downcast_ref::<T>().cloned().ok_or_else(missing)
+    kind.typed(entry.json()).ok_or_else(missing)
 }
 
 /// The pod a request names, as it is now.

@@ -147,7 +147,7 @@ fn bind_to_pod(
     let key = pods.info.registry_key(call.info.namespace.as_deref(), name);
     let entry = call.shared.cache.of(pods).get(&key);
     let entry = entry.ok_or_else(|| ApiError::NotFound(Subject::new(pods.info, name)))?;
-    let pod: Pod = serde_json::from_slice(entry.json()).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let pod: Pod = pods.typed(entry.json()).ok_or_else(|| ApiError::Internal(format!("{key} is no pod")))?;
     let runs_as = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("");
     if runs_as != call.name() {
         let account = call.name();

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 
-use crate::cache::{Entry, Filter};
+use crate::cache::Filter;
 use crate::call::Call;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
@@ -121,7 +121,7 @@ async fn measure(call: &Call, names: BTreeSet<String>) -> Result<BTreeMap<String
     let cache = call.shared.cache.of(kind);
     let info: &KindInfo = kind.info;
     let present = cache.snapshot(&Filter::all(info, None), None, usize::MAX, 0).items;
-    let nodes: Vec<Node> = present.iter().filter_map(decode).filter(is_heard).collect();
+    let nodes: Vec<Node> = present.iter().filter_map(|entry| kind.typed(entry.json())).filter(is_heard).collect();
     call.shared.usages.retain(nodes.iter().filter_map(|node| node.metadata.name.as_deref()));
     let asked = nodes.into_iter().filter(|node| node.metadata.name.as_ref().is_some_and(|name| names.contains(name)));
     let pairs = stream::iter(asked).map(|node| async move {
@@ -136,10 +136,6 @@ async fn measure(call: &Call, names: BTreeSet<String>) -> Result<BTreeMap<String
     });
     let pairs: Vec<Option<(String, Arc<Pair>)>> = pairs.buffer_unordered(MAX_ASKED).collect().await;
     Ok(pairs.into_iter().flatten().collect())
-}
-
-fn decode(entry: &Arc<Entry>) -> Option<Node> {
-    serde_json::from_slice(entry.json()).ok()
 }
 
 /// Whether the node's kubelet is likely to answer: one that went silent costs everyone the time-out.

@@ -1,6 +1,6 @@
 //! From a manifest to static pods, or what is wrong with it (`pkg/kubelet/config/common.go`).
 
-use api::Object;
+use api::{Object, Resource};
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -79,9 +79,8 @@ fn pod(value: &Value, origin: Origin<'_>) -> Result<Pod, Vec<Wrong>> {
     if value.get("kind").is_none() && value.get("apiVersion").is_none() {
         return Err(vec!["neither kind nor apiVersion: it looks like no object of the API".into()]);
     }
-    let kind = api::kinds::by_kind("v1", "Pod").ok_or_else(|| vec![Wrong::from("the API has no pods")])?;
     value.as_object_mut().map(|object| object.remove("status"));
-    let decoded = (kind.decode)(value.to_string().as_bytes()).map_err(undecodable).map_err(alone)?;
+    let decoded = api::decode::decode::<Pod>(value.to_string().as_bytes()).map_err(undecodable).map_err(alone)?;
     if !decoded.strict_errors.is_empty() {
         return Err(decoded.strict_errors.into_iter().map(unknown).collect());
     }
@@ -89,7 +88,7 @@ fn pod(value: &Value, origin: Origin<'_>) -> Result<Pod, Vec<Wrong>> {
     let mut pod = complete(pod.clone(), &value, origin).map_err(|message| vec![Wrong::from(message)])?;
     Object::set_defaults(&mut pod);
     let mut errors = api::field::ErrorList::new();
-    api::metadata::validate_metadata(kind.info, &pod.metadata, &mut errors);
+    api::metadata::validate_metadata(&Pod::INFO, &pod.metadata, &mut errors);
     errors.extend(Object::validate(&pod));
     errors.extend(Object::validate_create(&pod));
     if !errors.is_empty() {

@@ -178,11 +178,12 @@ fn label_errors(labels: &Labels) -> ErrorList {
 
 fn warn_of_existing(a: &Attributes<'_>, enforced: &LevelVersion, effects: &mut Effects) {
     let prefix = format!("{}{}/", Pod::INFO.registry_prefix(), a.name);
-    let entries = a.cache.of(super::kind_of::<Pod>()).with_prefix(&prefix);
+    let kind = super::kind_of::<Pod>();
+    let entries = a.cache.of(kind).with_prefix(&prefix);
     // By what is wrong with them: the first pod's name, and how many there are.
     let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
     for entry in entries.iter().take(MAX_PODS_TO_CHECK) {
-        let Ok(pod) = serde_json::from_slice::<Pod>(entry.json()) else { continue };
+        let Some(pod) = kind.typed::<Pod>(entry.json()) else { continue };
         let Some(spec) = pod.spec.as_ref() else { continue };
         let violations = violations(enforced, &pod.metadata, spec);
         if !violations.is_empty() {
