@@ -1,6 +1,7 @@
 //! What the controllers are told by their process.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub struct Config {
     pub cluster_cidr: Ipv4Net,
     /// Length of the prefix of a node's part.
     pub node_cidr_mask: u8,
+    /// Where node ports come from: the API server's.
+    pub service_node_port_range: RangeInclusive<u16>,
     /// How long a node may keep silent before it counts as lost.
     pub node_monitor_grace: Duration,
     /// How long a pod that says nothing about it stays bound to a node that is not ready or unreachable.
@@ -36,6 +39,7 @@ impl Default for Config {
         Config {
             cluster_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
             node_cidr_mask: 24,
+            service_node_port_range: 30_000..=32_767,
             node_monitor_grace: Duration::from_secs(40),
             pod_eviction_timeout: Duration::from_secs(300),
             terminated_pod_gc_threshold: 12_500,

@@ -218,6 +218,7 @@ fn controller_manager_config(options: &Options) -> Result<controller_manager::Co
         .with_context(|| format!("the controller-manager needs the cluster's CA in {}", ca.display()))?;
     Ok(controller_manager::Config {
         cluster_cidr: options.cluster_cidr,
+        service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
         node_monitor_grace: options.node_monitor_grace_period,
         ca_cert: ca,
         ca_key: pki.join("ca.key"),

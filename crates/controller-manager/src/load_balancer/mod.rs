@@ -7,6 +7,7 @@
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use api::well_known::LABEL_SERVICE_NAME;
@@ -35,6 +36,7 @@ struct Controller {
     queue: WorkQueue<()>,
     rest: Rest,
     recorder: Recorder,
+    node_ports: RangeInclusive<u16>,
     /// Which services were told that a port is not to be had, lest they are told at every look.
     told: Mutex<BTreeMap<Key, String>>,
 }
@@ -50,6 +52,7 @@ pub(crate) fn register(context: &mut Context) {
         queue: new_queue(),
         rest: context.rest.clone(),
         recorder: context.recorder(NAME),
+        node_ports: context.config.service_node_port_range.clone(),
         told: Mutex::default(),
     });
     controller.listen(context);
@@ -99,6 +102,7 @@ impl Controller {
             nodes: nodes.iter().filter_map(|node| balancer(node)).collect(),
             slices: &slices,
             reserved: self.reserved(),
+            node_ports: self.node_ports.clone(),
         };
         let plans = plan(&services, &view);
         self.told.lock().retain(|key, _| plans.iter().any(|plan| plan.key == *key));

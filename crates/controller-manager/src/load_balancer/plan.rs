@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use api::well_known::LABEL_SERVICE_NAME;
@@ -13,8 +14,6 @@ use crate::context::Key;
 
 /// Nodes with this label are no balancers.
 const LABEL_EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// Ports of the nodes that lead to services already.
-const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 
 /// A node that takes part, and its address.
 pub(super) type Balancer = (String, Ipv4Addr);
@@ -24,6 +23,8 @@ pub(super) struct View<'a> {
     pub(super) nodes: BTreeSet<Balancer>,
     pub(super) slices: &'a [Arc<EndpointSlice>],
     pub(super) reserved: BTreeSet<i32>,
+    /// Ports of the nodes that lead to services already.
+    pub(super) node_ports: RangeInclusive<u16>,
 }
 
 /// What is to be done about one service.
@@ -68,7 +69,8 @@ fn claim(service: &Service, key: &Key, taken: &mut BTreeMap<(i32, String), Key>,
     }
     let ports: Vec<(i32, String)> = ports(service).map(|(port, protocol)| (port, protocol.to_owned())).collect();
     for (port, protocol) in &ports {
-        if view.reserved.contains(port) || NODE_PORTS.contains(port) {
+        let leads_elsewhere = u16::try_from(*port).is_ok_and(|port| view.node_ports.contains(&port));
+        if view.reserved.contains(port) || leads_elsewhere {
             return Some(format!("port {port}/{protocol} of the nodes is reserved"));
         }
         if let Some(other) = taken.get(&(*port, protocol.clone())) {
@@ -195,7 +197,7 @@ mod tests {
     fn outcome_of(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
         let ip = |text: &str| text.parse().unwrap();
         let nodes = BTreeSet::from([("a".to_owned(), ip("192.0.2.1")), ("b".to_owned(), ip("192.0.2.2"))]);
-        let view = View { nodes, slices, reserved: BTreeSet::from([22, 6443]) };
+        let view = View { nodes, slices, reserved: BTreeSet::from([22, 6443]), node_ports: 20_000..=20_100 };
         let plans = plan(services, &view);
         let said = plans.iter().map(|plan| match (&plan.refusal, &plan.status) {
             (Some(refusal), _) => refusal.clone(),
@@ -233,9 +235,10 @@ mod tests {
             ("SSH", vec![service("a", 1, port(22, "TCP"), &[])], vec!["port 22/TCP of the nodes is reserved"]),
             (
                 "a node port",
-                vec![service("a", 1, port(30_080, "TCP"), &[])],
-                vec!["port 30080/TCP of the nodes is reserved"],
+                vec![service("a", 1, port(20_100, "TCP"), &[])],
+                vec!["port 20100/TCP of the nodes is reserved"],
             ),
+            ("a node port of other clusters", vec![service("a", 1, port(30_080, "TCP"), &[])], vec![both]),
         ];
         for (sentence, services, expected) in cases {
             assert_eq!(outcome_of(&services, &[]), expected, "{sentence}");
@@ -256,6 +259,7 @@ mod tests {
             nodes: BTreeSet::from([("a".to_owned(), Ipv4Addr::new(192, 0, 2, 1))]),
             slices: &[],
             reserved: BTreeSet::new(),
+            node_ports: 30_000..=32_767,
         };
         let done: Vec<Arc<Service>> = plan(&services, &view)
             .into_iter()
