@@ -88,8 +88,10 @@ pub fn service_ports(service: &core::Service) -> Vec<ServicePort> {
     let (Some(cluster_ip), false, false) = (cluster_ip, foreign, spec.type_.as_deref() == Some("ExternalName")) else {
         return Vec::new();
     };
-    let balancer_ips = balancer_ips(service);
-    let given = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+    // The cluster IP is the service's already, with rules of its own.
+    let others = |ip: &Ipv4Addr| *ip != cluster_ip;
+    let balancer_ips: Vec<Ipv4Addr> = balancer_ips(service).into_iter().filter(others).collect();
+    let given = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).filter(others);
     let external_ips = in_order(given.chain(balancer_ips.iter().copied()));
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         Some(ServicePort {
