@@ -69,7 +69,14 @@ async fn listen(port: u16, told: watch::Receiver<Health>) {
     let mut backoff = BACKOFF_MIN;
     let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
-        let Err(error) = accept(port, &told, &clients).await;
+        let error = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            Ok(listener) => {
+                backoff = BACKOFF_MIN;
+                let Err(error) = accept(&listener, &told, &clients).await;
+                error
+            }
+            Err(error) => error,
+        };
         tracing::warn!(%error, port, retry_after = ?backoff, "cannot tell load balancers about a service");
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -77,11 +84,10 @@ async fn listen(port: u16, told: watch::Receiver<Health>) {
 }
 
 async fn accept(
-    port: u16,
+    listener: &TcpListener,
     told: &watch::Receiver<Health>,
     clients: &Arc<Semaphore>,
 ) -> io::Result<std::convert::Infallible> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
     loop {
         let place = clients.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
