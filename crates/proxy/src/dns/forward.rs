@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use client::Tasks;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,13 +135,22 @@ async fn probe(server: SocketAddr, name: Name) {
     let _ = exchange(server, &key).await;
 }
 
-/// Asks one server, over TCP where a datagram does not hold the answer.
+/// Asks one server, and again in the words of 1987 where it does not understand newer ones (RFC 6891, 7).
 async fn exchange(server: SocketAddr, key: &Key) -> io::Result<Message> {
+    let answer = ask(server, key, Some(own_edns(key.dnssec_ok))).await?;
+    match answer.metadata.response_code {
+        ResponseCode::FormErr | ResponseCode::NotImp if answer.edns.is_none() => ask(server, key, None).await,
+        _ => Ok(answer),
+    }
+}
+
+/// Asks one server, over TCP where a datagram does not hold the answer.
+async fn ask(server: SocketAddr, key: &Key, edns: Option<Edns>) -> io::Result<Message> {
     let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.metadata.checking_disabled = key.checking_disabled;
     message.add_query(Query::query(key.name.clone(), key.wanted));
-    message.set_edns(own_edns(key.dnssec_ok));
+    message.edns = edns;
     let bytes = message.to_vec().map_err(io::Error::other)?;
     let answer = tokio::time::timeout(TRY_TIMEOUT, over_udp(server, &message, &bytes)).await??;
     if !answer.metadata.truncation {

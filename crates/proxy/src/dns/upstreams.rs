@@ -1,6 +1,6 @@
 //! Who is asked for names outside the cluster: what the machine's own resolver asks, without ourselves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -25,10 +25,10 @@ pub fn parse(text: &str) -> Vec<IpAddr> {
     servers.collect()
 }
 
-/// Those of `named` that may be asked, in order: not ourselves, nor who led back to us.
-pub fn usable(named: &[IpAddr], own: IpAddr, looped: &HashSet<IpAddr>) -> Vec<IpAddr> {
+/// Those of `named` that may be asked, in order: not ourselves.
+pub fn usable(named: &[IpAddr], own: IpAddr) -> Vec<IpAddr> {
     let mut servers: Vec<IpAddr> = Vec::new();
-    for ip in named.iter().filter(|ip| **ip != own && !looped.contains(ip) && !ip.is_unspecified()) {
+    for ip in named.iter().filter(|ip| **ip != own && !ip.is_unspecified()) {
         if !servers.contains(ip) {
             servers.push(*ip);
         }
@@ -60,7 +60,6 @@ struct State {
     /// When what was read was written; nothing was read before.
     version: Option<(PathBuf, SystemTime)>,
     servers: Vec<SocketAddr>,
-    looped: HashSet<IpAddr>,
     /// Names that only we ask for, each of one server: who brings them back is asked no more.
     probes: HashMap<Name, IpAddr>,
 }
@@ -90,14 +89,13 @@ impl Upstreams {
             return Look { servers: state.servers.clone(), probes: Vec::new() };
         }
         let named = version.as_ref().and_then(|(path, _)| std::fs::read_to_string(path).ok());
-        let servers = usable(&parse(&named.unwrap_or_default()), self.own, &HashSet::new());
+        let servers = usable(&parse(&named.unwrap_or_default()), self.own);
         tracing::info!(?servers, "names outside the cluster are asked of these servers");
         // A new file is a new chance.
         let probes: Vec<(SocketAddr, Name)> = servers.iter().map(|ip| (SocketAddr::new(*ip, 53), probe())).collect();
         *state = State {
             version,
             servers: servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(),
-            looped: HashSet::new(),
             probes: probes.iter().map(|(server, name)| (name.clone(), server.ip())).collect(),
         };
         Look { servers: state.servers.clone(), probes }
@@ -109,7 +107,6 @@ impl Upstreams {
         let mut state = self.state.lock();
         let Some(server) = state.probes.remove(name) else { return false };
         tracing::warn!(%server, "this server asks us in turn: it is asked no more");
-        state.looped.insert(server);
         state.servers.retain(|s| s.ip() != server);
         true
     }
@@ -130,7 +127,7 @@ mod tests {
         let text = "# none: nameserver 1.1.1.1\nsearch example.org\nnameserver 10.96.0.10\nnameserver 9.9.9.9\n\
                     nameserver 9.9.9.9\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 8.8.8.8\n\
                     nameserver 8.8.4.4\n";
-        let servers = usable(&parse(text), "10.96.0.10".parse().unwrap(), &HashSet::new());
+        let servers = usable(&parse(text), "10.96.0.10".parse().unwrap());
         let texts: Vec<String> = servers.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["9.9.9.9", "2001:db8::1", "8.8.8.8"]);
     }

@@ -64,6 +64,11 @@ fn answer(question: &Message) -> Message {
     match query.name.to_string().as_str() {
         "www.example.org." if query.query_type == RecordType::A => answer.answers.push(address(80)),
         "big.example.org." => answer.answers.extend((1..=60).map(address)),
+        "old.example.org." if question.edns.is_some() => {
+            answer.metadata.response_code = ResponseCode::FormErr;
+            answer.edns = None;
+        }
+        "old.example.org." => answer.answers.push(address(81)),
         "failing.example.org." => answer.metadata.response_code = ResponseCode::ServFail,
         _ => {
             answer.metadata.response_code = ResponseCode::NXDomain;
