@@ -13,7 +13,7 @@ use crate::SinkError;
 /// Longer than any healthy run: 5,000 services take nft two seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a program's complaint goes into an error.
-const MESSAGE_CHARS_MAX: usize = 1000;
+pub const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// Runs `program` with `input` on its standard input and returns its standard output.
 pub async fn run(program: &str, arguments: &[impl AsRef<str>], input: &str) -> Result<Vec<u8>, SinkError> {

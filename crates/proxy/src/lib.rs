@@ -1,7 +1,7 @@
 //! The service proxy of one node: services × endpoint slices become one nftables table, replaced atomically.
 //!
 //! ```text
-//!  Services ─┐                        ┌─ apply ────────▶ nft: table ip coracle ─── nft monitor ─┐
+//!  Services ─┐                        ┌─ apply ────────▶ table ip coracle ───────── nf_tables ──┐
 //!  Slices ───┼─ ruleset() ─▶ RuleSink ┤                                                         ├─ disturbed: again
 //!  Nodes ────┴─ paths() ───▶          └─ apply_paths ──▶ routes, VXLAN (others' pods) ─ rtnetlink ┘
 //! ```
@@ -12,13 +12,15 @@
 //! - [`ruleset()`]: the decision: which chains and map elements there must be.
 //! - [`part`]: what each service needs, put together and compared.
 //! - [`render`]: a rule set, or the difference of two, as an nft script.
+//! - [`compile`]: such a script as messages to the kernel. [`netlink`]: what messages are made of.
 //! - [`conntrack`]: which UDP flows still lead to endpoints that are gone.
 //! - [`forward`]: accept rules in the chains of others that drop forwarded traffic (Docker, UFW).
 //! - [`routes`]: the way to other nodes' pods, and to the service range on a box without a default route.
 //! - [`overlay`]: the VXLAN device that these ways may take, and who is at its other ends.
 //! - [`sink`]: where decisions go ([`RuleSink`]) and its twin in memory.
 //! - [`health`]: tells load balancers whether there are endpoints here.
-//! - [`nft`], [`monitor`], [`host`], [`paths`], [`notices`], [`command`]: the real sink; nothing else starts programs.
+//! - [`nft`], [`nf_tables`], [`monitor`], [`host`], [`paths`], [`notices`], [`command`]: the real sink; nothing else starts
+//!   programs.
 //! - [`driver`]: follows the API and keeps the sink in step.
 //! - [`dns`]: the cluster's names, answered on the node.
 //!
@@ -26,6 +28,7 @@
 //! the node but loopback, unless told otherwise. IPv4 only.
 
 pub mod command;
+pub mod compile;
 pub mod config;
 pub mod conntrack;
 pub mod dns;
@@ -35,6 +38,8 @@ pub mod forward;
 pub mod health;
 pub mod host;
 pub mod monitor;
+pub mod netlink;
+pub mod nf_tables;
 pub mod nft;
 pub mod notices;
 pub mod overlay;

@@ -1,28 +1,31 @@
-//! Watches the firewall through `nft monitor`: a program that prints every committed transaction, so that what others do
-//! to our rules is known at once and nobody has to look.
+//! Hears of every transaction of the firewall, so that what others do to our rules is known at once and nobody has to look.
 //!
-//! Our own transactions are printed too. Each puts a fresh random number, its signature, into a set of ours; a
-//! transaction that contains one of our signatures is ours.
+//! Our own are told too. They came through our own socket, which the kernel says. What it could not tell us is lost; then
+//! the signature in our table, a number that is new with each transaction, says whether the table is as we left it.
 
-use std::collections::VecDeque;
-use std::process::Stdio;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::socket::SockProtocol;
 use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
-use crate::render::{SIGNATURE, TABLE};
+use crate::compile::{
+    ATTRIBUTE_CHAIN, ATTRIBUTE_HOOK, ATTRIBUTE_NAME, ATTRIBUTE_TABLE, DELETE_CHAIN, DELETE_RULE, IPV4, NEW_CHAIN,
+    NEW_GENERATION, NEW_RULE, SUBSYSTEM,
+};
+use crate::netlink::{Listener, Message, attribute, messages};
+use crate::render::TABLE;
 
-/// The first pause before a monitor that ended is started again; it doubles.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// The longest pause, and how long a monitor must live for its failures to be forgotten.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// Signatures on their way through the monitor; applies are serial, so few ever are.
-const SIGNATURES_MAX: usize = 64;
+/// `NFNLGRP_NFTABLES`, as a bit.
+const GROUP: u32 = 1 << 6;
+/// What the kernel keeps for us: enough for some thousand services that come or go at once.
+const BUFFER_BYTES: usize = 16 << 20;
+/// `NFPROTO_INET`: IPv4 and IPv6.
+const INET: u8 = 1;
+/// `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`.
+const DECIDING_HOOKS: [[u8; 4]; 2] = [[0, 0, 0, 1], [0, 0, 0, 2]];
 
 /// What may be wrong with what we put into the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,42 +45,24 @@ impl Suspicion {
 }
 
 /// What monitor and sink share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Shared {
     suspicion: Mutex<Suspicion>,
     raised: Notify,
-    signatures: Mutex<VecDeque<u32>>,
-    confirmed: watch::Sender<Option<u32>>,
-    watched: Mutex<Vec<String>>,
-}
-
-impl Default for Shared {
-    fn default() -> Shared {
-        Shared {
-            suspicion: Mutex::default(),
-            raised: Notify::new(),
-            signatures: Mutex::default(),
-            confirmed: watch::Sender::new(None),
-            watched: Mutex::default(),
-        }
-    }
+    /// The socket our transactions come through; none has no number.
+    port: AtomicU32,
+    watched: Mutex<HashSet<String>>,
 }
 
 impl Shared {
-    /// A signature for the next transaction.
-    pub fn sign(&self) -> u32 {
-        let signature = rand::random();
-        let mut signatures = self.signatures.lock();
-        if signatures.len() == SIGNATURES_MAX {
-            signatures.pop_front();
-        }
-        signatures.push_back(signature);
-        signature
+    /// Names the socket that our transactions will come through.
+    pub fn belongs_to(&self, port: u32) {
+        self.port.store(port, Ordering::SeqCst);
     }
 
     /// Names the chains of others (`ip filter DOCKER-USER`) that matter to us.
     pub fn watch_chains(&self, chains: Vec<String>) {
-        *self.watched.lock() = chains;
+        *self.watched.lock() = chains.into_iter().collect();
     }
 
     /// Resolves when something became suspect.
@@ -90,163 +75,148 @@ impl Shared {
         std::mem::take(&mut *self.suspicion.lock())
     }
 
-    /// Adds to what is suspect without waking anyone: a repair failed and will be tried again.
-    pub fn keep(&self, suspicion: Suspicion) {
-        let mut held = self.suspicion.lock();
-        held.table |= suspicion.table;
-        held.unknown |= suspicion.unknown;
-        held.forward |= suspicion.forward;
-    }
-
-    /// Waits until the monitor has seen a transaction of ours. It listens from then on at the latest.
-    pub async fn confirmed(&self) {
-        let mut confirmed = self.confirmed.subscribe();
-        // An error means that no sender is left, and `self` holds it.
-        let _ = confirmed.wait_for(Option::is_some).await;
-    }
-
     fn raise(&self, suspicion: Suspicion) {
         if suspicion.any() {
-            self.keep(suspicion);
+            let mut held = self.suspicion.lock();
+            held.table |= suspicion.table;
+            held.unknown |= suspicion.unknown;
+            held.forward |= suspicion.forward;
+            drop(held);
             self.raised.notify_one();
         }
     }
-
-    fn is_ours(&self, signature: u32) -> bool {
-        let mut signatures = self.signatures.lock();
-        let before = signatures.len();
-        signatures.retain(|s| *s != signature);
-        let ours = signatures.len() < before;
-        if ours {
-            self.confirmed.send_replace(Some(signature));
-        }
-        ours
-    }
 }
 
-/// Keeps a monitor running; ends never.
-pub async fn run(shared: Arc<Shared>) {
-    let mut backoff = BACKOFF_MIN;
+/// Listens from now on, in the network namespace of the calling thread.
+pub fn listen() -> std::io::Result<Listener> {
+    Listener::listen(SockProtocol::NetlinkNetFilter, GROUP, BUFFER_BYTES)
+}
+
+/// Hears what the kernel tells; ends never, unless it cannot be heard.
+pub async fn run(listener: Listener, shared: Arc<Shared>) {
+    let mut transaction = Suspicion::default();
+    let lost = Suspicion { unknown: true, forward: true, table: false };
     loop {
-        let started = Instant::now();
-        if let Err(error) = follow(&shared).await {
-            tracing::warn!(%error, "nft monitor cannot be followed");
+        let heard = listener.drain(|datagram| match datagram {
+            Some(datagram) => hear(datagram, &mut transaction, &shared),
+            None => shared.raise(lost),
+        });
+        if let Err(error) = heard.await {
+            tracing::error!(%error, "the firewall cannot be heard: what others change will go unnoticed");
+            return;
         }
-        if started.elapsed() > BACKOFF_MAX {
-            backoff = BACKOFF_MIN;
+    }
+}
+
+/// Takes a datagram. What it makes suspect is raised when the transaction ends: half of one says nothing.
+fn hear(datagram: &[u8], transaction: &mut Suspicion, shared: &Shared) {
+    let ours = shared.port.load(Ordering::SeqCst);
+    for message in messages(datagram) {
+        let [kind, subsystem] = message.kind.to_le_bytes();
+        if subsystem != SUBSYSTEM {
+            continue;
         }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-        // Whatever happened meanwhile went unseen.
-        shared.raise(Suspicion { unknown: true, forward: true, table: false });
+        if kind == NEW_GENERATION {
+            shared.raise(std::mem::take(transaction));
+        } else if message.port != ours || ours == 0 {
+            look(kind, &message, transaction, shared);
+        }
     }
 }
 
-/// Reads one monitor to its end.
-async fn follow(shared: &Shared) -> std::io::Result<()> {
-    let mut child = Command::new("nft")
-        .arg("monitor")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let Some(stdout) = child.stdout.take() else { return Ok(()) };
-    let mut lines = BufReader::new(stdout).lines();
-    let mut transaction = Transaction::default();
-    while let Some(line) = lines.next_line().await? {
-        if let Some(suspicion) = transaction.line(&line, shared) {
-            shared.raise(suspicion);
-        }
-    }
-    child.wait().await.map(drop)
-}
-
-/// What has been printed of a transaction so far.
-#[derive(Debug, Default)]
-struct Transaction {
-    ours: bool,
-    touches: Suspicion,
-}
-
-impl Transaction {
-    /// Takes one line; returns what is suspect after it, where that is known.
-    fn line(&mut self, line: &str, shared: &Shared) -> Option<Suspicion> {
-        if line.starts_with("# new generation") {
-            let transaction = std::mem::take(self);
-            return (!transaction.ours).then_some(transaction.touches);
-        }
-        if line.starts_with("# ERROR") {
-            return Some(Suspicion { unknown: true, forward: true, table: false });
-        }
-        if let Some(signature) = signature_in(line) {
-            self.ours |= shared.is_ours(signature);
-        }
-        self.touches.table |= is_about(line, TABLE);
-        self.touches.forward |= line.contains("hook forward")
-            || line.contains("DOCKER-USER")
-            || line.contains("hook input")
-            || line.contains("ufw-before-")
-            || shared.watched.lock().iter().any(|chain| is_about(line, chain));
-        None
-    }
-}
-
-/// `add element ip coracle signature { 0x12345678 }`.
-fn signature_in(line: &str) -> Option<u32> {
-    let rest = line.strip_prefix("add element ")?.strip_prefix(TABLE)?.trim_start().strip_prefix(SIGNATURE)?;
-    let number = rest.trim().strip_prefix('{')?.strip_suffix('}')?.trim().strip_prefix("0x")?;
-    u32::from_str_radix(number, 16).ok()
-}
-
-/// Whether `line` speaks of `object` (`ip coracle`), as a whole.
-fn is_about(line: &str, object: &str) -> bool {
-    line.match_indices(object).any(|(start, _)| {
-        let before = start == 0 || line.as_bytes()[start - 1] == b' ';
-        let after = line.as_bytes().get(start + object.len()).is_none_or(|c| *c == b' ');
-        before && after
-    })
+/// Looks at what someone else did.
+fn look(kind: u8, message: &Message<'_>, transaction: &mut Suspicion, shared: &Shared) {
+    // struct nfgenmsg, then attributes.
+    let (Some(family), Some(attributes)) = (message.body.first(), message.body.get(4..)) else { return };
+    let text =
+        |wanted| attribute(attributes, wanted).and_then(|name| std::str::from_utf8(name.strip_suffix(b"\0")?).ok());
+    let family = match *family {
+        IPV4 => "ip",
+        INET => "inet",
+        _ => return,
+    };
+    let Some(table) = text(ATTRIBUTE_TABLE) else { return };
+    transaction.table |= format!("{family} {table}") == TABLE;
+    let chain = match kind {
+        NEW_CHAIN | DELETE_CHAIN => text(ATTRIBUTE_CHAIN),
+        NEW_RULE | DELETE_RULE => text(ATTRIBUTE_NAME),
+        _ => None,
+    };
+    let Some(chain) = chain else { return };
+    let decides = || {
+        let hook = attribute(attributes, ATTRIBUTE_HOOK).and_then(|hook| attribute(hook, 1));
+        kind != NEW_RULE && kind != DELETE_RULE && hook.is_some_and(|hook| DECIDING_HOOKS.iter().any(|h| hook == h))
+    };
+    transaction.forward |= chain == "DOCKER-USER"
+        || chain.starts_with("ufw-before-")
+        || shared.watched.lock().contains(&format!("{family} {table} {chain}"))
+        || decides();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::Writer;
 
-    fn suspicion(shared: &Shared, lines: &[&str]) -> Option<Suspicion> {
-        let mut transaction = Transaction::default();
-        lines.iter().filter_map(|line| transaction.line(line, shared)).last()
+    const US: u32 = 77;
+    const OTHERS: u32 = 78;
+
+    /// An event about something in a table, caused through a socket.
+    fn event(port: u32, kind: u8, family: u8, table: &str, name: (u16, &str), hook: Option<u32>) -> Vec<u8> {
+        let mut writer = Writer::default();
+        let message = writer.message(u16::from_le_bytes([kind, SUBSYSTEM]), 0, 0, &[family, 0, 0, 0]);
+        writer.text(ATTRIBUTE_TABLE, table).unwrap();
+        writer.text(name.0, name.1).unwrap();
+        if let Some(hook) = hook {
+            let nested = writer.nest(ATTRIBUTE_HOOK);
+            writer.number(1, hook).unwrap();
+            writer.end(nested).unwrap();
+        }
+        writer.end_message(message).unwrap();
+        let mut bytes = writer.finish();
+        bytes[12..16].copy_from_slice(&port.to_ne_bytes());
+        bytes
+    }
+
+    fn chain(port: u32, id: &str, hook: Option<u32>) -> Vec<u8> {
+        let words: Vec<&str> = id.split(' ').collect();
+        let family = if words[0] == "ip" { IPV4 } else { INET };
+        event(port, DELETE_CHAIN, family, words[1], (ATTRIBUTE_CHAIN, words[2]), hook)
+    }
+
+    fn rule(id: &str) -> Vec<u8> {
+        let words: Vec<&str> = id.split(' ').collect();
+        event(OTHERS, DELETE_RULE, IPV4, words[1], (ATTRIBUTE_NAME, words[2]), None)
+    }
+
+    fn generation() -> Vec<u8> {
+        event(OTHERS, NEW_GENERATION, 0, "", (2, ""), None)
     }
 
     #[test]
-    fn only_transactions_of_others_are_suspect() {
-        let shared = Shared::default();
-        shared.watch_chains(vec!["inet fw fwd".to_owned()]);
-        let ours = format!("add element ip coracle signature {{ {:#010x} }}", shared.sign());
-        let generation = "# new generation 3 by process 20090 (nft)";
+    fn only_what_others_did_is_suspect_and_only_once_it_is_done() {
         let table = Suspicion { table: true, ..Suspicion::default() };
         let forward = Suspicion { forward: true, ..Suspicion::default() };
-        let lost = Suspicion { unknown: true, forward: true, table: false };
-        let cases: [(&str, Vec<&str>, Suspicion); 8] = [
-            ("ours", vec!["delete chain ip coracle services", &ours, generation], Suspicion::default()),
-            ("the same again", vec!["delete chain ip coracle services", &ours, generation], table),
-            ("a flush", vec!["delete table ip coracle", generation], table),
-            ("another table", vec!["delete table ip coracle2", "add table ip nat", generation], Suspicion::default()),
-            ("Docker's chain", vec!["delete rule ip filter DOCKER-USER handle 7", generation], forward),
-            (
-                "a new filter",
-                vec!["add chain ip filter FORWARD { type filter hook forward priority 0; }", generation],
-                forward,
-            ),
-            ("a watched chain", vec!["delete chain inet fw fwd", generation], forward),
-            ("lost events", vec!["# ERROR: We lost some netlink events!"], lost),
+        let nothing = Suspicion::default();
+        let cases: [(&str, Vec<Vec<u8>>, Suspicion); 10] = [
+            ("ours", vec![chain(US, "ip coracle services", None), generation()], nothing),
+            ("a flush", vec![chain(OTHERS, "ip coracle services", None), generation()], table),
+            ("not yet committed", vec![chain(OTHERS, "ip coracle services", None)], nothing),
+            ("another table", vec![chain(OTHERS, "ip coracle2 services", None), generation()], nothing),
+            ("the same name elsewhere", vec![chain(OTHERS, "inet coracle services", None), generation()], nothing),
+            ("Docker's chain", vec![rule("ip filter DOCKER-USER"), generation()], forward),
+            ("UFW's", vec![rule("ip filter ufw-before-input"), generation()], forward),
+            ("a new filter", vec![chain(OTHERS, "ip filter FORWARD", Some(2)), generation()], forward),
+            ("another hook", vec![chain(OTHERS, "ip nat POSTROUTING", Some(4)), generation()], nothing),
+            ("a watched chain", vec![chain(OTHERS, "inet fw fwd", None), generation()], forward),
         ];
-        for (sentence, lines, expected) in cases {
-            assert_eq!(suspicion(&shared, &lines).unwrap_or_default(), expected, "{sentence}");
+        for (sentence, events, expected) in cases {
+            let shared = Shared::default();
+            shared.belongs_to(US);
+            shared.watch_chains(vec!["inet fw fwd".to_owned()]);
+            let mut transaction = Suspicion::default();
+            hear(&events.concat(), &mut transaction, &shared);
+            assert_eq!(shared.take(), expected, "{sentence}");
         }
-    }
-
-    #[test]
-    fn nothing_is_said_before_the_transaction_ends() {
-        assert_eq!(suspicion(&Shared::default(), &["delete table ip coracle"]), None);
     }
 }

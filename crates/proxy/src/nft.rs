@@ -1,7 +1,6 @@
 //! The real sink: nftables, and what a node needs around it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use client::Tasks;
@@ -9,17 +8,13 @@ use tokio::sync::Mutex;
 
 use crate::conntrack::stale_flows;
 use crate::health::HealthServers;
-use crate::monitor::{self, Shared, Suspicion};
+use crate::monitor::{self, Shared};
+use crate::nf_tables::Tables;
 use crate::notices::Notices;
 use crate::render::{self, SIGNATURE, TABLE};
 use crate::routes::Paths;
 use crate::ruleset::HAIRPIN;
 use crate::{Config, Part, RuleSet, RuleSink, SinkError, command, dns, host, paths};
-
-/// How long to wait for the monitor to repeat a greeting before the next one: it may not have listened yet.
-const GREETING_WAIT: Duration = Duration::from_millis(100);
-/// How many greetings are sent. The monitor takes milliseconds to start; without it rules still work.
-const GREETINGS_MAX: u32 = 30;
 
 /// Puts rules into the kernel of the network namespace this process is in.
 pub struct NftSink {
@@ -34,6 +29,8 @@ pub struct NftSink {
 /// What is in the kernel, as far as we know.
 #[derive(Default)]
 struct State {
+    /// Where transactions go, once there was one.
+    tables: Option<Tables>,
     /// The last rules that were put into force.
     applied: Option<RuleSet>,
     /// They are there no longer, or not as they were.
@@ -42,15 +39,22 @@ struct State {
     signature: u32,
     /// What load balancers are told.
     health: HealthServers,
-    /// The kernel is switched as services need it, and the monitor listens.
+    /// The kernel is switched as services need it.
     prepared: bool,
+    /// Frames may leave the bridge where they came from, for all endpoints here.
+    hairpins: bool,
+    /// Our accept rules are in the chains of others.
+    forwarding: bool,
 }
 
 impl NftSink {
-    /// A sink for the node that `config` describes; the monitor and what tells load balancers end with `tasks`.
+    /// A sink for the node that `config` describes; what watches the firewall and tells load balancers ends with `tasks`.
     pub fn new(config: Config, tasks: &Tasks) -> NftSink {
         let shared = Arc::new(Shared::default());
-        tasks.spawn(monitor::run(shared.clone()));
+        match monitor::listen() {
+            Ok(listener) => tasks.spawn(monitor::run(listener, shared.clone())),
+            Err(error) => tracing::warn!(%error, "rules that someone removes will not come back by themselves"),
+        }
         let notices = Notices::listen();
         if let Err(error) = &notices {
             tracing::warn!(%error, "paths to other nodes that someone removes will not come back by themselves");
@@ -60,7 +64,12 @@ impl NftSink {
 
     /// Puts the difference into force, or everything where that is not possible.
     async fn put(&self, state: &mut State, rules: &RuleSet) -> Result<(), SinkError> {
-        let signature = self.shared.sign();
+        let tables = match &state.tables {
+            Some(tables) => tables.clone(),
+            None => state.tables.insert(Tables::open()?).clone(),
+        };
+        self.shared.belongs_to(tables.port());
+        let signature = rand::random();
         let script = match &state.applied {
             Some(applied) if !state.broken => render::difference(applied, rules, signature),
             _ => Some(render::full(rules, signature)),
@@ -68,40 +77,40 @@ impl NftSink {
         let Some(script) = script else { return Ok(()) };
         state.broken = true;
         state.signature = signature;
-        if let Err(error) = command::nft(&script).await {
+        if let Err(error) = tables.run(script).await {
             tracing::warn!(%error, "replacing the whole table");
-            state.signature = self.shared.sign();
-            command::nft(&render::full(rules, state.signature)).await?;
+            tables.run(render::full(rules, signature)).await?;
         }
         state.broken = false;
         state.health.update(rules.services.values().flat_map(|part| &part.health), &self.tasks);
-        if let Some(applied) = state.applied.replace(rules.clone()) {
-            let changed = applied.compare(rules);
-            host::forget_flows(&stale_flows(&Part::merge(changed.before), &Part::merge(changed.after))).await;
-        }
+        let Some(before) = state.applied.replace(rules.clone()) else { return Ok(()) };
+        let changed = before.compare(rules);
+        let is_here = |part: &&Arc<Part>| part.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty());
+        state.hairpins &= !changed.after.iter().any(is_here);
+        host::forget_flows(&stale_flows(&Part::merge(changed.before), &Part::merge(changed.after))).await;
         Ok(())
     }
 
-    /// Once: what rules need of the kernel, and a monitor that listens. It does not say when it does; so we greet it with
-    /// signed transactions until it repeats one.
-    async fn prepare(&self, state: &mut State) -> Result<(), SinkError> {
-        host::prepare_kernel().await;
-        for _ in 0..GREETINGS_MAX {
-            if tokio::time::timeout(GREETING_WAIT, self.shared.confirmed()).await.is_ok() {
-                state.prepared = true;
-                return Ok(());
+    /// What else rules need on this machine, as far as it is not there yet.
+    async fn surround(&self, state: &mut State) -> Result<(), SinkError> {
+        if !state.prepared {
+            host::prepare_kernel().await;
+            // An earlier life may have answered elsewhere.
+            let kept = self.config.dns.as_ref().map(|dns| dns.address);
+            if let Err(error) = dns::address::release(kept).await {
+                tracing::warn!(%error, "the address of an earlier DNS server may be left");
             }
-            state.signature = self.shared.sign();
-            command::nft(&render::greeting(state.signature)).await?;
+            state.prepared = true;
         }
-        tracing::warn!("nft monitor does not answer: changes by others will go unnoticed until it does");
-        state.prepared = true;
-        Ok(())
-    }
-
-    async fn forward(&self) -> Result<(), SinkError> {
-        let chains = host::accept_forwarding(&self.config).await?;
-        self.shared.watch_chains(chains);
+        if !state.hairpins {
+            host::allow_hairpins(&self.config.bridge).await;
+            state.hairpins = true;
+        }
+        if !state.forwarding {
+            let chains = host::accept_forwarding(&self.config).await?;
+            self.shared.watch_chains(chains);
+            state.forwarding = true;
+        }
         Ok(())
     }
 
@@ -118,25 +127,13 @@ impl NftSink {
 impl RuleSink for NftSink {
     async fn apply(&self, rules: &RuleSet) -> Result<(), SinkError> {
         let state = &mut *self.state.lock().await;
+        // What is taken here is owed until it is done, whatever fails before.
         let suspicion = self.shared.take();
+        state.forwarding &= !suspicion.forward;
         state.broken |= suspicion.table || (suspicion.unknown && !self.is_signed(state.signature).await);
-        self.put(state, rules).await?;
-        let first = !state.prepared;
-        if first {
-            self.prepare(state).await?;
-        }
-        let hairpins = |part: &Part| part.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty());
-        if rules.services.values().any(|part| hairpins(part)) {
-            host::allow_hairpins(&self.config.bridge).await?;
-        }
-        if first || suspicion.forward {
-            let repaired = self.forward().await;
-            if repaired.is_err() {
-                self.shared.keep(Suspicion { forward: true, ..Suspicion::default() });
-            }
-            repaired?;
-        }
-        Ok(())
+        // One that fails does not stop the other.
+        let put = self.put(state, rules).await;
+        self.surround(state).await.and(put)
     }
 
     async fn apply_paths(&self, wanted: &Paths) -> Result<(), SinkError> {
@@ -163,6 +160,6 @@ pub async fn cleanup() -> Result<(), SinkError> {
     let table = command::nft(&render::removal()).await;
     let forwarding = host::forget_forwarding().await;
     let paths = paths::forget().await;
-    let address = dns::address::release().await;
+    let address = dns::address::release(None).await;
     table.and(forwarding).and(paths).and(address)
 }

@@ -1,22 +1,17 @@
 //! What the kernel says about routes, links, addresses and neighbours (rtnetlink multicast), so that paths that someone
 //! flushed are known at once and nobody has to look.
 
-use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::Ipv4Addr;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use nix::sys::socket::SockProtocol;
 
+use crate::netlink::{Listener, Message, attribute, messages, number16, number32};
 use crate::overlay::DEVICE;
 use crate::routes::PROTOCOL_NUMBER;
 
 /// `RTMGRP_LINK`, `RTMGRP_NEIGH`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40;
-/// More than the kernel puts into one datagram.
-const DATAGRAM_BYTES: usize = 32 << 10;
-/// `struct nlmsghdr`.
-const HEADER_BYTES: usize = 16;
+const GROUPS: u32 = 0x1 | 0x4 | ADDRESSES | 0x40;
+const ADDRESSES: u32 = 0x10;
 /// `RTM_…` of `linux/rtnetlink.h`.
 const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
@@ -37,49 +32,61 @@ const OF_ITSELF: u8 = 0x2;
 const INET: u8 = 2;
 /// `IFLA_IFNAME`.
 const NAME: u16 = 3;
+/// `IFA_LOCAL`.
+const LOCAL: u16 = 2;
 /// How the interfaces of containers are called by Docker: they come and go and carry no path of ours.
 const CONTAINERS: &str = "veth";
 
+/// What the kernel keeps for us until we read it: its default.
+const BUFFER_BYTES: usize = 208 << 10;
+
 /// A socket that hears of changes.
 pub struct Notices {
-    socket: AsyncFd<OwnedFd>,
+    listener: Listener,
 }
 
 impl Notices {
     /// Listens from now on, in the network namespace of the calling thread.
     pub fn listen() -> std::io::Result<Notices> {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        #[allow(
-            deprecated,
-            reason = "its successor is unsafe for descriptors that can be exchanged; this one is owned"
-        )]
-        Ok(Notices { socket: AsyncFd::with_interest(socket, Interest::READABLE)? })
+        Ok(Notices { listener: Listener::listen(SockProtocol::NetlinkRoute, GROUPS, BUFFER_BYTES)? })
     }
 
     /// Resolves when someone else may have changed what paths are made of.
     pub async fn changed(&self) -> std::io::Result<()> {
-        let mut datagram = vec![0; DATAGRAM_BYTES];
-        loop {
-            let mut ready = self.socket.readable().await?;
-            // All that is there is read before anybody is told: a burst is one change.
-            let mut found = false;
-            loop {
-                match ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut datagram, MsgFlags::empty())?)) {
-                    Ok(Ok(length)) => found |= matters(&datagram[..length], overlay_index),
-                    Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-                    // ENOBUFS: some were lost.
-                    Ok(Err(error)) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => found = true,
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) => break,
-                }
-            }
-            if found {
-                return Ok(());
-            }
+        let mut found = false;
+        while !found {
+            self.listener.drain(|datagram| found |= datagram.is_none_or(|d| matters(d, overlay_index))).await?;
         }
+        Ok(())
     }
+}
+
+/// Hears of addresses that go.
+pub struct Addresses {
+    listener: Listener,
+}
+
+impl Addresses {
+    /// Listens from now on, in the network namespace of the calling thread.
+    pub fn listen() -> std::io::Result<Addresses> {
+        Ok(Addresses { listener: Listener::listen(SockProtocol::NetlinkRoute, ADDRESSES, BUFFER_BYTES)? })
+    }
+
+    /// Resolves when `ip` may have been taken away.
+    pub async fn lost(&self, ip: Ipv4Addr) -> std::io::Result<()> {
+        let mut found = false;
+        while !found {
+            self.listener.drain(|datagram| found |= datagram.is_none_or(|d| is_loss(d, ip))).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_loss(datagram: &[u8], ip: Ipv4Addr) -> bool {
+    // struct ifaddrmsg, then attributes.
+    let is_it =
+        |m: Message<'_>| m.body.get(8..).and_then(|attributes| attribute(attributes, LOCAL)) == Some(&ip.octets()[..]);
+    messages(datagram).filter(|m| m.kind == DEL_ADDRESS).any(is_it)
 }
 
 fn overlay_index() -> Option<u32> {
@@ -89,14 +96,7 @@ fn overlay_index() -> Option<u32> {
 /// Whether a message of the datagram is about something paths are made of and was not caused by putting them there.
 /// `overlay` is asked for the index of the overlay's device, where that decides.
 fn matters(datagram: &[u8], overlay: fn() -> Option<u32>) -> bool {
-    let mut rest = datagram;
-    while let Some(length) = number32(rest, 0).map(|n| n as usize).filter(|n| (HEADER_BYTES..=rest.len()).contains(n)) {
-        if number16(rest, 4).is_some_and(|kind| message_matters(kind, &rest[HEADER_BYTES..length], overlay)) {
-            return true;
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
+    messages(datagram).any(|message| message_matters(message.kind, message.body, overlay))
 }
 
 fn message_matters(kind: u16, body: &[u8], overlay: fn() -> Option<u32>) -> bool {
@@ -121,27 +121,15 @@ fn message_matters(kind: u16, body: &[u8], overlay: fn() -> Option<u32>) -> bool
 
 /// The interface's name among a message's attributes.
 fn name(attributes: &[u8]) -> String {
-    let mut rest = attributes;
-    while let Some(length) = number16(rest, 0).map(usize::from).filter(|n| (4..=rest.len()).contains(n)) {
-        if number16(rest, 2) == Some(NAME) {
-            return String::from_utf8_lossy(&rest[4..length]).trim_end_matches('\0').to_owned();
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    String::new()
-}
-
-fn number16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn number32(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    let name = attribute(attributes, NAME).unwrap_or_default();
+    String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEADER_BYTES: usize = 16;
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
         let length = HEADER_BYTES + body.len();
@@ -212,5 +200,17 @@ mod tests {
             assert!(!matters(&quiet[..length], overlay), "a piece of a message");
         }
         assert!(!matters(&[0; 64], overlay), "nonsense");
+    }
+
+    #[test]
+    fn only_the_address_that_goes_is_missed() {
+        let address = |kind, ip: Ipv4Addr| {
+            let mut body = vec![INET, 32, 0, 0, 1, 0, 0, 0, 8, 0, 2, 0];
+            body.extend(ip.octets());
+            message(kind, &body)
+        };
+        let (ip, other) = (Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 100));
+        assert!(is_loss(&[address(DEL_ADDRESS, other), address(DEL_ADDRESS, ip)].concat(), ip));
+        assert!(!is_loss(&[address(NEW_ADDRESS, ip), address(DEL_ADDRESS, other)].concat(), ip));
     }
 }

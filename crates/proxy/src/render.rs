@@ -207,13 +207,11 @@ fn base_chains(config: &Config) -> Vec<(&'static str, &'static str)> {
 /// The rules of the constant chains, in order.
 fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
     let Config { cluster_cidr, bridge, .. } = config;
-    let to_node = node_port_match(config);
     let outward = format!("ip saddr {cluster_cidr} ip daddr != {cluster_cidr} oifname != \"{bridge}\"");
     let mut rules = vec![
         ("nat_prerouting", "jump services".to_owned()),
         ("nat_output", "jump services".to_owned()),
         ("services", format!("ip daddr . meta l4proto . th dport vmap @{SERVICE_IPS}")),
-        ("services", format!("{to_node} meta l4proto . th dport vmap @{SERVICE_NODE_PORTS}")),
         ("filter_prerouting", format!("ct state new ip daddr . meta l4proto . th dport vmap @{FIREWALL_IPS}")),
         // The number drawn by a service's chain (see `ruleset::draw`) has done its work.
         ("nat_postrouting", "ct status dnat meta priority set 0:0".to_owned()),
@@ -230,12 +228,17 @@ fn base_rules(config: &Config) -> Vec<(&'static str, String)> {
         ("filter_input", "ct state new jump unserved".to_owned()),
         ("filter_forward", "ct state new jump unserved".to_owned()),
         ("filter_output", "ct state new jump unserved".to_owned()),
-        ("unserved", format!("ip daddr . meta l4proto . th dport vmap @{NO_ENDPOINT_IPS}")),
-        ("unserved", format!("{to_node} meta l4proto . th dport vmap @{NO_ENDPOINT_NODE_PORTS}")),
-        ("unserved", format!("ip daddr @{CLUSTER_IPS} goto refuse")),
         ("refuse", "meta l4proto tcp reject with tcp reset".to_owned()),
         ("refuse", "reject".to_owned()),
     ];
+    let mut on_node_ports = |chain, map: &str| {
+        let matches = node_port_matches(config).into_iter();
+        rules.extend(matches.map(|m| (chain, format!("{m} meta l4proto . th dport vmap @{map}"))));
+    };
+    on_node_ports("services", SERVICE_NODE_PORTS);
+    on_node_ports("unserved", NO_ENDPOINT_NODE_PORTS);
+    rules.push(("unserved", format!("ip daddr . meta l4proto . th dport vmap @{NO_ENDPOINT_IPS}")));
+    rules.push(("unserved", format!("ip daddr @{CLUSTER_IPS} goto refuse")));
     rules.extend(["tcp", "udp", "sctp"].into_iter().flat_map(pick_rules));
     if config.overlay {
         // The mark of `mark_established` would go with the packet into the overlay, and the VXLAN packet around it would be
@@ -268,21 +271,20 @@ fn dns_rules(dns: &dns::Config, cluster_cidr: Ipv4Net) -> Vec<(&'static str, Str
         // The node asks from the same address, where the answers come back to.
         ("dns", format!("ip saddr {ip} accept")),
         ("dns", format!("ip saddr != {cluster_cidr} fib saddr type != local drop")),
-        ("dns", format!("meta l4proto {{ tcp, udp }} th dport {port} accept")),
-        ("dns", "ct state { new, untracked } goto refuse".to_owned()),
+        ("dns", format!("udp dport {port} accept")),
+        ("dns", format!("tcp dport {port} accept")),
+        ("dns", "ct state new,untracked goto refuse".to_owned()),
     ]
 }
 
-/// The addresses on which NodePorts answer.
-fn node_port_match(config: &Config) -> String {
+/// The addresses on which NodePorts answer: each of these matches some.
+fn node_port_matches(config: &Config) -> Vec<String> {
     let mut text = "ip daddr != 127.0.0.0/8 fib daddr type local".to_owned();
     if let Some(dns) = &config.dns {
         let _ = write!(text, " ip daddr != {}", dns.address);
     }
-    if !config.node_port_addresses.is_empty() {
-        let networks: Vec<String> =
-            Ipv4Net::aggregate(&config.node_port_addresses).iter().map(ToString::to_string).collect();
-        let _ = write!(text, " ip daddr {{ {} }}", networks.join(", "));
+    match Ipv4Net::aggregate(&config.node_port_addresses).as_slice() {
+        [] => vec![text],
+        networks => networks.iter().map(|network| format!("{text} ip daddr {network}")).collect(),
     }
-    text
 }

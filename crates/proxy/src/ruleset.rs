@@ -187,12 +187,10 @@ impl Builder<'_> {
     fn add_firewall(&mut self, port: &ServicePort) {
         let Some(ranges) = &port.source_ranges else { return };
         let chain = format!("firewall-{}", base_name(port));
-        let rule = match ranges.is_empty() {
-            // Ranges of another family let nobody in.
-            true => "drop".to_owned(),
-            false => format!("ip saddr != {{ {} }} drop", join(ranges.iter().map(ToString::to_string))),
-        };
-        self.part.chains.insert(chain.clone(), vec![rule]);
+        // Ranges of another family let nobody in.
+        let mut rules: Vec<String> = ranges.iter().map(|range| format!("ip saddr {range} return")).collect();
+        rules.push("drop".to_owned());
+        self.part.chains.insert(chain.clone(), rules);
         for ip in &port.balancer_ips {
             self.element(FIREWALL_IPS, address_key(*ip, port), Some(format!("goto {chain}")));
         }
@@ -230,13 +228,13 @@ impl Builder<'_> {
         let chains: Vec<String> = targets.iter().map(|t| self.sticky_endpoint(port, *t, seconds)).collect();
         let mut rules: Vec<String> =
             chains.iter().map(|chain| format!("ip saddr @affinity-{chain} goto endpoint-{chain}")).collect();
-        rules.push(match chains.as_slice() {
-            [only] => format!("goto endpoint-{only}"),
-            several => {
-                let choices = several.iter().enumerate().map(|(i, chain)| format!("{i} : goto endpoint-{chain}"));
-                format!("numgen random mod {} vmap {{ {} }}", several.len(), join(choices))
-            }
-        });
+        for (i, chain) in chains.iter().enumerate() {
+            // The first of four is taken once in four times, the second once in the three that are left.
+            rules.push(match chains.len() - i {
+                1 => format!("goto endpoint-{chain}"),
+                left => format!("numgen random mod {left} == 0 goto endpoint-{chain}"),
+            });
+        }
         rules
     }
 
@@ -331,10 +329,6 @@ fn draw(protocol: Protocol, pool: Pool, targets: &[Target]) -> Option<String> {
 /// Leads to one target.
 fn only(protocol: Protocol, target: Target) -> String {
     format!("meta l4proto {} dnat to {}:{}", protocol.as_str(), target.ip, target.port)
-}
-
-fn join(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
 }
 
 /// `default/web/tcp/http`, safe as part of an nft name whatever the object says. Long ones are cut and told apart by a hash.

@@ -78,6 +78,11 @@ fn list(path: &str) -> Value {
 
 /// Runs `body` while the node serves DNS, asking the servers that `resolv_conf` names. `body` can send the master away.
 fn serving(lab: &Lab, resolv_conf: &str, body: impl FnOnce(&AtomicBool) + Send) {
+    serving_when(lab, resolv_conf, true, body);
+}
+
+/// The same, where the cluster may not be known yet.
+fn serving_when(lab: &Lab, resolv_conf: &str, synced: bool, body: impl FnOnce(&AtomicBool) + Send) {
     let folder = std::env::temp_dir().join(lab.ns("dns"));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("resolv.conf");
@@ -86,14 +91,14 @@ fn serving(lab: &Lab, resolv_conf: &str, body: impl FnOnce(&AtomicBool) + Send) 
         // Its threads are in the namespace as well.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (tasks, away) = (Tasks::new(), Arc::new(AtomicBool::new(false)));
-        runtime.block_on(async { start(config(file), api(away.clone()), &tasks).await });
+        runtime.block_on(async { start(config(file), api(away.clone()), synced, &tasks).await });
         body(&away);
         assert!(runtime.block_on(tasks.stop(Duration::from_secs(5))));
     });
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-async fn start(config: Config, client: kube::Client, tasks: &Tasks) {
+async fn start(config: Config, client: kube::Client, synced: bool, tasks: &Tasks) {
     let mut services = Informer::new(Api::all(client.clone()), watcher::Config::default());
     let mut slices = Informer::new(Api::all(client), watcher::Config::default());
     let view = Arc::new(Caches::of(&mut services, &mut slices));
@@ -107,7 +112,7 @@ async fn start(config: Config, client: kube::Client, tasks: &Tasks) {
     let (udp, tcp) = bind(IpAddr::V4(DNS), dns::PORT).unwrap();
     let own = config.dns.unwrap();
     let zone = Zone { domain: "cluster.local.".parse().unwrap(), server: IpAddr::V4(DNS) };
-    let (_, synced) = tokio::sync::watch::channel(true);
+    let (_, synced) = tokio::sync::watch::channel(synced);
     let forwarder = Forwarder::new(Upstreams::new(own.resolv_conf, IpAddr::V4(DNS)), tasks);
     Server::new(zone, view, synced, forwarder).run(udp, tcp, tasks);
 }
@@ -180,6 +185,7 @@ fn other_names_are_asked_of_the_machines_servers_once() {
             assert!(missing.contains("NXDOMAIN") && missing.contains("SOA"), "{missing}");
         }
         assert_eq!(upstream.asked("missing.example.org."), 1, "also kept");
+        assert_eq!(dig(&lab, "pod1", "+short old.example.org"), "192.0.2.81", "a server that knows no EDNS");
         let failing = dig(&lab, "pod1", "failing.example.org");
         assert!(failing.contains("SERVFAIL"), "{failing}");
     });
@@ -205,6 +211,18 @@ fn the_clusters_names_are_answered_while_the_master_is_away() {
         away.store(true, Ordering::SeqCst);
         assert_eq!(dig(&lab, "pod1", "+short web.shop.svc.cluster.local"), "10.96.0.7");
         assert!(dig(&lab, "pod1", "missing.shop.svc.cluster.local").contains("NXDOMAIN"));
+    });
+}
+
+#[test]
+fn before_the_cluster_is_known_nobody_is_told_that_an_address_has_no_name() {
+    let Some(lab) = Lab::new() else { return };
+    let upstream = lab.inside("out", Upstream::start);
+    serving_when(&lab, &format!("nameserver {OUTSIDE_IP}\n"), false, |_| {
+        let unknown = dig(&lab, "pod1", "-x 10.96.0.77");
+        assert!(unknown.contains("SERVFAIL"), "{unknown}");
+        assert_eq!(upstream.asked("77.0.96.10.in-addr.arpa."), 0, "others do not know it");
+        assert_eq!(dig(&lab, "pod1", "+short www.example.org"), "192.0.2.80");
     });
 }
 
@@ -260,6 +278,20 @@ fn the_address_comes_back_and_goes_at_the_end() {
         monitor.wait().unwrap();
         assert!(runtime.block_on(tasks.stop(Duration::from_secs(5))));
         assert!(run("ip addr show dev lo").contains("10.96.0.10/32"), "it stays while the minion restarts");
+        // The next life answers elsewhere, and the one after it not at all.
+        for (dns, left) in [(Some(Ipv4Addr::new(10, 96, 0, 11)), true), (None, false)] {
+            run("ip addr replace 10.96.0.11/32 dev lo label lo:coracle");
+            let tasks = Tasks::new();
+            runtime.block_on(async {
+                let mut config = self::config("/nonexistent".into());
+                config.dns = config.dns.and_then(|own| Some(dns::Config { address: dns?, ..own }));
+                NftSink::new(config.clone(), &tasks).apply(&RuleSet::empty(&config)).await.unwrap();
+            });
+            let shown = run("ip addr show dev lo");
+            assert!(!shown.contains("10.96.0.10/32") && shown.contains("10.96.0.11/32") == left, "{shown}");
+            assert!(runtime.block_on(tasks.stop(Duration::from_secs(5))));
+        }
+        run("ip addr add 10.96.0.10/32 dev lo label lo:coracle");
         runtime.block_on(proxy::cleanup()).unwrap();
         assert!(!run("ip addr show dev lo").contains("10.96.0.10"));
     });

@@ -6,6 +6,7 @@ mod model;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
+use proxy::compile::compile;
 use proxy::{Config, RuleSet, render, ruleset};
 use serde_json::{Value, json};
 
@@ -62,6 +63,11 @@ fn zoo() -> (Vec<Service>, Vec<EndpointSlice>) {
         service("sticky", json!({"clusterIP": cluster_ip(7), "ports": port, "sessionAffinity": "ClientIP"})),
         service("external", json!({"clusterIP": cluster_ip(8), "ports": port, "externalIPs": ["203.0.113.8"]})),
         service("headless", json!({"clusterIP": "None", "ports": port})),
+        service(
+            "signal",
+            json!({"clusterIP": cluster_ip(9), "externalIPs": ["10.96.0.9", "203.0.113.9"],
+                   "ports": [{"port": 2905, "protocol": "SCTP", "nodePort": 30009}]}),
+        ),
     ];
     let slices = vec![
         slice("plain", "TCP", &both),
@@ -73,6 +79,7 @@ fn zoo() -> (Vec<Service>, Vec<EndpointSlice>) {
         slice("sticky", "TCP", &both),
         slice("external", "TCP", &both),
         slice("headless", "TCP", &both),
+        slice("signal", "SCTP", &both),
     ];
     (services, slices)
 }
@@ -127,17 +134,17 @@ fn a_name_nobody_should_have_stays_inside_its_word() {
 /// A service and its slice, in all the variety that matters.
 fn any_pair(i: u8) -> impl Strategy<Value = (Service, EndpointSlice)> {
     let endpoint = (1u8..6, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
-    let flags = prop::array::uniform6(prop::bool::ANY);
-    (flags, proptest::collection::vec(endpoint, 0..4)).prop_map(
-        move |([udp, node_port, local, inner, sticky, external], endpoints)| {
-            let protocol = if udp { "UDP" } else { "TCP" };
+    let flags = prop::array::uniform4(prop::bool::ANY);
+    // One that several want, their own cluster IP, or another's.
+    let external = prop::sample::select(vec![vec![], vec!["203.0.113.9"], vec!["10.96.0.1"], vec!["10.96.0.2"]]);
+    let protocol = prop::sample::select(vec!["TCP", "UDP", "SCTP"]);
+    (flags, external, protocol, proptest::collection::vec(endpoint, 0..4)).prop_map(
+        move |([node_port, local, inner, sticky], external, protocol, endpoints)| {
             let mut port = json!({"port": 80, "protocol": protocol});
             if node_port {
                 port["nodePort"] = json!(30000 + i32::from(i));
             }
             let policy = |local: bool| if local { "Local" } else { "Cluster" };
-            // One that several want.
-            let external = if external { json!(["203.0.113.9"]) } else { json!([]) };
             let spec = json!({
                 "clusterIP": format!("10.96.0.{i}"), "ports": [port], "externalTrafficPolicy": policy(local),
                 "externalIPs": external,
@@ -172,6 +179,30 @@ proptest! {
         let steps = seed % cluster.len().max(1);
         shuffled.rotate_left(steps);
         prop_assert_eq!(rules_of(&cluster), rules_of(&shuffled));
+    }
+
+    #[test]
+    fn a_cluster_ip_leads_to_its_own_service_whoever_wants_it(cluster in any_cluster()) {
+        let whole = rules_of(&cluster).whole();
+        for pair in &cluster {
+            let alone = rules_of(std::slice::from_ref(pair));
+            let ip = pair.0.spec.as_ref().unwrap().cluster_ip.clone().unwrap();
+            for (set, elements) in &alone.whole().elements {
+                let own = elements.iter().filter(|(key, _)| key.starts_with(&format!("{ip} . ")));
+                for (key, value) in own {
+                    prop_assert_eq!(whole.elements.get(set).and_then(|all| all.get(key)), Some(value), "{} {}", set, key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_is_written_can_be_said_to_the_kernel(old in any_cluster(), new in any_cluster()) {
+        let (old, new) = (rules_of(&old), rules_of(&new));
+        let change = render::difference(&old, &new, SIGNATURE).unwrap_or_default();
+        for script in [render::full(&old, SIGNATURE), change] {
+            prop_assert_eq!(compile(&script).err(), None);
+        }
     }
 
     #[test]

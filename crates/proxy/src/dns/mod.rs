@@ -36,6 +36,7 @@ use self::server::Server;
 use self::upstreams::Upstreams;
 use self::view::Caches;
 use crate::SinkError;
+use crate::notices::Addresses;
 
 /// Where DNS servers listen.
 pub const PORT: u16 = 53;
@@ -100,12 +101,11 @@ async fn hold(ip: Ipv4Addr) {
     let mut backoff = BACKOFF_MIN;
     loop {
         match claim_until_lost(ip).await {
-            Ok(true) => {
+            Ok(()) => {
                 tracing::info!(address = %ip, "the DNS server's address was taken away: putting it back");
                 backoff = BACKOFF_MIN;
                 continue;
             }
-            Ok(false) => tracing::warn!("ip monitor ended"),
             Err(error) => tracing::warn!(%error, address = %ip, "cannot have the DNS server's address"),
         }
         tokio::time::sleep(backoff).await;
@@ -113,15 +113,10 @@ async fn hold(ip: Ipv4Addr) {
     }
 }
 
-async fn claim_until_lost(ip: Ipv4Addr) -> Result<bool, SinkError> {
-    let failed = |source| SinkError::Io { program: "ip".to_owned(), source };
+async fn claim_until_lost(ip: Ipv4Addr) -> Result<(), SinkError> {
+    let failed = |source| SinkError::Io { program: "rtnetlink".to_owned(), source };
     // The watch comes first: what happens between the two must not be missed.
-    let lost = address::lost(ip);
-    tokio::pin!(lost);
-    tokio::select! {
-        biased;
-        lost = &mut lost => return lost.map_err(failed),
-        claimed = address::claim(ip) => claimed?,
-    }
-    lost.await.map_err(failed)
+    let addresses = Addresses::listen().map_err(failed)?;
+    address::claim(ip).await?;
+    addresses.lost(ip).await.map_err(failed)
 }

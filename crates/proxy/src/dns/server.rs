@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use super::answer::{Answer, Zone, answer, start_of_authority};
 use super::cache::Key;
 use super::forward::Forwarder;
+use super::place::{Place, place};
 use super::view::View;
 use super::wire::{self, Request, Transport, failure};
 
@@ -157,13 +158,16 @@ impl Server {
         let mut response = failure(&request.message, ResponseCode::NoError);
         let mut name = request.query.name.clone();
         for hop in 0..ALIASES_MAX {
-            let Some(found) = answer(&name, request.query.query_type, &self.zone, self.view.as_ref()) else {
-                return if hop == 0 { self.outside(request) } else { Step::Chase(response, name) };
-            };
-            if !*self.synced.borrow() && found.records.is_empty() {
-                // Not: there is no such name. We do not know yet.
+            let synced = *self.synced.borrow();
+            let found = answer(&name, request.query.query_type, &self.zone, self.view.as_ref());
+            let is_address = || matches!(place(&name, &self.zone.domain), Place::Reverse(_));
+            if !synced && (found.as_ref().is_some_and(|f| f.records.is_empty()) || (found.is_none() && is_address())) {
+                // Not: there is no such name, nor: others know the address. We do not know yet.
                 return Step::Done(failure(&request.message, ResponseCode::ServFail));
             }
+            let Some(found) = found else {
+                return if hop == 0 { self.outside(request) } else { Step::Chase(response, name) };
+            };
             let next = found.chase.clone();
             add(&mut response, found, &self.zone);
             match next {
