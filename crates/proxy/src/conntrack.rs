@@ -1,6 +1,7 @@
 //! UDP flows that outlive their endpoint. The kernel keeps translating a flow as its first packet was; a client that never
 //! pauses would send to a dead pod for ever (`pkg/proxy/conntrack/cleanup.go` upstream). TCP finds out by itself.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::ruleset::{Frontend, Part};
@@ -26,6 +27,22 @@ pub fn stale_flows(old: &Part, new: &Part) -> Vec<StaleFlow> {
         .iter()
         .filter(|(frontend, after)| !after.is_empty() && old.udp.get(*frontend).is_none_or(|before| before.is_empty()));
     gone.chain(born.map(|(frontend, _)| StaleFlow { frontend: *frontend, endpoint: None })).collect()
+}
+
+/// The flows in a list of `conntrack` that lead from a frontend of ours to where nobody serves it: left by an earlier life.
+pub fn stale_listed(list: &str, rules: &Part) -> Vec<StaleFlow> {
+    let stale = list.lines().filter_map(|line| {
+        // Both directions of a flow have these; the second one's source is where the first one was led to.
+        let values = |key: &'static str| line.split(' ').filter_map(move |word| word.strip_prefix(key));
+        let (ip, port): (Ipv4Addr, u16) =
+            (values("dst=").next()?.parse().ok()?, values("dport=").next()?.parse().ok()?);
+        let led_to: Ipv4Addr = values("src=").nth(1)?.parse().ok()?;
+        let (frontend, serving) = [Frontend::Address(ip, port), Frontend::NodePort(port)]
+            .into_iter()
+            .find_map(|frontend| Some((frontend, rules.udp.get(&frontend)?)))?;
+        (led_to != ip && !serving.contains(&led_to)).then_some(StaleFlow { frontend, endpoint: Some(led_to) })
+    });
+    stale.collect::<BTreeSet<StaleFlow>>().into_iter().collect()
 }
 
 impl StaleFlow {
@@ -76,6 +93,30 @@ mod tests {
         for (sentence, old, new, expected) in table {
             assert_eq!(stale_flows(&rules(old), &rules(new)), expected, "{sentence}");
         }
+    }
+
+    #[test]
+    fn flows_of_an_earlier_life_are_found_where_they_lead_wrong() {
+        let line = |dst: &str, port: u16, led_to: &str| {
+            format!(
+                "udp      17 117 src=10.244.0.9 dst={dst} sport=40000 dport={port} src={led_to} dst=10.244.0.9 \
+                 sport=5353 dport=40000 [ASSURED] mark=0 use=1\n"
+            )
+        };
+        let list = [
+            line("10.96.0.10", 53, "10.244.0.1"),
+            line("10.96.0.10", 53, "10.244.0.7"),
+            line("10.96.0.10", 53, "10.244.0.7"),
+            line("192.0.2.1", 30_053, "10.244.0.8"),
+            line("10.96.0.10", 54, "10.244.0.7"),
+            line("10.96.0.10", 53, "10.96.0.10"),
+            "conntrack v1.4.7 (conntrack-tools): 6 flow entries have been shown.\n".to_owned(),
+        ];
+        let mut part = rules(Some(&[1, 2]));
+        part.udp.insert(Frontend::NodePort(30_053), BTreeSet::new());
+        let stale = |frontend, last| StaleFlow { frontend, endpoint: Some(Ipv4Addr::new(10, 244, 0, last)) };
+        let expected = [stale(FRONTEND, 7), stale(Frontend::NodePort(30_053), 8)];
+        assert_eq!(stale_listed(&list.concat(), &part), expected);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::command::{json, nft, run};
-use crate::conntrack::StaleFlow;
+use crate::conntrack::{StaleFlow, stale_listed};
 use crate::forward::{self, Accept, Chain};
-use crate::{Config, SinkError};
+use crate::{Config, Part, SinkError};
 
 /// Forwards packets between interfaces.
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -42,6 +42,17 @@ pub async fn allow_hairpins(bridge: &str) {
         {
             tracing::debug!(%error, port = name, "no hairpin");
         }
+    }
+}
+
+/// Forgets UDP flows that an earlier life of ours led to where nobody serves them any more.
+pub async fn forget_old_flows(rules: &Part) {
+    if rules.udp.is_empty() {
+        return;
+    }
+    match run("conntrack", &["-L", "-p", "udp", "--dst-nat"], "").await {
+        Ok(list) => forget_flows(&stale_listed(&String::from_utf8_lossy(&list), rules)).await,
+        Err(error) => tracing::warn!(%error, "UDP flows of an earlier life remain until they time out"),
     }
 }
 

@@ -83,7 +83,10 @@ impl NftSink {
         }
         state.broken = false;
         state.health.update(rules.services.values().flat_map(|part| &part.health), &self.tasks);
-        let Some(before) = state.applied.replace(rules.clone()) else { return Ok(()) };
+        let Some(before) = state.applied.replace(rules.clone()) else {
+            host::forget_old_flows(&rules.whole()).await;
+            return Ok(());
+        };
         let changed = before.compare(rules);
         let is_here = |part: &&Arc<Part>| part.elements.get(HAIRPIN).is_some_and(|addresses| !addresses.is_empty());
         state.hairpins &= !changed.after.iter().any(is_here);

@@ -386,6 +386,50 @@ fn a_udp_flow_follows_when_its_endpoint_goes() {
         assert!(ask_udp(&socket, "10.96.0.1:80").unwrap().starts_with("pod1"));
         sink.apply(&rules(&[POD2], json!({}))).await.unwrap();
         assert!(ask_udp(&socket, "10.96.0.1:80").unwrap().starts_with("pod2"));
+        // It goes while no proxy runs: the next one knows nothing of the change.
+        on_node(&lab, async |next| next.apply(&rules(&[POD1], json!({}))).await.unwrap());
+        assert!(ask_udp(&socket, "10.96.0.1:80").unwrap().starts_with("pod1"), "after a restart");
+    });
+}
+
+#[test]
+fn an_external_address_leads_to_the_service() {
+    let external = json!({"externalIPs": ["203.0.113.8", "10.96.0.1"]});
+    let Some(lab) = serving(&[POD1], external.clone()) else { return };
+    run(&format!("ip -n {} route add 203.0.113.8 via {NODE_IP}", lab.ns("out")));
+    run(&format!("ip -n {} route add 203.0.113.8 dev lo", lab.ns("node")));
+    for (from, address) in
+        [("out", "203.0.113.8:80"), ("node", "203.0.113.8:80"), ("pod2", "203.0.113.8:80"), ("pod2", "10.96.0.1:80")]
+    {
+        for answer in [lab.tcp(from, address), lab.udp(from, address)] {
+            assert!(answer.unwrap().starts_with("pod1"), "{from} {address}");
+        }
+    }
+    on_node(&lab, async |sink| sink.apply(&rules(&[], external)).await.unwrap());
+    assert_eq!(lab.tcp("out", "203.0.113.8:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn connections_live_on_when_their_endpoint_drains() {
+    let Some(lab) = Lab::new() else { return };
+    let echo = 9091;
+    let listener = lab.inside("pod1", || TcpListener::bind(("0.0.0.0", echo)).unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
+        }
+    });
+    on_node(&lab, async |sink| {
+        sink.apply_paths(&Paths::default()).await.unwrap();
+        sink.apply(&rules_at(echo, &[POD1], json!({}), json!({}))).await.unwrap();
+        let mut old = lab.inside("pod2", || TcpStream::connect("10.96.0.1:80").unwrap());
+        for endpoints in [&[POD2][..], &[]] {
+            sink.apply(&rules_at(PORT, endpoints, json!({}), json!({}))).await.unwrap();
+            old.write_all(b"word").unwrap();
+            old.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            old.read_exact(&mut [0; 4]).expect("the connection ended");
+        }
+        assert_eq!(lab.tcp("pod2", "10.96.0.1:80").unwrap_err().kind(), ErrorKind::ConnectionRefused, "a new one");
     });
 }
 

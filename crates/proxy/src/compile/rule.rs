@@ -206,7 +206,7 @@ fn address(out: &mut Writer, offset: u32, differs: bool, value: &str) -> Option<
     let network: Ipv4Net =
         if value.contains('/') { value.parse().ok()? } else { value.parse::<Ipv4Addr>().ok()?.into() };
     let bits = network.prefix_len();
-    let whole = bits % 8 == 0 && bits > 0;
+    let whole = bits.is_multiple_of(8) && bits > 0;
     let length = if whole { bits / 8 } else { 4 };
     load(out, &Selector::Payload { base: NETWORK, offset, length: u32::from(length) }, REGISTER)?;
     if !whole {
