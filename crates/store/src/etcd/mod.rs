@@ -8,10 +8,11 @@
 //!
 //! Revisions are etcd's own. Every request is bounded in time and answers [`Error::Unavailable`] past it; the channel
 //! reconnects by itself. The only folder that knows etcd-client: [`convert`] (its words in ours), [`watch`];
-//! [`server`] is the other side, the
-//! embedded store as an etcd; [`snapshot`] is everything in one file.
+//! [`server`] is the other side, the embedded store as an etcd, with the messages of [`proto`]; [`snapshot`] is everything in
+//! one file.
 
 mod convert;
+mod proto;
 pub mod server;
 pub mod snapshot;
 mod watch;

@@ -2,71 +2,60 @@
 
 use std::cmp::Ordering;
 
-use etcd_client::proto::{
-    PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvService, PbPutRequest,
-    PbPutResponse, PbRangeRequest, PbRangeResponse, PbRangeStreamResponse, PbTxnRequest, PbTxnResponse,
-};
-use futures::stream::BoxStream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::txn::{self, Deciding};
-use super::{Face, header, unimplemented, words};
+use super::{Face, header, words};
 use crate::embedded::{Change, Range, Ranged};
+use crate::etcd::proto::etcdserverpb::kv_server::Kv;
+use crate::etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use crate::etcd::proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+};
 use crate::{MAX_TXN_BYTES, Revision};
 
-/// How a range is sorted and by what, as the numbers of `RangeRequest`.
-const ASCEND: i32 = 1;
-const DESCEND: i32 = 2;
-const BY_KEY: i32 = 0;
-const BY_VERSION: i32 = 1;
-const BY_CREATE: i32 = 2;
-const BY_MOD: i32 = 3;
-const BY_VALUE: i32 = 4;
-
 #[tonic::async_trait]
-impl PbKvService for Face {
-    type RangeStreamStream = BoxStream<'static, Result<PbRangeStreamResponse, Status>>;
-
-    async fn range(&self, request: Request<PbRangeRequest>) -> Result<Response<PbRangeResponse>, Status> {
+impl Kv for Face {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         let found =
             self.store.range(&range(&request)?, |created, modified| wanted(&request, created, modified)).await?;
         let newest = found.newest;
-        Ok(Response::new(PbRangeResponse { header: header(newest), ..answer(&request, found) }))
+        Ok(Response::new(RangeResponse { header: header(newest), ..answer(&request, found) }))
     }
 
-    async fn range_stream(&self, _: Request<PbRangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(unimplemented("KV/RangeStream"))
-    }
-
-    async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = bounded(request.into_inner())?;
         txn::check_put(&request)?;
         let (revision, response) = self.decide(move |deciding| deciding.put(request)).await?;
-        Ok(Response::new(PbPutResponse { header: header(revision), ..response }))
+        Ok(Response::new(PutResponse { header: header(revision), ..response }))
     }
 
-    async fn delete_range(&self, request: Request<PbDeleteRequest>) -> Result<Response<PbDeleteResponse>, Status> {
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
         let request = bounded(request.into_inner())?;
         let (revision, response) = self.decide(move |deciding| deciding.delete(&request)).await?;
-        Ok(Response::new(PbDeleteResponse { header: header(revision), ..response }))
+        Ok(Response::new(DeleteRangeResponse { header: header(revision), ..response }))
     }
 
-    async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = bounded(request.into_inner())?;
         txn::check(&request)?;
         let (revision, response) = self.decide(move |deciding| deciding.txn(request)).await?;
-        Ok(Response::new(PbTxnResponse { header: header(revision), ..response }))
+        Ok(Response::new(TxnResponse { header: header(revision), ..response }))
     }
 
-    async fn compact(&self, request: Request<PbCompactionRequest>) -> Result<Response<PbCompactionResponse>, Status> {
-        let PbCompactionRequest { revision, physical } = request.into_inner();
+    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+        let CompactionRequest { revision, physical } = request.into_inner();
         match physical {
             true => self.store.compact_wholly(revision).await?,
             false => crate::Store::compact(&*self.store, revision).await?,
         }
-        self.done(|header| PbCompactionResponse { header })
+        self.done(|header| CompactionResponse { header })
     }
 }
 
@@ -91,8 +80,8 @@ fn bounded<T: Message>(request: T) -> Result<T, Status> {
 }
 
 /// What has to be read for a request: everything, where it is sorted or sifted afterwards.
-pub(super) fn range(request: &PbRangeRequest) -> Result<Range, Status> {
-    let is_known = (BY_KEY..=BY_VALUE).contains(&request.sort_target) && (0..=DESCEND).contains(&request.sort_order);
+pub(super) fn range(request: &RangeRequest) -> Result<Range, Status> {
+    let is_known = SortTarget::try_from(request.sort_target).is_ok() && SortOrder::try_from(request.sort_order).is_ok();
     if !is_known {
         return Err(Status::invalid_argument("etcdserver: invalid sort option"));
     }
@@ -109,22 +98,22 @@ pub(super) fn range(request: &PbRangeRequest) -> Result<Range, Status> {
 }
 
 /// Whether a version passes the bounds of a request, of which 0 is none.
-pub(super) fn wanted(request: &PbRangeRequest, created: Revision, modified: Revision) -> bool {
+pub(super) fn wanted(request: &RangeRequest, created: Revision, modified: Revision) -> bool {
     let within = |number, min, max| (min == 0 || number >= min) && (max == 0 || number <= max);
     within(modified, request.min_mod_revision, request.max_mod_revision)
         && within(created, request.min_create_revision, request.max_create_revision)
 }
 
 /// By what to sort; nothing where keys are wanted in their order. A target without an order means ascending.
-fn order(request: &PbRangeRequest) -> Option<(i32, bool)> {
-    match (request.sort_target, request.sort_order) {
-        (BY_KEY, 0 | ASCEND) => None,
-        (target, order) => Some((target, order == DESCEND)),
+fn order(request: &RangeRequest) -> Option<(SortTarget, bool)> {
+    match (request.sort_target(), request.sort_order()) {
+        (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => None,
+        (target, order) => Some((target, order == SortOrder::Descend)),
     }
 }
 
 /// Sorts and cuts what was found.
-pub(super) fn answer(request: &PbRangeRequest, found: Ranged) -> PbRangeResponse {
+pub(super) fn answer(request: &RangeRequest, found: Ranged) -> RangeResponse {
     let (mut items, count) = (found.items, words::count(found.count));
     if let Some((target, is_descending)) = order(request) {
         items.sort_by(|a, b| {
@@ -136,15 +125,15 @@ pub(super) fn answer(request: &PbRangeRequest, found: Ranged) -> PbRangeResponse
     let more = items.len() > limit;
     items.truncate(limit);
     let kvs = items.iter().map(|change| words::key_value(change, request.keys_only)).collect();
-    PbRangeResponse { header: None, kvs, more, count }
+    RangeResponse { header: None, kvs, more, count }
 }
 
-fn compare(target: i32, a: &Change, b: &Change) -> Ordering {
+fn compare(target: SortTarget, a: &Change, b: &Change) -> Ordering {
     match target {
-        BY_VERSION => a.writes.cmp(&b.writes),
-        BY_CREATE => a.created.cmp(&b.created),
-        BY_MOD => { a.at.revision }.cmp(&{ b.at.revision }),
-        BY_VALUE => a.value.cmp(&b.value),
-        _ => a.key.cmp(&b.key),
+        SortTarget::Version => a.writes.cmp(&b.writes),
+        SortTarget::Create => a.created.cmp(&b.created),
+        SortTarget::Mod => { a.at.revision }.cmp(&{ b.at.revision }),
+        SortTarget::Value => a.value.cmp(&b.value),
+        SortTarget::Key => a.key.cmp(&b.key),
     }
 }

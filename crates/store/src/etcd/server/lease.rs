@@ -2,46 +2,44 @@
 
 use std::time::Duration;
 
-use etcd_client::proto::{
-    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse, PbLeaseLeasesRequest,
-    PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseService, PbLeaseStatus,
-    PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
-};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Face, words};
 use crate::embedded::MAX_TTL_SECONDS;
+use crate::etcd::proto::etcdserverpb::lease_server::Lease;
+use crate::etcd::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+};
 use crate::{Error, LeaseId, Store};
 
 #[tonic::async_trait]
-impl PbLeaseService for Face {
-    type LeaseKeepAliveStream = BoxStream<'static, Result<PbLeaseKeepAliveResponse, Status>>;
+impl Lease for Face {
+    type LeaseKeepAliveStream = BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>;
 
-    async fn lease_grant(
-        &self,
-        request: Request<PbLeaseGrantRequest>,
-    ) -> Result<Response<PbLeaseGrantResponse>, Status> {
-        let PbLeaseGrantRequest { ttl, id } = request.into_inner();
+    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+        let LeaseGrantRequest { ttl, id } = request.into_inner();
         if ttl > MAX_TTL_SECONDS {
             return Err(Status::out_of_range("etcdserver: too large lease TTL"));
         }
         let (lease, ttl) = self.store.grant(words::lease(id), ttl).await?;
-        self.done(|header| PbLeaseGrantResponse { header, id: lease.0, ttl, error: String::new() })
+        self.done(|header| LeaseGrantResponse { header, id: lease.0, ttl, error: String::new() })
     }
 
     async fn lease_revoke(
         &self,
-        request: Request<PbLeaseRevokeRequest>,
-    ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
         self.store.revoke_lease(LeaseId(request.into_inner().id)).await?;
-        self.done(|header| PbLeaseRevokeResponse { header })
+        self.done(|header| LeaseRevokeResponse { header })
     }
 
     async fn lease_keep_alive(
         &self,
-        request: Request<Streaming<PbLeaseKeepAliveRequest>>,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let face = self.clone();
         let answers = request.into_inner().then(move |request| {
@@ -53,27 +51,27 @@ impl PbLeaseService for Face {
 
     async fn lease_time_to_live(
         &self,
-        request: Request<PbLeaseTimeToLiveRequest>,
-    ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
-        let PbLeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let Some(lease) = self.store.lease(LeaseId(id)).await? else {
             // Not an error: -1 seconds are left of a lease that is not there.
-            return self.done(|header| PbLeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() });
+            return self.done(|header| LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() });
         };
         let wanted = if keys { lease.keys.as_slice() } else { &[] };
         let keys = wanted.iter().map(|key| key.as_bytes().to_vec()).collect();
         let (ttl, granted_ttl) = (seconds(lease.left), lease.ttl_seconds);
-        self.done(|header| PbLeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys })
+        self.done(|header| LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys })
     }
 
-    async fn lease_leases(&self, _: Request<PbLeaseLeasesRequest>) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        let leases = self.store.leases().await?.into_iter().map(|lease| PbLeaseStatus { id: lease.0 }).collect();
-        self.done(|header| PbLeaseLeasesResponse { header, leases })
+    async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let leases = self.store.leases().await?.into_iter().map(|lease| LeaseStatus { id: lease.0 }).collect();
+        self.done(|header| LeaseLeasesResponse { header, leases })
     }
 }
 
 impl Face {
-    async fn keep_alive(&self, request: PbLeaseKeepAliveRequest) -> Result<PbLeaseKeepAliveResponse, Status> {
+    async fn keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Status> {
         let id = request.id;
         let ttl = match self.store.renew(LeaseId(id)).await {
             Ok(ttl) => ttl,
@@ -81,7 +79,7 @@ impl Face {
             Err(Error::LeaseNotFound(_)) => 0,
             Err(error) => return Err(error.into()),
         };
-        Ok(PbLeaseKeepAliveResponse { header: self.header(), id, ttl })
+        Ok(LeaseKeepAliveResponse { header: self.header(), id, ttl })
     }
 }
 

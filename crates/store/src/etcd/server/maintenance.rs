@@ -3,14 +3,6 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use etcd_client::proto::{
-    PbAlarmRequest, PbAlarmResponse, PbClusterService, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
-    PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest, PbHashResponse, PbMaintenanceService,
-    PbMember, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest, PbMemberListResponse,
-    PbMemberPromoteRequest, PbMemberPromoteResponse, PbMemberRemoveRequest, PbMemberRemoveResponse,
-    PbMemberUpdateRequest, PbMemberUpdateResponse, PbMoveLeaderRequest, PbMoveLeaderResponse, PbResponseHeader,
-    PbSnapshotRequest, PbSnapshotResponse, PbStatusRequest, PbStatusResponse,
-};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -19,6 +11,14 @@ use tonic::{Request, Response, Status};
 use super::{API_VERSION, Face, MEMBER_ID, unimplemented};
 use crate::Error;
 use crate::embedded::{Embedded, Position};
+use crate::etcd::proto::etcdserverpb::alarm_request::AlarmAction;
+use crate::etcd::proto::etcdserverpb::cluster_server::Cluster;
+use crate::etcd::proto::etcdserverpb::maintenance_server::Maintenance;
+use crate::etcd::proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, Member,
+    MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
+};
 use crate::etcd::snapshot;
 
 /// A part of a snapshot, and how many may wait for the client.
@@ -27,17 +27,14 @@ const BLOBS_AHEAD: usize = 4;
 /// How long a client may take for a part: meanwhile nothing that changes gives room back.
 const BLOB_MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// To raise an alarm, as the number of `AlarmRequest`.
-const ACTIVATE: i32 = 1;
-
 #[tonic::async_trait]
-impl PbMaintenanceService for Face {
-    type SnapshotStream = BoxStream<'static, Result<PbSnapshotResponse, Status>>;
+impl Maintenance for Face {
+    type SnapshotStream = BoxStream<'static, Result<SnapshotResponse, Status>>;
 
-    async fn status(&self, _: Request<PbStatusRequest>) -> Result<Response<PbStatusResponse>, Status> {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let revision = u64::try_from(self.store.revisions().0).unwrap_or(0);
         let size = i64::try_from(self.store.file_bytes()).unwrap_or(i64::MAX);
-        self.done(|header| PbStatusResponse {
+        self.done(|header| StatusResponse {
             header,
             version: API_VERSION.to_owned(),
             db_size: size,
@@ -46,29 +43,24 @@ impl PbMaintenanceService for Face {
             raft_index: revision,
             raft_applied_index: revision,
             raft_term: 1,
-            ..PbStatusResponse::default()
+            ..StatusResponse::default()
         })
     }
 
     /// There are none, whoever asks; nothing can raise one.
-    async fn alarm(&self, request: Request<PbAlarmRequest>) -> Result<Response<PbAlarmResponse>, Status> {
-        if request.into_inner().action == ACTIVATE {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        if request.into_inner().action() == AlarmAction::Activate {
             return Err(unimplemented("Maintenance/Alarm ACTIVATE"));
         }
-        self.done(|header| PbAlarmResponse { header, alarms: Vec::new() })
+        self.done(|header| AlarmResponse { header, alarms: Vec::new() })
     }
 
-    async fn defragment(&self, _: Request<PbDefragmentRequest>) -> Result<Response<PbDefragmentResponse>, Status> {
+    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
         self.store.shrink().await?;
-        self.done(|header| PbDefragmentResponse { header })
+        self.done(|header| DefragmentResponse { header })
     }
 
-    async fn hash(&self, _: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
-        // etcd's is a sum over its own file.
-        Err(unimplemented("Maintenance/Hash"))
-    }
-
-    async fn hash_kv(&self, request: Request<PbHashKvRequest>) -> Result<Response<PbHashKvResponse>, Status> {
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let (store, wanted) = (self.store.clone(), request.into_inner().revision);
         let hash = blocking(move || {
             let whole = store.whole()?;
@@ -84,10 +76,10 @@ impl PbMaintenanceService for Face {
             Ok((hash, compacted, upto))
         });
         let (hash, compact_revision, hash_revision) = hash.await?;
-        self.done(|header| PbHashKvResponse { header, hash, compact_revision, hash_revision })
+        self.done(|header| HashKvResponse { header, hash, compact_revision, hash_revision })
     }
 
-    async fn snapshot(&self, _: Request<PbSnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let (store, header) = (self.store.clone(), self.header());
         let (blobs, mut receiver) = mpsc::channel(BLOBS_AHEAD);
         tokio::task::spawn_blocking(move || {
@@ -98,14 +90,6 @@ impl PbMaintenanceService for Face {
             }
         });
         Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
-    }
-
-    async fn move_leader(&self, _: Request<PbMoveLeaderRequest>) -> Result<Response<PbMoveLeaderResponse>, Status> {
-        Err(unimplemented("Maintenance/MoveLeader"))
-    }
-
-    async fn downgrade(&self, _: Request<PbDowngradeRequest>) -> Result<Response<PbDowngradeResponse>, Status> {
-        Err(unimplemented("Maintenance/Downgrade"))
     }
 }
 
@@ -118,13 +102,9 @@ fn failed(error: io::Error) -> Status {
     Status::unavailable(error.to_string())
 }
 
-type Blob = Result<PbSnapshotResponse, Status>;
+type Blob = Result<SnapshotResponse, Status>;
 
-fn write_snapshot(
-    store: &Embedded,
-    header: Option<PbResponseHeader>,
-    blobs: &mpsc::Sender<Blob>,
-) -> Result<(), Status> {
+fn write_snapshot(store: &Embedded, header: Option<ResponseHeader>, blobs: &mpsc::Sender<Blob>) -> Result<(), Status> {
     let whole = store.whole()?;
     let layout = snapshot::layout(&whole, &[]).map_err(failed)?;
     let mut out = Blobs { blobs, header, left: layout.bytes(), buffer: Vec::with_capacity(BLOB_BYTES) };
@@ -134,7 +114,7 @@ fn write_snapshot(
 /// Sends what is written, in parts.
 struct Blobs<'s> {
     blobs: &'s mpsc::Sender<Blob>,
-    header: Option<PbResponseHeader>,
+    header: Option<ResponseHeader>,
     /// Bytes of the database that were not sent.
     left: u64,
     buffer: Vec<u8>,
@@ -153,12 +133,8 @@ impl Write for Blobs<'_> {
     fn flush(&mut self) -> io::Result<()> {
         let blob = std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOB_BYTES));
         self.left = self.left.saturating_sub(blob.len() as u64);
-        let part = PbSnapshotResponse {
-            header: self.header,
-            remaining_bytes: self.left,
-            blob,
-            version: API_VERSION.to_owned(),
-        };
+        let part =
+            SnapshotResponse { header: self.header, remaining_bytes: self.left, blob, version: API_VERSION.to_owned() };
         let sent = tokio::time::timeout(BLOB_MAX_WAIT, self.blobs.send(Ok(part)));
         // On a thread that may wait.
         match tokio::runtime::Handle::current().block_on(sent) {
@@ -170,39 +146,14 @@ impl Write for Blobs<'_> {
 }
 
 #[tonic::async_trait]
-impl PbClusterService for Face {
-    async fn member_list(&self, _: Request<PbMemberListRequest>) -> Result<Response<PbMemberListResponse>, Status> {
-        let member = PbMember {
+impl Cluster for Face {
+    async fn member_list(&self, _: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
+        let member = Member {
             id: MEMBER_ID,
             name: "embedded".to_owned(),
             client_ur_ls: self.urls.to_vec(),
-            ..PbMember::default()
+            ..Member::default()
         };
-        self.done(|header| PbMemberListResponse { header, members: vec![member] })
-    }
-
-    async fn member_add(&self, _: Request<PbMemberAddRequest>) -> Result<Response<PbMemberAddResponse>, Status> {
-        Err(unimplemented("Cluster/MemberAdd"))
-    }
-
-    async fn member_remove(
-        &self,
-        _: Request<PbMemberRemoveRequest>,
-    ) -> Result<Response<PbMemberRemoveResponse>, Status> {
-        Err(unimplemented("Cluster/MemberRemove"))
-    }
-
-    async fn member_update(
-        &self,
-        _: Request<PbMemberUpdateRequest>,
-    ) -> Result<Response<PbMemberUpdateResponse>, Status> {
-        Err(unimplemented("Cluster/MemberUpdate"))
-    }
-
-    async fn member_promote(
-        &self,
-        _: Request<PbMemberPromoteRequest>,
-    ) -> Result<Response<PbMemberPromoteResponse>, Status> {
-        Err(unimplemented("Cluster/MemberPromote"))
+        self.done(|header| MemberListResponse { header, members: vec![member] })
     }
 }

@@ -25,10 +25,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use etcd_client::proto::{
-    PbClusterServer, PbKeyValue, PbKvServer, PbLeaseServer, PbMaintenanceServer, PbResponseHeader, PbWatchServer,
-};
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, TryFutureExt};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::service::Routes;
@@ -36,6 +33,13 @@ use tonic::transport::server::Connected;
 use tonic::{Response, Status};
 
 use crate::embedded::{Change, Embedded};
+use crate::etcd::proto::etcdserverpb::ResponseHeader;
+use crate::etcd::proto::etcdserverpb::cluster_server::ClusterServer;
+use crate::etcd::proto::etcdserverpb::kv_server::KvServer;
+use crate::etcd::proto::etcdserverpb::lease_server::LeaseServer;
+use crate::etcd::proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::etcd::proto::etcdserverpb::watch_server::WatchServer;
+use crate::etcd::proto::mvccpb::KeyValue;
 use crate::{Error, MAX_TXN_BYTES, Revision};
 
 /// The etcd whose API this is. Clients look at it to learn what they may ask for: 3.5 has all that is served here.
@@ -47,6 +51,9 @@ const MEMBER_ID: u64 = 0x636f_7261_636c_6502;
 
 /// The largest request that is read: what etcd adds to its limit for the gRPC around it.
 const MAX_REQUEST_BYTES: usize = MAX_TXN_BYTES + 512 * 1024;
+
+/// gRPC's number for what is not served.
+const UNIMPLEMENTED: &str = "12";
 
 /// Requests, watches among them, on one connection.
 const MAX_STREAMS: u32 = 1000;
@@ -66,11 +73,11 @@ impl Etcd3 {
     /// The face of a store that is reached under `urls` (which it tells who asks for the members).
     pub fn new(store: Arc<Embedded>, urls: Vec<String>) -> Etcd3 {
         let face = Face { store, urls: urls.into() };
-        let routes = Routes::new(PbKvServer::new(face.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
-            .add_service(PbWatchServer::new(face.clone()))
-            .add_service(PbLeaseServer::new(face.clone()))
-            .add_service(PbMaintenanceServer::new(face.clone()))
-            .add_service(PbClusterServer::new(face))
+        let routes = Routes::new(KvServer::new(face.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(WatchServer::new(face.clone()))
+            .add_service(LeaseServer::new(face.clone()))
+            .add_service(MaintenanceServer::new(face.clone()))
+            .add_service(ClusterServer::new(face))
             .prepare();
         Etcd3(routes)
     }
@@ -97,15 +104,17 @@ impl Service<http::Request<Body>> for Etcd3 {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let served = ["KV", "Watch", "Lease", "Maintenance", "Cluster"];
         let name = request.uri().path().trim_start_matches('/').to_owned();
-        let service = name.split('/').next().and_then(|service| service.strip_prefix("etcdserverpb."));
-        if service.is_some_and(|service| served.contains(&service)) {
-            return self.0.call(request).boxed();
-        }
-        let refusal = unimplemented(&name).into_http();
-        async move { Ok(refusal) }.boxed()
+        let answer = self.0.call(request);
+        // What no service of `proto/` has is refused without a word.
+        answer.map_ok(move |answer| if is_unknown(&answer) { unimplemented(&name).into_http() } else { answer }).boxed()
     }
+}
+
+/// Whether nobody here knows what was asked for.
+fn is_unknown(answer: &http::Response<Body>) -> bool {
+    let is_refused = answer.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == UNIMPLEMENTED);
+    is_refused && !answer.headers().contains_key(Status::GRPC_MESSAGE)
 }
 
 /// The answer to what is not served.
@@ -114,22 +123,22 @@ fn unimplemented(what: &str) -> Status {
 }
 
 impl Face {
-    fn header(&self) -> Option<PbResponseHeader> {
+    fn header(&self) -> Option<ResponseHeader> {
         header(self.store.revisions().0)
     }
 
     /// Nothing but "done".
-    fn done<T>(&self, answer: impl FnOnce(Option<PbResponseHeader>) -> T) -> Result<Response<T>, Status> {
+    fn done<T>(&self, answer: impl FnOnce(Option<ResponseHeader>) -> T) -> Result<Response<T>, Status> {
         Ok(Response::new(answer(self.header())))
     }
 }
 
 /// A version of a key as etcd's messages and files have it.
-pub(super) fn key_value(change: &Change) -> PbKeyValue {
+pub(super) fn key_value(change: &Change) -> KeyValue {
     words::key_value(change, false)
 }
 
 /// Every answer names the cluster, the member and the revision it was given at.
-fn header(revision: Revision) -> Option<PbResponseHeader> {
-    Some(PbResponseHeader { cluster_id: CLUSTER_ID, member_id: MEMBER_ID, revision, raft_term: 1 })
+fn header(revision: Revision) -> Option<ResponseHeader> {
+    Some(ResponseHeader { cluster_id: CLUSTER_ID, member_id: MEMBER_ID, revision, raft_term: 1 })
 }

@@ -3,26 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use etcd_client::proto::{
-    PbCompare, PbDeleteRequest, PbDeleteResponse, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
-    PbResponseOp, PbTargetUnion, PbTxnOpRequest, PbTxnOpResponse, PbTxnRequest, PbTxnRequestOp, PbTxnResponse,
-};
 use tonic::Status;
 
 use super::{header, kv, words};
 use crate::embedded::{Change, Position, Range, Ranged, Scope, Still};
+use crate::etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::etcd::proto::etcdserverpb::request_op::Request;
+use crate::etcd::proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
+    ResponseOp, TxnRequest, TxnResponse, response_op::Response,
+};
 use crate::{Action, Expect, MAX_TXN_OPS, Op, Revision};
 
-/// What an operator of a comparison and its target are, as the numbers of `Compare`.
-const EQUAL: i32 = 0;
-const GREATER: i32 = 1;
-const LESS: i32 = 2;
-const NOT_EQUAL: i32 = 3;
-const TARGET_VALUE: i32 = 3;
-const TARGET_LEASE: i32 = 4;
-
 /// What etcd refuses about a put before it looks at the store.
-pub(super) fn check_put(request: &PbPutRequest) -> Result<(), Status> {
+pub(super) fn check_put(request: &PutRequest) -> Result<(), Status> {
     if request.key.is_empty() {
         return Err(words::empty_key());
     }
@@ -36,14 +30,14 @@ pub(super) fn check_put(request: &PbPutRequest) -> Result<(), Status> {
 }
 
 /// What etcd refuses about a transaction before it looks at the store.
-pub(super) fn check(request: &PbTxnRequest) -> Result<(), Status> {
+pub(super) fn check(request: &TxnRequest) -> Result<(), Status> {
     check_parts(request)?;
     writes(&request.success)?;
     writes(&request.failure)?;
     Ok(())
 }
 
-fn check_parts(request: &PbTxnRequest) -> Result<(), Status> {
+fn check_parts(request: &TxnRequest) -> Result<(), Status> {
     let most = request.compare.len().max(request.success.len()).max(request.failure.len());
     if most > MAX_TXN_OPS {
         return Err(Status::invalid_argument("etcdserver: too many operations in txn request"));
@@ -53,10 +47,10 @@ fn check_parts(request: &PbTxnRequest) -> Result<(), Status> {
     }
     for op in request.success.iter().chain(&request.failure) {
         match &op.request {
-            Some(PbTxnOpRequest::RequestRange(range)) => drop(kv::range(range)?),
-            Some(PbTxnOpRequest::RequestPut(put)) => check_put(put)?,
-            Some(PbTxnOpRequest::RequestDeleteRange(delete)) => drop(words::scope(&delete.key, &delete.range_end)?),
-            Some(PbTxnOpRequest::RequestTxn(nested)) => check_parts(nested)?,
+            Some(Request::RequestRange(range)) => drop(kv::range(range)?),
+            Some(Request::RequestPut(put)) => check_put(put)?,
+            Some(Request::RequestDeleteRange(delete)) => drop(words::scope(&delete.key, &delete.range_end)?),
+            Some(Request::RequestTxn(nested)) => check_parts(nested)?,
             None => return Err(Status::invalid_argument("etcdserver: key not found")),
         }
     }
@@ -65,15 +59,15 @@ fn check_parts(request: &PbTxnRequest) -> Result<(), Status> {
 
 /// The keys a list of operations puts, and what it deletes. A key may be written once only (`checkIntervals` in
 /// `server/etcdserver/api/v3rpc/key.go`): the two branches of a nested transaction do not count against each other.
-fn writes(ops: &[PbTxnRequestOp]) -> Result<(BTreeSet<&[u8]>, Vec<Scope>), Status> {
+fn writes(ops: &[RequestOp]) -> Result<(BTreeSet<&[u8]>, Vec<Scope>), Status> {
     let (mut puts, mut deletes) = (BTreeSet::new(), Vec::new());
     for op in ops {
-        if let Some(PbTxnOpRequest::RequestDeleteRange(delete)) = &op.request {
+        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
             deletes.push(words::scope(&delete.key, &delete.range_end)?);
         }
     }
     for op in ops {
-        let Some(PbTxnOpRequest::RequestTxn(nested)) = &op.request else { continue };
+        let Some(Request::RequestTxn(nested)) = &op.request else { continue };
         let (then, otherwise) = (writes(&nested.success)?, writes(&nested.failure)?);
         let nested: BTreeSet<&[u8]> = then.0.into_iter().chain(otherwise.0).collect();
         for key in nested {
@@ -82,7 +76,7 @@ fn writes(ops: &[PbTxnRequestOp]) -> Result<(BTreeSet<&[u8]>, Vec<Scope>), Statu
         deletes.extend(then.1.into_iter().chain(otherwise.1));
     }
     for op in ops {
-        if let Some(PbTxnOpRequest::RequestPut(put)) = &op.request {
+        if let Some(Request::RequestPut(put)) = &op.request {
             add(&mut puts, &deletes, &put.key)?;
         }
     }
@@ -156,7 +150,7 @@ impl<'s, 'a> Deciding<'s, 'a> {
         self.written.entry(key).or_insert((order, None)).1 = change;
     }
 
-    pub(super) fn put(&mut self, request: PbPutRequest) -> Result<PbPutResponse, Status> {
+    pub(super) fn put(&mut self, request: PutRequest) -> Result<PutResponse, Status> {
         let key = words::text(request.key)?;
         let before = self.current(words::scope(key.as_bytes(), b"")?)?.pop();
         if before.is_none() && (request.ignore_value || request.ignore_lease) {
@@ -173,20 +167,20 @@ impl<'s, 'a> Deciding<'s, 'a> {
         };
         let prev_kv = of_before(request.prev_kv).map(|before| words::key_value(before, false));
         self.write(key, Some(change));
-        Ok(PbPutResponse { header: header(self.revision()), prev_kv })
+        Ok(PutResponse { header: header(self.revision()), prev_kv })
     }
 
-    pub(super) fn delete(&mut self, request: &PbDeleteRequest) -> Result<PbDeleteResponse, Status> {
+    pub(super) fn delete(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
         let found = self.current(words::scope(&request.key, &request.range_end)?)?;
         for change in &found {
             self.write(change.key.clone(), None);
         }
         let wanted = if request.prev_kv { found.as_slice() } else { &[] };
         let prev_kvs = wanted.iter().map(|change| words::key_value(change, false)).collect();
-        Ok(PbDeleteResponse { header: header(self.revision()), deleted: words::count(found.len()), prev_kvs })
+        Ok(DeleteRangeResponse { header: header(self.revision()), deleted: words::count(found.len()), prev_kvs })
     }
 
-    fn range(&self, request: &PbRangeRequest) -> Result<PbRangeResponse, Status> {
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
         // Sifted here, where the limit must not count what does not pass.
         let mut range = kv::range(request)?;
         if !request.count_only {
@@ -194,10 +188,10 @@ impl<'s, 'a> Deciding<'s, 'a> {
         }
         let mut found = self.ranged(range)?;
         found.items.retain(|change| kv::wanted(request, change.created, change.at.revision));
-        Ok(PbRangeResponse { header: header(self.revision()), ..kv::answer(request, found) })
+        Ok(RangeResponse { header: header(self.revision()), ..kv::answer(request, found) })
     }
 
-    pub(super) fn txn(&mut self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+    pub(super) fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, Status> {
         let mut succeeded = true;
         for compare in &request.compare {
             succeeded = succeeded && self.holds(compare)?;
@@ -205,53 +199,52 @@ impl<'s, 'a> Deciding<'s, 'a> {
         let ops = if succeeded { request.success } else { request.failure };
         let mut responses = Vec::with_capacity(ops.len());
         for op in ops.into_iter().filter_map(|op| op.request) {
-            responses.push(PbResponseOp { response: Some(self.step(op)?) });
+            responses.push(ResponseOp { response: Some(self.step(op)?) });
         }
-        Ok(PbTxnResponse { header: header(self.revision()), succeeded, responses })
+        Ok(TxnResponse { header: header(self.revision()), succeeded, responses })
     }
 
-    fn step(&mut self, op: PbTxnOpRequest) -> Result<PbTxnOpResponse, Status> {
+    fn step(&mut self, op: Request) -> Result<Response, Status> {
         Ok(match op {
-            PbTxnOpRequest::RequestRange(range) => PbTxnOpResponse::ResponseRange(self.range(&range)?),
-            PbTxnOpRequest::RequestPut(put) => PbTxnOpResponse::ResponsePut(self.put(put)?),
-            PbTxnOpRequest::RequestDeleteRange(delete) => PbTxnOpResponse::ResponseDeleteRange(self.delete(&delete)?),
-            PbTxnOpRequest::RequestTxn(nested) => PbTxnOpResponse::ResponseTxn(self.txn(nested)?),
+            Request::RequestRange(range) => Response::ResponseRange(self.range(&range)?),
+            Request::RequestPut(put) => Response::ResponsePut(self.put(put)?),
+            Request::RequestDeleteRange(delete) => Response::ResponseDeleteRange(self.delete(&delete)?),
+            Request::RequestTxn(nested) => Response::ResponseTxn(self.txn(nested)?),
         })
     }
 
     /// Whether a comparison holds for every key it names. Where there is none it compares with zeros, but a value: that
     /// nothing has (`applyCompare` in `server/etcdserver/txn/txn.go`).
-    fn holds(&self, compare: &PbCompare) -> Result<bool, Status> {
+    fn holds(&self, compare: &Compare) -> Result<bool, Status> {
         let found = self.current(words::scope(&compare.key, &compare.range_end)?)?;
         if found.is_empty() {
-            return Ok(
-                compare.target != TARGET_VALUE && result(compare.result, wanted_number(compare).cmp(&0).reverse())
-            );
+            return Ok(compare.target() != CompareTarget::Value
+                && result(compare.result, wanted_number(compare).cmp(&0).reverse()));
         }
         Ok(found.iter().all(|change| result(compare.result, order(compare, change))))
     }
 }
 
 fn result(operator: i32, order: std::cmp::Ordering) -> bool {
-    match operator {
-        EQUAL => order.is_eq(),
-        GREATER => order.is_gt(),
-        LESS => order.is_lt(),
-        NOT_EQUAL => order.is_ne(),
-        _ => false,
+    match CompareResult::try_from(operator) {
+        Ok(CompareResult::Equal) => order.is_eq(),
+        Ok(CompareResult::Greater) => order.is_gt(),
+        Ok(CompareResult::Less) => order.is_lt(),
+        Ok(CompareResult::NotEqual) => order.is_ne(),
+        Err(_) => false,
     }
 }
 
 /// How what is there compares with what is wanted.
-fn order(compare: &PbCompare, change: &Change) -> std::cmp::Ordering {
-    let is = match compare.target {
-        0 => i64::from(change.writes),
-        1 => change.created,
-        2 => change.at.revision,
-        TARGET_LEASE => change.lease.map_or(0, |lease| lease.0),
-        _ => {
+fn order(compare: &Compare, change: &Change) -> std::cmp::Ordering {
+    let is = match compare.target() {
+        CompareTarget::Version => i64::from(change.writes),
+        CompareTarget::Create => change.created,
+        CompareTarget::Mod => change.at.revision,
+        CompareTarget::Lease => change.lease.map_or(0, |lease| lease.0),
+        CompareTarget::Value => {
             let wanted = match &compare.target_union {
-                Some(PbTargetUnion::Value(value)) => value.as_slice(),
+                Some(TargetUnion::Value(value)) => value.as_slice(),
                 _ => &[],
             };
             return change.value.as_ref().cmp(wanted);
@@ -260,13 +253,13 @@ fn order(compare: &PbCompare, change: &Change) -> std::cmp::Ordering {
     is.cmp(&wanted_number(compare))
 }
 
-fn wanted_number(compare: &PbCompare) -> i64 {
+fn wanted_number(compare: &Compare) -> i64 {
     match compare.target_union {
         Some(
-            PbTargetUnion::Version(number)
-            | PbTargetUnion::CreateRevision(number)
-            | PbTargetUnion::ModRevision(number)
-            | PbTargetUnion::Lease(number),
+            TargetUnion::Version(number)
+            | TargetUnion::CreateRevision(number)
+            | TargetUnion::ModRevision(number)
+            | TargetUnion::Lease(number),
         ) => number,
         _ => 0,
     }

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::proto::{PbEvent, PbKeyValue, PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
 use futures::StreamExt;
 use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable, unfold};
 use prost::Message;
@@ -18,6 +17,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Face, MAX_REQUEST_BYTES, header, words};
 use crate::embedded::{Asker, Change, Scope, Told};
+use crate::etcd::proto::etcdserverpb::watch_create_request::FilterType;
+use crate::etcd::proto::etcdserverpb::watch_request::RequestUnion;
+use crate::etcd::proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server};
+use crate::etcd::proto::mvccpb::event::EventType;
+use crate::etcd::proto::mvccpb::{Event, KeyValue};
 use crate::{Error, Revision};
 
 /// Answers a client has not read before the next is made.
@@ -32,15 +36,11 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// The watch an answer is not about; every watch takes it for its own.
 const NO_WATCH: i64 = -1;
 
-/// A put and a removal, as the numbers of `Event` and of the filters that leave them out.
-const PUT: i32 = 0;
-const DELETE: i32 = 1;
-
 #[tonic::async_trait]
-impl PbWatchService for Face {
-    type WatchStream = BoxStream<'static, Result<PbWatchResponse, Status>>;
+impl watch_server::Watch for Face {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
-    async fn watch(&self, request: Request<Streaming<PbWatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (answers, mut receiver) = mpsc::channel(ANSWERS_AHEAD);
         let mut stream = WatchStream {
             face: self.clone(),
@@ -106,7 +106,7 @@ type Fed = (i64, Result<Told, Error>);
 
 struct WatchStream {
     face: Face,
-    answers: mpsc::Sender<Result<PbWatchResponse, Status>>,
+    answers: mpsc::Sender<Result<WatchResponse, Status>>,
     watches: BTreeMap<i64, Watch>,
     feeds: SelectAll<BoxStream<'static, Fed>>,
     next_id: i64,
@@ -116,7 +116,7 @@ struct WatchStream {
 }
 
 impl WatchStream {
-    async fn run(&mut self, requests: &mut Streaming<PbWatchRequest>) -> Result<(), Ended> {
+    async fn run(&mut self, requests: &mut Streaming<WatchRequest>) -> Result<(), Ended> {
         let (mut asks, answers) = (true, self.answers.clone());
         loop {
             tokio::select! {
@@ -133,28 +133,28 @@ impl WatchStream {
         }
     }
 
-    async fn answer(&mut self, answer: PbWatchResponse) -> Result<(), Ended> {
+    async fn answer(&mut self, answer: WatchResponse) -> Result<(), Ended> {
         Ok(self.answers.send(Ok(answer)).await?)
     }
 
-    async fn request(&mut self, request: PbWatchRequest) -> Result<(), Ended> {
+    async fn request(&mut self, request: WatchRequest) -> Result<(), Ended> {
         match request.request_union {
             None => Ok(()),
-            Some(PbWatchRequestUnion::CancelRequest(request)) => match self.remove(request.watch_id) {
+            Some(RequestUnion::CancelRequest(request)) => match self.remove(request.watch_id) {
                 None => Ok(()),
                 Some(_) => {
                     let header = self.face.header();
                     let (watch_id, canceled) = (request.watch_id, true);
-                    self.answer(PbWatchResponse { header, watch_id, canceled, ..PbWatchResponse::default() }).await
+                    self.answer(WatchResponse { header, watch_id, canceled, ..WatchResponse::default() }).await
                 }
             },
-            Some(PbWatchRequestUnion::ProgressRequest(_)) => {
+            Some(RequestUnion::ProgressRequest(_)) => {
                 let newest = self.face.store.revisions().0;
                 self.asked = Some(newest);
                 self.watches.values().for_each(|watch| watch.asker.request_progress());
                 self.tell_progress().await
             }
-            Some(PbWatchRequestUnion::CreateRequest(request)) => {
+            Some(RequestUnion::CreateRequest(request)) => {
                 let wanted = Wanted {
                     filters: request.filters,
                     prev_kv: request.prev_kv,
@@ -179,11 +179,11 @@ impl WatchStream {
             let (created, canceled, cancel_reason) = (true, true, reason.to_owned());
             let header = header(newest);
             let refused =
-                PbWatchResponse { header, watch_id: NO_WATCH, created, canceled, cancel_reason, ..Default::default() };
+                WatchResponse { header, watch_id: NO_WATCH, created, canceled, cancel_reason, ..Default::default() };
             return self.answer(refused).await;
         }
         let id = if id == 0 { self.free_id() } else { id };
-        let created = PbWatchResponse { header: header(newest), watch_id: id, created: true, ..Default::default() };
+        let created = WatchResponse { header: header(newest), watch_id: id, created: true, ..Default::default() };
         self.answer(created).await?;
         let after = if start > 0 { start - 1 } else { newest };
         self.open(id, scope, after, wanted).await
@@ -223,13 +223,13 @@ impl WatchStream {
     }
 
     async fn compacted(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
-        let cancelled = PbWatchResponse {
+        let cancelled = WatchResponse {
             header: self.face.header(),
             watch_id: id,
             canceled: true,
             compact_revision: compacted,
             cancel_reason: words::COMPACTED.to_owned(),
-            ..PbWatchResponse::default()
+            ..WatchResponse::default()
         };
         self.answer(cancelled).await
     }
@@ -261,7 +261,7 @@ impl WatchStream {
         let events = events(&self.face, &wanted, &told).await?;
         if events.is_empty() && is_due {
             let header = header(told.revision);
-            self.answer(PbWatchResponse { header, watch_id: id, ..PbWatchResponse::default() }).await?;
+            self.answer(WatchResponse { header, watch_id: id, ..WatchResponse::default() }).await?;
         }
         if !events.is_empty() {
             if let Some(watch) = self.watches.get_mut(&id) {
@@ -280,7 +280,7 @@ impl WatchStream {
             Some(asked) if self.watches.values().all(|watch| watch.cursor >= asked) => {
                 self.asked = None;
                 let header = header(asked);
-                self.answer(PbWatchResponse { header, watch_id: NO_WATCH, ..PbWatchResponse::default() }).await
+                self.answer(WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() }).await
             }
             _ => Ok(()),
         }
@@ -299,17 +299,18 @@ impl WatchStream {
 }
 
 /// What a watch is told of changes.
-async fn events(face: &Face, wanted: &Wanted, told: &Told) -> Result<Vec<PbEvent>, Ended> {
-    let kind = |change: &Change| if change.created == 0 { DELETE } else { PUT };
-    let changes: Vec<&Change> = told.changes.iter().filter(|change| !wanted.filters.contains(&kind(change))).collect();
+async fn events(face: &Face, wanted: &Wanted, told: &Told) -> Result<Vec<Event>, Ended> {
+    let (no_put, no_delete) = (FilterType::Noput as i32, FilterType::Nodelete as i32);
+    let filter = |change: &Change| if is_removal(change) { no_delete } else { no_put };
+    let changes: Vec<&Change> = told.changes.iter().filter(|c| !wanted.filters.contains(&filter(c))).collect();
     let mut before = Vec::new();
     if wanted.prev_kv && !changes.is_empty() {
         let keys = changes.iter().map(|change| (change.key.clone(), change.at.revision)).collect();
         before = face.store.before(keys).await?;
     }
     let mut before = before.into_iter();
-    let event = |change: &&Change| PbEvent {
-        r#type: kind(change),
+    let event = |change: &&Change| Event {
+        r#type: if is_removal(change) { EventType::Delete } else { EventType::Put } as i32,
         kv: Some(told_value(change)),
         prev_kv: before.next().flatten().map(|before| words::key_value(&before, false)),
     };
@@ -317,13 +318,17 @@ async fn events(face: &Face, wanted: &Wanted, told: &Told) -> Result<Vec<PbEvent
 }
 
 /// A removal has no more than its key and its revision.
-fn told_value(change: &Change) -> PbKeyValue {
-    words::key_value(change, change.created == 0)
+fn told_value(change: &Change) -> KeyValue {
+    words::key_value(change, is_removal(change))
+}
+
+fn is_removal(change: &Change) -> bool {
+    change.created == 0
 }
 
 /// One answer, or several where the client takes parts and one would be too large.
-fn fragments(watch_id: i64, revision: Revision, events: Vec<PbEvent>, may_split: bool) -> Vec<PbWatchResponse> {
-    let mut parts: Vec<Vec<PbEvent>> = vec![Vec::new()];
+fn fragments(watch_id: i64, revision: Revision, events: Vec<Event>, may_split: bool) -> Vec<WatchResponse> {
+    let mut parts: Vec<Vec<Event>> = vec![Vec::new()];
     let mut bytes = 0;
     for event in events {
         bytes += event.encoded_len();
@@ -336,12 +341,12 @@ fn fragments(watch_id: i64, revision: Revision, events: Vec<PbEvent>, may_split:
         }
     }
     let last = parts.len() - 1;
-    let part = |(n, events)| PbWatchResponse {
+    let part = |(n, events)| WatchResponse {
         header: header(revision),
         watch_id,
         fragment: n < last,
         events,
-        ..PbWatchResponse::default()
+        ..WatchResponse::default()
     };
     parts.into_iter().enumerate().map(part).collect()
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcd_client::proto::PbKeyValue;
 use tonic::Status;
 
 use crate::embedded::{Change, Scope};
+use crate::etcd::proto::mvccpb::KeyValue;
 use crate::{Error, LeaseId};
 
 /// A version of a key, with its value or without.
-pub(super) fn key_value(change: &Change, keys_only: bool) -> PbKeyValue {
-    PbKeyValue {
+pub(super) fn key_value(change: &Change, keys_only: bool) -> KeyValue {
+    KeyValue {
         key: change.key.as_bytes().to_vec(),
         create_revision: change.created,
         mod_revision: change.at.revision,
         version: i64::from(change.writes),
-        value: if keys_only { Vec::new() } else { change.value.to_vec() },
+        value: if keys_only { Bytes::new() } else { change.value.clone() },
         lease: change.lease.map_or(0, |lease| lease.0),
     }
 }

@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use etcd_client::proto::PbKeyValue;
 use prost::Message;
 use ring::digest::{Context, SHA256};
 
@@ -27,6 +26,7 @@ pub use self::read::{Restored, Snapshot};
 use crate::Revision;
 use crate::bolt::write::{Layout, Pages, write};
 use crate::embedded::{Change, Embedded, Position, Row, Whole};
+use crate::etcd::proto::mvccpb::KeyValue;
 
 /// The buckets etcd expects to be there; nothing of the embedded store belongs into them.
 const EMPTY_BUCKETS: [&str; 7] = ["alarm", "auth", "authRoles", "authUsers", "cluster", "members", "members_removed"];
@@ -141,9 +141,9 @@ fn row_key(at: Position, row: &Row<'_>) -> Vec<u8> {
     key
 }
 
-fn row_value(at: Position, row: &Row<'_>) -> PbKeyValue {
+fn row_value(at: Position, row: &Row<'_>) -> KeyValue {
     if row.created == 0 {
-        return PbKeyValue { key: row.key.as_bytes().to_vec(), ..PbKeyValue::default() };
+        return KeyValue { key: row.key.as_bytes().to_vec(), ..KeyValue::default() };
     }
     super::server::key_value(&Change::of_row(row.key.into(), at, row))
 }

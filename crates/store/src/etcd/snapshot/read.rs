@@ -6,7 +6,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use etcd_client::proto::PbKeyValue;
 use prost::Message;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
@@ -14,6 +13,7 @@ use super::{Attached, Error, FILES, KEY, LEASE, LeaseValue, Summed};
 use crate::bolt::read::Database;
 use crate::bolt::write::{Layout, Pages, write};
 use crate::embedded::{Change, Loader, Position};
+use crate::etcd::proto::mvccpb::KeyValue;
 use crate::{LeaseId, Revision};
 
 /// Files are whole pages; what is over is the checksum.
@@ -150,7 +150,7 @@ impl Snapshot {
     }
 }
 
-fn change(at: Position, found: PbKeyValue, lease: Option<i64>) -> io::Result<Change> {
+fn change(at: Position, found: KeyValue, lease: Option<i64>) -> io::Result<Change> {
     let key = String::from_utf8(found.key);
     let key: Arc<str> = key.map_err(|_| io::Error::other("it has a key that is not text"))?.into();
     if found.value.starts_with(KUBERNETES_PROTOBUF) {
@@ -159,7 +159,7 @@ fn change(at: Position, found: PbKeyValue, lease: Option<i64>) -> io::Result<Cha
     }
     let writes = u32::try_from(found.version).unwrap_or(u32::MAX).max(1);
     let (created, lease) = (found.create_revision, lease.map(LeaseId));
-    Ok(Change { key, at, created, lease, writes, value: found.value.into() })
+    Ok(Change { key, at, created, lease, writes, value: found.value })
 }
 
 /// Whether the checksum at the end is that of all before; the file is left without it to read.
@@ -195,6 +195,6 @@ fn parse_position(key: &[u8]) -> io::Result<(Position, bool)> {
     Ok((Position { revision, op: u32::try_from(op).map_err(|_| wrong())? }, is_removal))
 }
 
-fn parse_key_value(value: &[u8]) -> io::Result<PbKeyValue> {
-    PbKeyValue::decode(value).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+fn parse_key_value(value: &[u8]) -> io::Result<KeyValue> {
+    KeyValue::decode(value).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
