@@ -9,7 +9,7 @@ use std::process::Command;
 
 use store::embedded::{Embedded, Options};
 use store::{Error, Expect, Store};
-use support::{put, value};
+use support::{delete, put, set, value};
 
 /// Room for the journal and a few MiB.
 const DISK: &str = "size=28m";
@@ -42,6 +42,12 @@ impl Disk {
         while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
     }
 
+    /// Gives some of it back.
+    fn make_a_little_room(&self, bytes: u64) {
+        let filler = std::fs::OpenOptions::new().write(true).open(self.path().join("filler")).unwrap();
+        filler.set_len(filler.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     fn make_room(&self) {
         std::fs::remove_file(self.path().join("filler")).unwrap();
     }
@@ -72,6 +78,9 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_it_took() {
     assert!(matches!(store.health().await, Err(Error::NoSpace(_))));
     let next = format!("/k/{}", taken.len());
     assert!(store.get(&next, None).await.unwrap().0.is_none(), "what was refused is not there");
+    for key in &taken {
+        assert_eq!(value(&store, key, None).await.unwrap().map(|value| value.len()), Some(large.len()), "{key}");
+    }
 
     disk.make_room();
     store.commit(vec![put(&next, "small", Expect::Absent)]).await.unwrap();
@@ -82,6 +91,36 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_it_took() {
         assert_eq!(value(&store, key, None).await.unwrap().map(|value| value.len()), Some(large.len()), "{key}");
     }
     assert_eq!(value(&store, &next, None).await.unwrap().as_deref(), Some("small"));
+    store.close();
+    drop(store);
+}
+
+#[tokio::test]
+async fn a_little_room_is_not_enough_for_a_store_that_was_full() {
+    let Some(disk) = Disk::mount() else { return };
+    let store = Embedded::open(disk.path(), Options { cache_bytes: 1 << 20, ..Options::default() }).unwrap();
+    set(&store, "/small", "1").await;
+    disk.fill();
+    let large = "x".repeat(100_000);
+    while store.commit(vec![put("/large", &large, Expect::Any)]).await.is_ok() {}
+    // Less than the twentieth part of the disk that it waits for, and more than a small write takes.
+    disk.make_a_little_room(600 << 10);
+    for n in 0..20 {
+        let refused = store.commit(vec![put(&format!("/small/{n}"), "1", Expect::Any)]).await.unwrap_err();
+        let reason = refused.to_string();
+        assert!(matches!(refused, Error::NoSpace(_)) && reason.contains("writing goes on with"), "{reason}");
+        assert!(matches!(store.health().await, Err(Error::NoSpace(_))), "it does not count as well for a moment");
+    }
+    // What makes room is tried, and whether it succeeds or not says nothing of other writes.
+    drop(store.commit(vec![delete("/large", Expect::Any)]).await);
+    assert_eq!(value(&store, "/small", None).await.unwrap().as_deref(), Some("1"), "reads go on");
+    assert!(matches!(store.health().await, Err(Error::NoSpace(_))));
+    assert!(matches!(store.grant_lease(60).await, Err(Error::NoSpace(_))));
+
+    disk.make_room();
+    set(&store, "/small", "2").await;
+    store.health().await.unwrap();
+    assert_eq!(value(&store, "/small", None).await.unwrap().as_deref(), Some("2"));
     store.close();
     drop(store);
 }

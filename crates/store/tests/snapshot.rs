@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use store::embedded::{Embedded, Options};
-use store::etcd::snapshot::{Attached, Snapshot, save};
+use store::etcd::snapshot::{Attached, Snapshot, save, save_files};
 use store::etcd::{Etcd, server::Etcd3};
 use store::{Error, Expect, Revision, Store};
 use support::{EtcdServer, Face, delete, etcdctl, events, prefix, put, put_leased, set, told};
@@ -127,6 +128,54 @@ async fn a_damaged_or_foreign_file_is_refused_with_a_sentence() {
         let refused = Snapshot::open(&path).err().unwrap().to_string();
         assert!(refused.contains(reason) && refused.contains("nothing was changed"), "{what}: {refused}");
     }
+}
+
+/// The files in a folder and what is in them.
+fn files(dir: &Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_a_stopped_or_killed_store_is_the_running_ones_and_leaves_its_files_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let store = Embedded::open(&place("stopped"), Options::default()).unwrap();
+    let newest = fill(&store).await;
+    store.compact(newest - 200).await.unwrap();
+    set(&store, "/registry/last", "in the journal only").await;
+    let of_running = place("running.db");
+    save(&store, &[], &mut std::fs::File::create(&of_running).unwrap(), &of_running).unwrap();
+    let of_files = |name: &str| {
+        let file = place("files.db");
+        save_files(&place(name), &mut std::fs::File::create(&file).unwrap(), &file).map(|()| file)
+    };
+    let refused = of_files("stopped").unwrap_err().to_string();
+    assert!(refused.contains("in use by another process"), "{refused}");
+    // What a kill leaves: the files as they are now.
+    std::fs::create_dir(place("killed")).unwrap();
+    for (name, content) in files(&place("stopped")) {
+        std::fs::write(place("killed").join(name), content).unwrap();
+    }
+    store.close();
+    drop(store);
+    for name in ["killed", "stopped"] {
+        let before = files(&place(name));
+        let file = of_files(name).unwrap();
+        assert!(files(&place(name)) == before, "{name}: its files are as they were");
+        assert_eq!(Snapshot::open(&file).unwrap().keys(), 204, "{name}");
+        let keys = |file: &Path| {
+            let store = place("restored");
+            drop(std::fs::remove_dir_all(&store));
+            Snapshot::open(file).unwrap().restore(&store, 1).unwrap();
+            Embedded::open(&store, Options::default()).unwrap()
+        };
+        let (ours, theirs) = (content(&keys(&file)).await, content(&keys(&of_running)).await);
+        assert_eq!(ours, theirs, "{name}");
+        drop(Embedded::open(&place(name), Options::default()).unwrap());
+    }
+    let nothing = of_files("nothing").unwrap_err().to_string();
+    assert!(nothing.contains("cannot read the store"), "{nothing}");
 }
 
 fn size(dir: &Path) -> u64 {

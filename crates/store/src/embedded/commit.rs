@@ -23,6 +23,7 @@ use super::index::{Index, Version};
 use super::lease::{Grant, Leases};
 use super::queue::{Outcome, Reply, Taken, Wait, Work};
 use super::ring::{Change, Entry};
+use super::room::grows;
 use super::row::{LeaseChange, Position, Writes};
 use super::tidy::RETRY_EVERY;
 use super::{Options, Shared};
@@ -200,18 +201,28 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes, and remembers whether that is possible.
+    /// Writes, and remembers whether that is possible. On a disk that was full only what makes room is tried before there
+    /// is enough of it, and proves nothing.
     pub(super) fn write(&mut self, writes: &Writes<'_>) -> Result<(), Error> {
+        let lack = if self.is_full() { self.shared.log.lack_of_room() } else { None };
+        if let Some(lack) = lack.as_ref().filter(|_| grows(writes)) {
+            return Err(lack.clone());
+        }
         let written = self.shared.log.write(writes);
         let has_failed = self.shared.failure.borrow().is_some();
         match &written {
             Err(error) => tracing::error!(%error, "cannot write to the store"),
-            Ok(()) if has_failed => tracing::info!("the store can be written again"),
+            Ok(()) if has_failed && lack.is_none() => tracing::info!("the store can be written again"),
             Ok(()) => return written,
         }
         self.shared.failure.send_replace(written.clone().err());
         self.retry_at = written.is_err().then(|| Instant::now() + RETRY_EVERY);
         written
+    }
+
+    /// Whether the last write that failed found no room.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(*self.shared.failure.borrow(), Some(Error::NoSpace(_)))
     }
 
     fn publish(&mut self, entries: Vec<Arc<Entry>>) {

@@ -78,8 +78,18 @@ impl Journal {
         Ok(Journal::on(Box::new(file), capacity))
     }
 
+    /// The journal in `dir` to replay, and for nothing else.
+    pub(super) fn look(dir: &Path) -> io::Result<Journal> {
+        Ok(Journal::on(Box::new(File::open(dir.join(FILE_NAME))?), 0))
+    }
+
     pub(super) fn on(medium: Box<dyn Medium>, capacity: usize) -> Journal {
         Journal { medium, capacity, life: 0, next: 0, end: 0, buffer: Vec::new() }
+    }
+
+    /// Bytes of all its frames.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity as u64
     }
 
     /// The payloads of `life`, in the order they were written. Of the present life only those that counted.

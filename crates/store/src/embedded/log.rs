@@ -1,12 +1,5 @@
-//! The revision log on disk: a table kept by redb, and a journal in front of it. With [`reader`](super::reader) the only
-//! place that knows redb.
-//!
-//! ```text
-//! log     (revision, op) → created, lease, key, value     one row per change, in revision order
-//! meta    "compacted" → revision, "leases" → the last lease id given out, "journal" → the life to replay
-//! leases  id → deadline as milliseconds since 1970
-//! ttls    id → the seconds the lease was granted for
-//! ```
+//! The revision log on disk: [`tables`](super::tables) kept by redb, and a journal in front of it. With those,
+//! [`reader`](super::reader) and [`overlay`](super::overlay) the only place that knows redb.
 //!
 //! One [`Log::write`] is one frame of the [`journal`](super::journal), which makes it durable. redb follows behind, with many
 //! frames in one transaction that stays in memory ([`Durability::None`]): when enough of them are pending, when nothing
@@ -19,7 +12,6 @@
 //!
 //! Locks are taken in the order writer, pending, database; only the writer's is held over an fsync of the journal.
 
-use std::borrow::Borrow;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -27,21 +19,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, Durability, ReadableDatabase};
 
 use super::Options;
 use super::journal::Journal;
+use super::overlay::Overlay;
 use super::reader::{Reader, Snapshot};
-use super::row::{LeaseChange, Position, Row, Writes};
+use super::room::Room;
+use super::row::{Position, Row, Writes};
+use super::tables::{apply, forget_after, frame_writes, life, make_tables, memory, unavailable};
 use crate::{Error, LeaseId, Revision};
-
-pub(super) const LOG: TableDefinition<(i64, u32), &[u8]> = TableDefinition::new("log");
-pub(super) const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
-pub(super) const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
-pub(super) const TTLS: TableDefinition<i64, i64> = TableDefinition::new("ttls");
-pub(super) const COMPACTED: &str = "compacted";
-pub(super) const LAST_LEASE: &str = "leases";
-const JOURNAL: &str = "journal";
 
 /// A file that is not larger than what is in it, several times, and this is not made smaller.
 const SHRINK_MIN_BYTES: u64 = 16 << 20;
@@ -49,9 +36,6 @@ const SHRINK_MIN_BYTES: u64 = 16 << 20;
 /// How much may be in the journal but not in redb, and for how long after the first of it.
 const PENDING_BYTES: usize = 256 << 10;
 const PENDING_MAX: Duration = Duration::from_millis(50);
-
-/// What a full disk and a full quota read like (ENOSPC, EDQUOT).
-const FULL: [&str; 2] = ["(os error 28)", "(os error 122)"];
 
 /// The file inside the store's folder.
 const FILE_NAME: &str = "store.redb";
@@ -106,8 +90,10 @@ struct Pending {
     bytes: usize,
     /// When the first of them has to be in redb at the latest.
     deadline: Option<Instant>,
-    /// redb failed: it has to be opened again before anything else is done with it.
+    /// redb failed: it has to be opened again before anything is written.
     failed: bool,
+    /// It failed, and its file is open under an overlay, for readers only.
+    looks: bool,
 }
 
 impl Pending {
@@ -117,10 +103,15 @@ impl Pending {
         self.deadline.get_or_insert_with(|| Instant::now() + PENDING_MAX);
     }
 
+    /// Whether nobody can read.
+    fn is_blind(&self) -> bool {
+        self.failed && !self.looks
+    }
+
     /// Brings redb up to the journal's last frame.
     fn flush(&mut self, database: &Database, row_bytes: &AtomicU64) -> Result<(), Error> {
-        if self.failed {
-            return Err(Error::Unavailable("the store's file could not be written".to_owned()));
+        if self.is_blind() {
+            return Err(not_written());
         }
         if self.frames.is_empty() {
             return Ok(());
@@ -149,6 +140,17 @@ impl Location {
             error => failed("open", &error),
         })
     }
+
+    /// Opens redb's file for readers only: what it takes to open it is done in memory.
+    fn look(&self) -> Result<Database, Error> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::Unavailable(format!("cannot read the store {}: {error}", self.path.display()))
+        };
+        let file = Overlay::open(&self.path).map_err(|error| failed(&error))?;
+        let file = file.ok_or_else(|| failed(&"it is in use by another process"))?;
+        let database = Builder::new().set_cache_size(self.cache_bytes).create_with_backend(file);
+        database.map_err(|error| failed(&error))
+    }
 }
 
 impl Log {
@@ -169,6 +171,16 @@ impl Log {
             fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("sync", &error))?;
         }
         Log::with_tables(database, Some(journal), Some(location))
+    }
+
+    /// The log as the files in `dir` have it, which are only read.
+    pub(super) fn look(dir: &Path) -> Result<Log, Error> {
+        let location = Location { path: dir.join(FILE_NAME), cache_bytes: Options::default().cache_bytes };
+        let database = location.look()?;
+        let journal = Journal::look(dir).map_err(unavailable)?;
+        let log = Log::with_tables(database, Some(journal), None)?;
+        log.writer.lock().journal = None;
+        Ok(log)
     }
 
     /// A log in memory.
@@ -203,6 +215,9 @@ impl Log {
 
     /// Everything as it is now.
     pub(super) fn reader(&self) -> Result<Reader, Error> {
+        if self.pending.lock().is_blind() {
+            self.look_on()?;
+        }
         let mut pending = self.pending.lock();
         let database = self.database.read();
         let database = database.as_ref().ok_or_else(not_open)?;
@@ -246,6 +261,9 @@ impl Log {
 
     /// Makes redb durable, with one more commit, and begins a new life of the journal.
     fn checkpoint(&self, writer: &mut Writer, writes: &Writes<'_>) -> Result<(), Error> {
+        if self.pending.lock().looks {
+            return Err(not_written());
+        }
         // First what others may be waiting to read, then, without holding them up, the disk.
         self.flush()?;
         let done = writer.checkpoint(self.database.read().as_ref().ok_or_else(not_open)?, writes, &self.row_bytes);
@@ -260,10 +278,29 @@ impl Log {
         let mut pending = self.pending.lock();
         let mut database = self.database.write();
         database.take();
+        pending.looks = false;
         let opened = location.open()?;
         writer.replay(&opened, &self.row_bytes)?;
         forget_after(&opened, writer.newest)?;
         *pending = Pending::default();
+        *database = Some(opened);
+        Ok(())
+    }
+
+    /// Lets readers go on although redb failed: its file, under an overlay, and what the journal has.
+    fn look_on(&self) -> Result<(), Error> {
+        let writer = self.writer.lock();
+        let mut pending = self.pending.lock();
+        if !pending.is_blind() {
+            return Ok(());
+        }
+        let location = writer.location.as_ref().ok_or_else(not_open)?;
+        let mut database = self.database.write();
+        database.take();
+        let opened = location.look()?;
+        writer.replay_frames(&opened, &AtomicU64::new(0))?;
+        forget_after(&opened, writer.newest)?;
+        *pending = Pending { failed: true, looks: true, ..Pending::default() };
         *database = Some(opened);
         Ok(())
     }
@@ -273,6 +310,13 @@ impl Log {
         let Some(location) = self.writer.lock().location.clone() else { return 0 };
         let files = [location.path.clone(), location.path.with_file_name(super::journal::FILE_NAME)];
         files.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
+    }
+
+    /// Why a full disk is still too full, where it is.
+    pub(super) fn lack_of_room(&self) -> Option<Error> {
+        let writer = self.writer.lock();
+        let dir = writer.location.as_ref()?.path.parent()?;
+        Room::at(dir)?.lack(writer.journal.as_ref()?.capacity())
     }
 
     /// The log as it is now; later writes and removals do not show in it.
@@ -336,6 +380,11 @@ impl Writer {
 
     /// Brings redb up to the end of the journal, and begins a new life.
     fn replay(&mut self, database: &Database, row_bytes: &AtomicU64) -> Result<(), Error> {
+        self.replay_frames(database, row_bytes)?;
+        self.checkpoint(database, &Writes::default(), row_bytes)
+    }
+
+    fn replay_frames(&self, database: &Database, row_bytes: &AtomicU64) -> Result<(), Error> {
         make_tables(database)?;
         if let Some(journal) = &self.journal
             && let Some(life) = life(database)?
@@ -344,122 +393,12 @@ impl Writer {
             journal.replay(life, |payload| frames.push(payload.into())).map_err(unavailable)?;
             apply(database, frames.iter().map(|frame| frame_writes(frame)), Durability::None, None, row_bytes)?;
         }
-        self.checkpoint(database, &Writes::default(), row_bytes)
+        Ok(())
     }
 }
 
-fn frame_writes(frame: &[u8]) -> Result<Writes<'_>, Error> {
-    Writes::decode(frame).ok_or_else(|| unavailable("the journal holds a frame that cannot be read"))
-}
-
-fn memory(cache_bytes: usize) -> Result<Database, Error> {
-    let backend = redb::backends::InMemoryBackend::new();
-    Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).map_err(unavailable)
-}
-
-fn make_tables(database: &Database) -> Result<(), Error> {
-    let transaction = database.begin_write().map_err(unavailable)?;
-    transaction.open_table(LOG).map_err(unavailable)?;
-    transaction.open_table(META).map_err(unavailable)?;
-    transaction.open_table(LEASES).map_err(unavailable)?;
-    transaction.open_table(TTLS).map_err(unavailable)?;
-    transaction.commit().map_err(unavailable)
-}
-
-/// The life of the journal that is not in redb yet.
-fn life(database: &Database) -> Result<Option<u64>, Error> {
-    let transaction = database.begin_read().map_err(unavailable)?;
-    let meta = transaction.open_table(META).map_err(unavailable)?;
-    let life = meta.get(JOURNAL).map_err(unavailable)?;
-    Ok(life.map(|life| life.value().cast_unsigned()))
-}
-
-/// Removes what redb wrote although it said it could not.
-fn forget_after(database: &Database, newest: Revision) -> Result<(), Error> {
-    let transaction = database.begin_write().map_err(unavailable)?;
-    {
-        let mut log = transaction.open_table(LOG).map_err(unavailable)?;
-        log.retain_in((newest, u32::MAX).., |_, _| false).map_err(unavailable)?;
-    }
-    transaction.commit().map_err(unavailable)
-}
-
-/// One redb transaction, with writes in their order.
-fn apply<'a, W: Borrow<Writes<'a>>>(
-    database: &Database,
-    writes: impl IntoIterator<Item = Result<W, Error>>,
-    durability: Durability,
-    life: Option<u64>,
-    row_bytes: &AtomicU64,
-) -> Result<(), Error> {
-    let mut transaction = database.begin_write().map_err(unavailable)?;
-    transaction.set_durability(durability).map_err(unavailable)?;
-    // So that opening after a crash does not walk the whole file.
-    transaction.set_quick_repair(life.is_some());
-    let (mut compacted, mut leases, mut grown) = (None, Vec::new(), 0);
-    {
-        let mut log = transaction.open_table(LOG).map_err(unavailable)?;
-        for writes in writes {
-            let writes = writes?;
-            let writes = writes.borrow();
-            grown += change_rows(&mut log, writes)?;
-            compacted = writes.compacted.or(compacted);
-            leases.extend(writes.lease);
-        }
-    }
-    let numbers = [(COMPACTED, compacted), (JOURNAL, life.map(u64::cast_signed))];
-    for (name, number) in numbers.into_iter().filter_map(|(name, number)| Some((name, number?))) {
-        transaction.open_table(META).map_err(unavailable)?.insert(name, number).map_err(unavailable)?;
-    }
-    for lease in leases {
-        write_lease(&transaction, lease)?;
-    }
-    transaction.commit().map_err(unavailable)?;
-    // What is replayed a second time is counted a second time: it is only asked for whether it is worth to shrink.
-    row_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| Some(bytes.saturating_add_signed(grown))).ok();
-    Ok(())
-}
-
-/// Returns by how many bytes the rows grew.
-fn change_rows(log: &mut redb::Table<'_, (i64, u32), &'static [u8]>, writes: &Writes<'_>) -> Result<i64, Error> {
-    let mut grown = 0;
-    for (position, row) in &writes.rows {
-        let mut slot = log.insert_reserve((position.revision, position.op), row.len()).map_err(unavailable)?;
-        row.encode(slot.as_mut());
-        grown += row.len() as i64;
-    }
-    for position in writes.removed.iter() {
-        let removed = log.remove((position.revision, position.op)).map_err(unavailable)?;
-        grown -= removed.map_or(0, |row| row.value().len() as i64);
-    }
-    Ok(grown)
-}
-
-fn write_lease(transaction: &redb::WriteTransaction, change: LeaseChange) -> Result<(), Error> {
-    let mut leases = transaction.open_table(LEASES).map_err(unavailable)?;
-    let mut ttls = transaction.open_table(TTLS).map_err(unavailable)?;
-    match change {
-        LeaseChange::Granted { id, deadline_millis, ttl_seconds } => {
-            leases.insert(id.0, deadline_millis).map_err(unavailable)?;
-            ttls.insert(id.0, ttl_seconds).map_err(unavailable)?;
-            let mut meta = transaction.open_table(META).map_err(unavailable)?;
-            let last = meta.get(LAST_LEASE).map_err(unavailable)?.map_or(0, |last| last.value());
-            meta.insert(LAST_LEASE, last.max(id.0)).map_err(unavailable)?;
-        }
-        LeaseChange::Ended(id) => {
-            leases.remove(id.0).map_err(unavailable)?;
-            ttls.remove(id.0).map_err(unavailable)?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn unavailable(error: impl std::fmt::Display) -> Error {
-    // redb and the standard library name the system's error alike, wherever in theirs it is.
-    match error.to_string() {
-        reason if FULL.iter().any(|number| reason.contains(number)) => Error::NoSpace(reason),
-        reason => Error::Unavailable(reason),
-    }
+fn not_written() -> Error {
+    Error::Unavailable("the store's file could not be written".to_owned())
 }
 
 fn not_open() -> Error {

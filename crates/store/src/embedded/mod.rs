@@ -10,8 +10,8 @@
 //!   ring or a log snapshot        ring for what is live
 //! ```
 //!
-//! In reading order: [`row`] (what is written), [`journal`] and [`log`] (the files), [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and
-//! [`commit`] (writes), [`tidy`], [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
+//! In reading order: [`row`] (what is written), [`journal`], [`log`] and [`tables`] (the files), [`overlay`] (looked at only), [`index`] (keys in memory),
+//! [`ring`] (newest changes), [`queue`] and [`commit`] (writes), [`tidy`], [`room`] (on the disk), [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
 //!
 //! Invariants:
 //! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
@@ -26,12 +26,15 @@ mod index;
 mod journal;
 mod lease;
 mod log;
+mod overlay;
 mod queue;
 mod read;
 mod reader;
 mod ring;
+mod room;
 mod row;
 mod scope;
+mod tables;
 mod tidy;
 mod watch;
 mod whole;

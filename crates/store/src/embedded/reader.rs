@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
-use super::log::{COMPACTED, Granted, LAST_LEASE, LEASES, LOG, META, Recovered, TTLS, unavailable};
+use super::log::{Granted, Recovered};
 use super::ring::Change;
 use super::row::{Position, Row};
+use super::tables::{COMPACTED, LAST_LEASE, LEASES, LOG, META, TTLS, unavailable};
 use crate::{Error, LeaseId, Revision};
 
 /// All of the log at one moment.

@@ -75,9 +75,14 @@ impl Committer {
         self.shared.log.waste_bytes() > 0
     }
 
-    /// Finds out whether a store that could not be written can be again, where nobody else tries.
+    /// Finds out whether a store that could not be written can be again, where nobody else tries. A disk is not tried
+    /// before there is room.
     fn retry(&mut self) {
-        if self.retry_at.is_some_and(|due| due <= Instant::now()) {
+        if !self.retry_at.is_some_and(|due| due <= Instant::now()) {
+            return;
+        }
+        self.retry_at = Some(Instant::now() + RETRY_EVERY);
+        if !self.is_full() || self.shared.log.lack_of_room().is_none() {
             drop(self.write(&Writes::default()));
         }
     }

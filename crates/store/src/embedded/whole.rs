@@ -10,7 +10,7 @@ use super::log::{Log, Recovered};
 use super::reader::Reader;
 use super::ring::Change;
 use super::row::{Position, Row, Writes};
-use super::{Embedded, Options};
+use super::{Embedded, FIRST_REVISION, Options};
 use crate::{Error, LeaseId, Revision};
 
 /// How much a loader gathers before it writes.
@@ -54,6 +54,25 @@ impl Whole {
     }
 }
 
+impl Whole {
+    fn new(reader: Reader, revision: Revision) -> Result<Whole, Error> {
+        let recovered = reader.recovered()?;
+        let now = (Instant::now(), SystemTime::now());
+        let leases = Leases::recover(recovered.last_lease, &recovered.leases, now);
+        let leases: BTreeMap<LeaseId, i64> =
+            leases.ids().into_iter().filter_map(|id| Some((id, leases.state(id, now.0)?.ttl_seconds))).collect();
+        Ok(Whole { reader, recovered, leases: leases.into_iter().collect(), revision })
+    }
+
+    /// What a store's files hold while no process has it open. They are only read: leases that are over are still there.
+    pub(crate) fn of_files<T>(dir: &Path, read: impl FnOnce(&Whole) -> T) -> Result<T, Error> {
+        let log = Log::look(dir)?;
+        let mut newest = FIRST_REVISION;
+        log.recover(|at, _| newest = at.revision)?;
+        Ok(read(&Whole::new(log.reader()?, newest)?))
+    }
+}
+
 impl Embedded {
     /// The store as it is now.
     pub(crate) fn whole(&self) -> Result<Whole, Error> {
@@ -61,12 +80,7 @@ impl Embedded {
             let state = self.shared.state.read();
             (state.revision, self.shared.log.reader()?)
         };
-        let recovered = reader.recovered()?;
-        let now = (Instant::now(), SystemTime::now());
-        let leases = Leases::recover(recovered.last_lease, &recovered.leases, now);
-        let leases: BTreeMap<LeaseId, i64> =
-            leases.ids().into_iter().filter_map(|id| Some((id, leases.state(id, now.0)?.ttl_seconds))).collect();
-        Ok(Whole { reader, recovered, leases: leases.into_iter().collect(), revision })
+        Whole::new(reader, revision)
     }
 
     /// Whether a row is what its key held at a revision.

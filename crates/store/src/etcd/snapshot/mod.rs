@@ -191,10 +191,18 @@ impl Write for Summed<'_> {
 
 /// Writes a snapshot of a store, and files that go with it.
 pub fn save(store: &Embedded, files: &[Attached], out: &mut dyn Write, path: &Path) -> Result<(), Error> {
+    save_whole(&store.whole()?, files, out, path)
+}
+
+/// Writes a snapshot of the store in `dir`, which no process has open and which is only read.
+pub fn save_files(dir: &Path, out: &mut dyn Write, path: &Path) -> Result<(), Error> {
+    Whole::of_files(dir, |whole| save_whole(whole, &[], out, path))?
+}
+
+fn save_whole(whole: &Whole, files: &[Attached], out: &mut dyn Write, path: &Path) -> Result<(), Error> {
     let failed = |source| Error::File { what: "cannot write", path: path.to_owned(), source };
-    let whole = store.whole()?;
-    let layout = layout(&whole, files).map_err(failed)?;
-    write_whole(out, &layout, &whole, files).map_err(failed)
+    let layout = layout(whole, files).map_err(failed)?;
+    write_whole(out, &layout, whole, files).map_err(failed)
 }
 
 /// Reads a file that is to go with a backup.
