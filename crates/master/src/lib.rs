@@ -12,7 +12,8 @@
 //! - [`run`](mod@run): the whole program.
 //! - [`etcd`]: the etcd to keep the state in, if there is one.
 //! - [`etcd_face`]: the socket under which the embedded store is an etcd.
-//! - [`data`]: `master backup` and `master restore`.
+//! - [`data`], [`restore`]: `master backup` and `master restore`.
+//! - `place`: the data directory, who is in it, and a restore that was cut short.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
@@ -20,6 +21,8 @@ pub mod data;
 pub mod etcd;
 pub mod etcd_face;
 pub mod options;
+mod place;
+pub mod restore;
 pub mod run;
 pub mod start;
 

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::etcd_face;
 use crate::options::{Component, Options};
+use crate::place;
 
 /// How long a stop may take before it is cut short.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ pub struct Master {
     tasks: Tasks,
     serving: Tasks,
     embedded: Option<Arc<Embedded>>,
+    /// No restore may begin.
+    _place: Option<place::Lock>,
 }
 
 impl Master {
@@ -36,7 +39,9 @@ impl Master {
             Master::serve(&options).await?
         } else {
             let address = SocketAddr::new(options.bind_address, 0);
-            Master { server: None, address, tasks: Tasks::new(), serving: Tasks::new(), embedded: None }
+            let (tasks, serving) = (Tasks::new(), Tasks::new());
+            let _place = options.data_dir.exists().then(|| place::enter(&options.data_dir)).transpose()?;
+            Master { server: None, address, tasks, serving, embedded: None, _place }
         };
         master.start_components(&options).await?;
         Ok(master)
@@ -48,6 +53,7 @@ impl Master {
         let address = listener.local_addr()?;
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
+        let place = place::enter(&options.data_dir)?;
         let serving = Tasks::new();
         let (store, embedded): (Arc<dyn Store>, _) = if !options.etcd.are_given() {
             let embedded = open_embedded(options)?;
@@ -86,7 +92,8 @@ impl Master {
             }
         });
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "API server ready");
-        Ok(Master { server: Some(server), address, tasks: Tasks::new(), serving, embedded })
+        let (server, tasks, _place) = (Some(server), Tasks::new(), Some(place));
+        Ok(Master { server, address, tasks, serving, embedded, _place })
     }
 
     /// The API server, where it runs in this process.

@@ -1,7 +1,10 @@
 //! Backup and restore, of a master that runs and of one that does not.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use apiserver::User;
 use clap::Parser;
@@ -43,6 +46,50 @@ async fn list(master: &Master) -> (i64, Vec<String>) {
     };
     let names = after("name").filter(|name| name.starts_with("map-")).collect();
     (after("resourceVersion").next().unwrap().parse().unwrap(), names)
+}
+
+/// An etcd of its own, ended when dropped.
+struct Etcd {
+    child: Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// `None` where it is not installed; in CI that is a failure. A port found free may be taken by the time etcd binds it.
+    fn start() -> Option<Etcd> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "etcd is not installed");
+            return None;
+        }
+        Some((0..10).find_map(|_| Etcd::try_start()).expect("etcd starts"))
+    }
+
+    fn try_start() -> Option<Etcd> {
+        let dir = tempfile::tempdir().unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let [url, peer] = [free(), free()].map(|address| format!("http://{address}"));
+        let mut child = Command::new("etcd")
+            .args(["--name", "test", "--logger", "zap", "--log-outputs", "stderr", "--data-dir"])
+            .arg(dir.path())
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("test={peer}")])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("serving") && line.contains("client"));
+        std::thread::spawn(move || lines.for_each(drop));
+        let etcd = Etcd { child, url, _dir: dir };
+        is_ready.then_some(etcd)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 struct Place {
@@ -122,5 +169,77 @@ async fn nothing_that_is_there_is_lost_by_restoring() {
     assert_eq!(kept.filter(|name| name.to_str().unwrap().starts_with("store.before-")).count(), 1);
     let master = start(&place.path("data")).await;
     assert_eq!(list(&master).await.1, ["map-1"]);
+    master.stop().await;
+}
+
+/// The files in a folder and what is in them.
+fn files(dir: &Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_stopped_master_changes_no_byte_of_it() {
+    let place = Place { dir: tempfile::tempdir().unwrap() };
+    let master = start(&place.path("data")).await;
+    create(&master, "map-1").await;
+    master.stop().await;
+    let before = files(&place.path("data/store"));
+    run(&["backup", &place.text("backup.db"), "--data-dir", &place.text("data"), "--pki"]).await.unwrap();
+    assert!(files(&place.path("data/store")) == before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_restored_under_a_master_that_keeps_its_state_in_an_etcd() {
+    let place = Place { dir: tempfile::tempdir().unwrap() };
+    let other = start(&place.path("other")).await;
+    create(&other, "map-1").await;
+    let backup = place.text("backup.db");
+    run(&["backup", &backup, "--data-dir", &place.text("other"), "--pki"]).await.unwrap();
+    let Some(etcd) = Etcd::start() else { return other.stop().await };
+    let flags = ["--bind-address", "127.0.0.1", "--secure-port", "0", "--components", "apiserver", "--etcd-servers"];
+    let data = place.text("data");
+    let flags = ["master", "--data-dir", &data].into_iter().chain(flags).chain([etcd.url.as_str()]);
+    let master = Master::start(Options::try_parse_from(flags).unwrap()).await.unwrap();
+    let keys = files(&place.path("data/pki"));
+    let refused = run(&["restore", &backup, "--data-dir", &data, "--force"]).await.unwrap_err();
+    assert!(refused.contains(&format!("a master runs on {data}; stop it first")), "{refused}");
+    assert!(files(&place.path("data/pki")) == keys && !place.path("data/store").exists());
+    master.stop().await;
+    run(&["restore", &backup, "--data-dir", &data, "--force"]).await.unwrap();
+    assert!(files(&place.path("data/pki")) != keys && place.path("data/store/store.redb").exists());
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_was_decided_is_done_by_the_next_start() {
+    let place = Place { dir: tempfile::tempdir().unwrap() };
+    let backup = place.text("backup.db");
+    let other = start(&place.path("other")).await;
+    create(&other, "map-restored").await;
+    run(&["backup", &backup, "--data-dir", &place.text("other"), "--pki"]).await.unwrap();
+    other.stop().await;
+    let master = start(&place.path("data")).await;
+    create(&master, "map-old").await;
+    master.stop().await;
+    // As far as a restore came that was killed right after it was decided: all of it is there, and nothing in its place.
+    run(&["restore", &backup, "--data-dir", &place.text("restored")]).await.unwrap();
+    let restoring = place.path("data/restoring");
+    std::fs::create_dir_all(restoring.join("pki")).unwrap();
+    for name in ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "store"] {
+        std::fs::rename(place.path("restored").join(name), restoring.join(name)).unwrap();
+    }
+    let master = start(&place.path("data")).await;
+    assert_eq!(list(&master).await.1, ["map-restored"]);
+    for name in ["pki/ca.crt", "pki/ca.key", "pki/sa.key"] {
+        let of = |dir: &str| std::fs::read(place.path(dir).join(name)).unwrap();
+        assert!(of("data") == of("other"), "{name}");
+    }
+    master.stop().await;
+    assert!(!restoring.exists());
+    // And one that was not decided is no restore at all.
+    std::fs::create_dir_all(place.path("data/restoring.unfinished/store")).unwrap();
+    let master = start(&place.path("data")).await;
+    assert_eq!(list(&master).await.1, ["map-restored"]);
     master.stop().await;
 }

@@ -1,0 +1,132 @@
+//! `master restore`: a store, and the keys that go with it, made of a backup.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use store::etcd::snapshot::{Attached, Restored, Snapshot};
+
+use crate::data::{has_store, is_running};
+use crate::place::{self, KEYS, STORE};
+
+/// `master restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup, or what "etcdctl snapshot save" wrote
+    pub file: PathBuf,
+    /// The data directory of the master that is to run on it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Put it in the place of a store or of keys that are there; those are kept beside it
+    #[arg(long)]
+    pub force: bool,
+    /// How far revisions jump, so that none is given out twice: more than were written after the backup
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub bump_revision: i64,
+}
+
+impl Restore {
+    pub(crate) async fn run(&self) -> Result<String> {
+        let data_dir = &self.data_dir;
+        let snapshot = Snapshot::open(&self.file)?;
+        let keys = snapshot.files()?;
+        if let Some(unknown) = keys.iter().find(|key| !KEYS.contains(&key.name.as_str())) {
+            bail!("{}: it holds {:?}, which no backup has; nothing was changed", self.file.display(), unknown.name);
+        }
+        fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+        let in_use = || format!("a master runs on {}; stop it first", data_dir.display());
+        let _alone = place::alone(data_dir)?.with_context(in_use)?;
+        ensure!(!is_running(data_dir).await, in_use());
+        // One that was cut short has happened: what is restored now comes after it.
+        place::finish(data_dir)?;
+        self.check_place(&keys)?;
+        let written = self.write(&snapshot, &keys);
+        let restored = written.inspect_err(|_| drop(fs::remove_dir_all(place::unfinished(data_dir))))?;
+        place::decide(data_dir)?;
+        place::finish(data_dir)?;
+        Ok(self.done(restored, &keys))
+    }
+
+    /// Nothing that is there is touched without being told so.
+    fn check_place(&self, keys: &[Attached]) -> Result<()> {
+        let store = self.data_dir.join(STORE);
+        let place = store.display();
+        ensure!(
+            self.force || !has_store(&store),
+            "{place} holds a store already; with --force it is kept beside the restored one"
+        );
+        for key in keys {
+            let path = self.data_dir.join(&key.name);
+            let place = path.display();
+            ensure!(
+                self.force || !path.exists() || is_there(&self.data_dir, key),
+                "{place} is another key than the backup's; with --force it is kept beside that"
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes everything beside what is there. Whoever runs the master must be able to open what root restored.
+    fn write(&self, snapshot: &Snapshot, keys: &[Attached]) -> Result<Restored> {
+        let dir = place::unfinished(&self.data_dir);
+        drop(fs::remove_dir_all(&dir));
+        fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let restored = snapshot.restore(&dir.join(STORE), self.bump_revision)?;
+        let owner = fs::metadata(&self.data_dir)?;
+        if !keys.is_empty() {
+            let pki = self.data_dir.join("pki");
+            fs::create_dir_all(&pki)?;
+            fs::set_permissions(&pki, Permissions::from_mode(0o700))?;
+            chown(&pki, Some(owner.uid()), Some(owner.gid()))?;
+            fs::create_dir_all(dir.join("pki"))?;
+        }
+        for key in keys.iter().filter(|key| !is_there(&self.data_dir, key)) {
+            write_key(&dir, key)?;
+        }
+        give(&dir, &owner)?;
+        place::sync(&self.data_dir)?;
+        Ok(restored)
+    }
+
+    fn done(&self, restored: Restored, keys: &[Attached]) -> String {
+        let of_keys = match keys {
+            [] => {
+                "the backup holds no CA and no service account key: those in the data directory stay, if there are any"
+            }
+            _ => "the cluster's CA and service account key were restored, too",
+        };
+        let Restored { keys, leases, from, revision } = restored;
+        let (store, next) = (self.data_dir.join(STORE), revision + 1);
+        format!(
+            "restored {keys} keys and {leases} leases of revision {from} to {}; revisions go on at {next}; {of_keys}",
+            store.display()
+        )
+    }
+}
+
+/// Whether a key is in its place already.
+fn is_there(data_dir: &Path, key: &Attached) -> bool {
+    fs::read(data_dir.join(&key.name)).is_ok_and(|there| there == key.content)
+}
+
+fn write_key(dir: &Path, key: &Attached) -> Result<()> {
+    let mode = if key.name.ends_with(".crt") { 0o644 } else { 0o600 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(&key.name))?;
+    file.write_all(&key.content)?;
+    Ok(file.sync_all()?)
+}
+
+/// Gives a file or a folder and all in it to the owner of another, and brings it to the disk.
+fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    let given = chown(path, Some(owner.uid()), Some(owner.gid()));
+    given.with_context(|| format!("cannot give {} away", path.display()))?;
+    Ok(File::open(path)?.sync_all()?)
+}
