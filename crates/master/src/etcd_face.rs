@@ -1,14 +1,19 @@
-//! Where the embedded store is reached as an etcd: a socket beside its files, which only their owner enters.
+//! Where the embedded store is reached as an etcd: a socket beside its files, which only their owner enters, and, if that is
+//! asked for, addresses on which only those are heard who show a certificate of its own CA.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use apiserver::EtcdPki;
 use client::Tasks;
 use store::embedded::Embedded;
-use store::etcd::server::Etcd3;
-use tokio::net::UnixListener;
+use store::etcd::server::{Etcd3, Tls};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 
 /// How long clients may finish what they do once the master stops.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -41,21 +46,67 @@ pub(crate) fn serve(store: Arc<Embedded>, data_dir: &Path, serving: &Tasks) {
     });
     let face = Etcd3::new(store, vec![format!("unix://{}", path.display())]);
     let stop = serving.token();
+    let served = face.serve(incoming, stop.clone().cancelled_owned());
     serving.spawn_draining(async move {
-        let drained = async {
-            stop.cancelled().await;
-            tokio::time::sleep(DRAIN_MAX).await;
-        };
-        tokio::select! {
-            served = face.serve(incoming, stop.cancelled()) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the store is no longer served to etcd's clients");
-                }
-            }
-            () = drained => {}
-        }
+        until_drained(served, &stop).await;
         drop(std::fs::remove_file(&path));
     });
+}
+
+/// Waits for the face to end; not long for its clients, once the master stops.
+async fn until_drained(served: impl Future<Output = Result<(), store::Error>>, stop: &CancellationToken) {
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the store is no longer served to etcd's clients");
+            }
+        }
+        () = drained => {}
+    }
+}
+
+/// The addresses of `--etcd-listen-client-urls`, bound before anything is written.
+pub(crate) async fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::with_capacity(wanted.len());
+    for address in wanted {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.with_context(|| format!("--etcd-listen-client-urls: cannot listen on {address}"))?);
+    }
+    Ok(listeners)
+}
+
+/// Listens there, too; `advertised` is the address for those that listen on all. Returns what is listened on.
+pub(crate) fn serve_tls(
+    store: &Arc<Embedded>,
+    listeners: Vec<TcpListener>,
+    data_dir: &Path,
+    advertised: IpAddr,
+    serving: &Tasks,
+) -> Result<Vec<SocketAddr>> {
+    let bound: Vec<SocketAddr> =
+        listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>().context("a listener has no address")?;
+    if bound.is_empty() {
+        return Ok(bound);
+    }
+    let reached = |address: &SocketAddr| if address.ip().is_unspecified() { advertised } else { address.ip() };
+    let mut names: Vec<IpAddr> = bound.iter().map(reached).collect();
+    names.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let pki = EtcdPki::load_or_create(data_dir, &names).context("the etcd's certificates")?;
+    let urls: Vec<String> =
+        bound.iter().map(|address| format!("https://{}", SocketAddr::new(reached(address), address.port()))).collect();
+    let tls = Tls { ca: pki.ca, certificate: pki.certificate, key: pki.key };
+    for listener in listeners {
+        let face = Etcd3::new(store.clone(), urls.clone());
+        let stop = serving.token();
+        let served = face.serve_tls(tls.clone(), listener, stop.clone().cancelled_owned());
+        serving.spawn_draining(async move { until_drained(served, &stop).await });
+    }
+    tracing::info!(urls = urls.join(","), "the store is served as an etcd");
+    Ok(bound)
 }
 
 /// The store is open, so nobody else listens on what lies there.

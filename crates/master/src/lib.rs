@@ -11,7 +11,7 @@
 //! - [`start`]: what is built from them, in which order, and how it stops.
 //! - [`run`](mod@run): the whole program.
 //! - [`etcd`]: the etcd to keep the state in, if there is one.
-//! - [`etcd_face`]: the socket under which the embedded store is an etcd.
+//! - [`etcd_face`]: the socket, and the addresses, under which the embedded store is an etcd.
 //! - [`data`], [`restore`]: `master backup` and `master restore`.
 //! - `place`: the data directory, who is in it, and a restore that was cut short.
 //!

@@ -1,6 +1,6 @@
 //! The flags: kube-apiserver's names where it has them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +52,11 @@ pub struct Options {
     /// The etcd, if there is one.
     #[command(flatten)]
     pub etcd: EtcdFlags,
+
+    /// Addresses on which the embedded store is served as an etcd, by TLS and to those who show a certificate that
+    /// pki/etcd/ca.crt signed (as pki/etcd/client.crt is); without, on the socket store/etcd.sock only
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = https, conflicts_with = "etcd_servers")]
+    pub etcd_listen_client_urls: Vec<SocketAddr>,
 
     /// What to run in this process
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "apiserver,scheduler,controller-manager")]
@@ -156,6 +161,13 @@ fn time(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("it must be more than nothing".to_owned()) } else { Ok(time) }
 }
 
+/// The address of a URL to listen on. Without TLS nobody could tell who asks.
+fn https(url: &str) -> Result<SocketAddr, String> {
+    let address = url.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let address = address.and_then(|address| address.parse().ok());
+    address.ok_or_else(|| format!("an address to listen on looks like https://127.0.0.1:2379, not {url:?}"))
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("a port range looks like 30000-32767, not {text:?}");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -194,6 +206,10 @@ impl Options {
         let overlap = services.contains(&pods) || pods.contains(&services);
         ensure!(!overlap, "--service-cluster-ip-range {services} and --cluster-cidr {pods} overlap");
         self.etcd.validate()?;
+        ensure!(
+            self.etcd_listen_client_urls.is_empty() || self.runs(Component::Apiserver),
+            "--etcd-listen-client-urls: without the apiserver there is no store here"
+        );
         if let Some(file) = &self.token_auth_file {
             ensure!(file.is_file(), "--token-auth-file {}: no such file", file.display());
         }
@@ -230,6 +246,17 @@ mod tests {
             (&["--cluster-cidr", "10.1.0.0/25"], "every node gets a /24"),
             (&["--cluster-cidr", "10.1.0.0"], "invalid value"),
             (&["--etcd-servers", "localhost:2379"], "an endpoint looks like"),
+            (&["--etcd-listen-client-urls", "https://127.0.0.1:2379,https://[::1]:2379/"], "fine"),
+            (&["--etcd-listen-client-urls", "http://127.0.0.1:2379"], "looks like https://127.0.0.1:2379"),
+            (&["--etcd-listen-client-urls", "https://localhost:2379"], "looks like https://127.0.0.1:2379"),
+            (
+                &["--etcd-listen-client-urls", "https://127.0.0.1:1", "--etcd-servers", "http://127.0.0.1:2"],
+                "cannot be used with",
+            ),
+            (
+                &["--etcd-listen-client-urls", "https://127.0.0.1:1", "--components", "scheduler", "--kubeconfig", "x"],
+                "there is no store here",
+            ),
             (&["--token-auth-file", "/does/not/exist"], "no such file"),
             (&["--audit-policy-file", "/does/not/exist"], "--audit-log-path"),
             (&["--advertise-address", "0.0.0.0"], "unspecified"),

@@ -26,6 +26,7 @@ pub struct Master {
     tasks: Tasks,
     serving: Tasks,
     embedded: Option<Arc<Embedded>>,
+    etcd_addresses: Vec<SocketAddr>,
     /// No restore may begin.
     _place: Option<place::Lock>,
 }
@@ -41,7 +42,7 @@ impl Master {
             let address = SocketAddr::new(options.bind_address, 0);
             let (tasks, serving) = (Tasks::new(), Tasks::new());
             let _place = options.data_dir.exists().then(|| place::enter(&options.data_dir)).transpose()?;
-            Master { server: None, address, tasks, serving, embedded: None, _place }
+            Master { server: None, address, tasks, serving, embedded: None, etcd_addresses: Vec::new(), _place }
         };
         master.start_components(&options).await?;
         Ok(master)
@@ -51,13 +52,17 @@ impl Master {
         let wanted = SocketAddr::new(options.bind_address, options.secure_port);
         let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
         let address = listener.local_addr()?;
+        let etcd_listeners = etcd_face::bind(&options.etcd_listen_client_urls).await?;
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
         let place = place::enter(&options.data_dir)?;
         let serving = Tasks::new();
+        let advertised = options.advertise_address.unwrap_or_else(|| own_address(options.bind_address));
+        let mut etcd_addresses = Vec::new();
         let (store, embedded): (Arc<dyn Store>, _) = if !options.etcd.are_given() {
             let embedded = open_embedded(options)?;
             etcd_face::serve(embedded.clone(), &options.data_dir, &serving);
+            etcd_addresses = etcd_face::serve_tls(&embedded, etcd_listeners, &options.data_dir, advertised, &serving)?;
             (embedded.clone(), Some(embedded))
         } else {
             (Arc::new(options.etcd.connect().await?), None)
@@ -65,7 +70,7 @@ impl Master {
         let config = apiserver::Config {
             bind_address: options.bind_address,
             secure_port: address.port(),
-            advertise_address: options.advertise_address.unwrap_or_else(|| own_address(options.bind_address)),
+            advertise_address: advertised,
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
@@ -93,7 +98,7 @@ impl Master {
         });
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "API server ready");
         let (server, tasks, _place) = (Some(server), Tasks::new(), Some(place));
-        Ok(Master { server, address, tasks, serving, embedded, _place })
+        Ok(Master { server, address, tasks, serving, embedded, etcd_addresses, _place })
     }
 
     /// The API server, where it runs in this process.
@@ -104,6 +109,11 @@ impl Master {
     /// The address the API is served on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The addresses the embedded store is served on as an etcd.
+    pub fn etcd_addresses(&self) -> &[SocketAddr] {
+        &self.etcd_addresses
     }
 
     /// The line that, pasted on another machine, makes it a node; with the token of the data directory.

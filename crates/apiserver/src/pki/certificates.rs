@@ -22,10 +22,10 @@ const LEAF_DAYS: i64 = 365;
 /// A certificate that ends sooner than this is made anew at start.
 const RENEW_DAYS: i64 = 60;
 
-/// The CA's certificate.
-pub(super) fn authority() -> CertificateParams {
+/// A CA's certificate.
+pub(super) fn authority(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name("kubernetes", None);
+    params.distinguished_name = name(common_name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, CA_DAYS);
@@ -48,6 +48,23 @@ pub(super) fn server(config: &Config) -> Result<CertificateParams, Error> {
     params.distinguished_name = name("kube-apiserver", None);
     leaf(&mut params, ExtendedKeyUsagePurpose::ServerAuth);
     Ok(params)
+}
+
+/// The certificate of the embedded store as an etcd.
+pub(super) fn etcd_server(addresses: &[IpAddr]) -> Result<CertificateParams, Error> {
+    let names: BTreeSet<String> = addresses.iter().map(IpAddr::to_string).chain(["localhost".to_owned()]).collect();
+    let mut params = CertificateParams::new(names.into_iter().collect::<Vec<_>>()).map_err(damaged)?;
+    params.distinguished_name = name("etcd", None);
+    leaf(&mut params, ExtendedKeyUsagePurpose::ServerAuth);
+    Ok(params)
+}
+
+/// The certificate of its client.
+pub(super) fn etcd_client() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("etcd-client", None);
+    leaf(&mut params, ExtendedKeyUsagePurpose::ClientAuth);
+    params
 }
 
 fn leaf(params: &mut CertificateParams, usage: ExtendedKeyUsagePurpose) {

@@ -1,7 +1,8 @@
 //! The cluster's keys: one CA, the server's certificate, the certificate it shows to kubelets, the admin's kubeconfig, the
-//! join token, the key that signs service account tokens. Made at first start, reused afterwards.
+//! join token, the key that signs service account tokens; those of an embedded store that is served. Made at first start, reused afterwards.
 
 mod certificates;
+mod etcd;
 mod files;
 mod join_token;
 mod kubeconfig;
@@ -17,6 +18,7 @@ use crate::authn::{SigningKey, VerifyingKey};
 use crate::config::Config;
 use crate::error::Error;
 
+pub use etcd::EtcdPki;
 pub(crate) use join_token::JoinToken;
 
 /// The user and group of the server's certificate for kubelets.
@@ -47,7 +49,7 @@ impl Pki {
     pub(crate) fn load_or_create(config: &Config) -> Result<Pki, Error> {
         let directory = config.data_dir.join("pki");
         files::create_directory(&directory)?;
-        let (ca_certificate_pem, ca_key_pem) = authority(&directory)?;
+        let (ca_certificate_pem, ca_key_pem) = authority(&directory, "kubernetes")?;
         let ca = parse_certificate(&ca_certificate_pem)?;
         let issuer = issuer(&ca_certificate_pem, &ca_key_pem)?;
         let server = certificates::server(config)?;
@@ -93,14 +95,14 @@ fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, Erro
     Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key).map_err(damaged)?).map_err(damaged)
 }
 
-/// The CA. It is never replaced: every identity in the cluster hangs on it.
-fn authority(directory: &Path) -> Result<Pair, Error> {
+/// A CA. It is never replaced: every identity it signed for hangs on it.
+fn authority(directory: &Path, name: &str) -> Result<Pair, Error> {
     let paths = (directory.join("ca.crt"), directory.join("ca.key"));
     match (files::read(&paths.0)?, files::read(&paths.1)?) {
         (Some(certificate), Some(key)) => Ok((certificate, key)),
         (None, None) => {
             let key = KeyPair::generate().map_err(damaged)?;
-            let certificate = certificates::authority().self_signed(&key).map_err(damaged)?;
+            let certificate = certificates::authority(name).self_signed(&key).map_err(damaged)?;
             let pair = (certificate.pem(), key.serialize_pem());
             files::write_private(&paths.1, &pair.1)?;
             files::write_public(&paths.0, &pair.0)?;

@@ -12,14 +12,17 @@
 //! in the store; one that is not is refused.
 //!
 //! In reading order: this file (what is served, and how), [`words`] (our words in etcd's), [`kv`], [`txn`], [`watch`],
-//! [`lease`], [`maintenance`]. Who may connect is decided by who listens.
+//! [`lease`], [`maintenance`], [`tls`]. Who may connect is decided by who listens.
 
 mod kv;
 mod lease;
 mod maintenance;
+mod tls;
 mod txn;
 mod watch;
 mod words;
+
+pub use self::tls::Tls;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -88,10 +91,13 @@ impl Etcd3 {
         I: Stream<Item = std::io::Result<IO>>,
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let server = tonic::transport::Server::builder().max_concurrent_streams(MAX_STREAMS);
-        let served = server.serve_with_incoming_shutdown(self, incoming, stop).await;
+        let served = server().serve_with_incoming_shutdown(self, incoming, stop).await;
         served.map_err(|error| Error::Unavailable(format!("the etcd face ended: {error}")))
     }
+}
+
+fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder().max_concurrent_streams(MAX_STREAMS)
 }
 
 impl Service<http::Request<Body>> for Etcd3 {
