@@ -178,6 +178,36 @@ async fn a_snapshot_of_a_stopped_or_killed_store_is_the_running_ones_and_leaves_
     assert!(nothing.contains("cannot read the store"), "{nothing}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_taken_while_others_write_is_of_one_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(&dir.path().join("store"), Options::default()).unwrap());
+    let (stop, of) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), store.clone());
+    let stopped = stop.clone();
+    let writer = tokio::spawn(async move {
+        for n in 0.. {
+            let pair = ["/pair/a", "/pair/b"].map(|key| put(key, &n.to_string(), Expect::Any));
+            of.commit(pair.into()).await.unwrap();
+            if stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+    events(&mut store.watch("/pair/", 1).await.unwrap(), 2).await;
+    for n in 0..5 {
+        let (file, restored) = (dir.path().join("snapshot.db"), dir.path().join(format!("restored-{n}")));
+        save(&store, &[], &mut std::fs::File::create(&file).unwrap(), &file).unwrap();
+        let from = Snapshot::open(&file).unwrap().restore(&restored, 1).unwrap().from;
+        let restored = Embedded::open(&restored, Options::default()).unwrap();
+        let pair = restored.list(prefix("/pair/")).await.unwrap().items;
+        assert_eq!(pair.len(), 2);
+        assert_eq!(pair[0].value, pair[1].value);
+        assert_eq!((pair[0].mod_revision, pair[1].mod_revision), (from, from));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.await.unwrap();
+}
+
 fn size(dir: &Path) -> u64 {
     std::fs::metadata(dir.join("store.redb")).unwrap().len()
 }

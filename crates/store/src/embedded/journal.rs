@@ -167,7 +167,7 @@ fn frame(bytes: &[u8], life: u64, number: u64) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use parking_lot::Mutex;
     use proptest::prelude::*;
@@ -177,15 +177,20 @@ pub(super) mod tests {
 
     const CAPACITY: usize = 1 << 16;
 
-    /// A disk in memory that fails once the flag is set.
+    /// A disk in memory that fails once the flag is set, and waits while somebody holds the gate.
     #[derive(Clone, Default)]
     pub(in crate::embedded) struct Disk {
         pub(in crate::embedded) broken: Arc<AtomicBool>,
+        pub(in crate::embedded) gate: Arc<Mutex<()>>,
+        /// How often it was written to.
+        pub(in crate::embedded) writes: Arc<AtomicUsize>,
         bytes: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Medium for Disk {
         fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let _open = self.gate.lock();
+            self.writes.fetch_add(1, Ordering::Relaxed);
             if self.broken.load(Ordering::Relaxed) {
                 return Err(io::Error::other("the disk is broken"));
             }

@@ -405,13 +405,12 @@ fn not_open() -> Error {
     Error::Unavailable("the store is not open".to_owned())
 }
 
-/// A log in memory whose journal's disk fails once the flag is set.
+/// A log in memory, and the disk of its journal.
 #[cfg(test)]
-pub(super) fn failing() -> (Log, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+pub(super) fn on_a_disk() -> (Log, super::journal::tests::Disk) {
     let disk = super::journal::tests::Disk::default();
-    let broken = disk.broken.clone();
-    let journal = Journal::on(Box::new(disk), 1 << 20);
-    (Log::with_tables(memory(1 << 20).unwrap(), Some(journal), None).unwrap(), broken)
+    let journal = Journal::on(Box::new(disk.clone()), 1 << 20);
+    (Log::with_tables(memory(1 << 20).unwrap(), Some(journal), None).unwrap(), disk)
 }
 
 #[cfg(test)]
@@ -420,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_redb_could_not_take_is_not_tried_again_and_again() {
-        let (log, _disk) = failing();
+        let (log, _disk) = on_a_disk();
         let writes = Writes { removed: vec![Position { revision: 1, op: 0 }].into(), ..Writes::default() };
         log.write(&writes).unwrap();
         assert!(log.flush_deadline().is_some());

@@ -288,11 +288,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_commit_is_unavailable_and_nothing_of_it_is_seen() {
-        let (log, disk) = log::failing();
+        let (log, disk) = log::on_a_disk();
         let store = Embedded::start(log, &Options::default()).unwrap();
         let revision = store.commit(put("/a")).await.unwrap();
         let mut watch = store.watch("/", revision).await.unwrap();
-        disk.store(true, std::sync::atomic::Ordering::Relaxed);
+        disk.broken.store(true, std::sync::atomic::Ordering::Relaxed);
         let (b, c) = tokio::join!(store.commit(put("/b")), store.commit(put("/c")));
         for failed in [b, c] {
             assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
@@ -306,10 +306,24 @@ mod tests {
         assert_eq!((batch.events, batch.revision), (vec![], revision));
 
         // Nobody has to write for it to be found out that the disk is well again.
-        disk.store(false, std::sync::atomic::Ordering::Relaxed);
+        disk.broken.store(false, std::sync::atomic::Ordering::Relaxed);
         let mut failure = store.shared.failure.subscribe();
         let well = failure.wait_for(Option::is_none);
         tokio::time::timeout(Duration::from_secs(30), well).await.unwrap().unwrap();
         assert_eq!(store.commit(put("/b")).await.unwrap(), revision + 1);
+    }
+
+    #[tokio::test]
+    async fn writers_that_come_together_share_an_fsync() {
+        let (log, disk) = log::on_a_disk();
+        let store = Embedded::start(log, &Options::default()).unwrap();
+        let gate = disk.gate.lock();
+        let keys: Vec<_> = (0..50).map(|n| format!("/{n}")).collect();
+        // All have asked before the disk takes the first of them.
+        let writers = futures::future::join_all(keys.iter().map(|key| store.commit(put(key))));
+        let (revisions, ()) = tokio::join!(writers, async { drop(gate) });
+        let revisions: std::collections::BTreeSet<_> = revisions.into_iter().map(Result::unwrap).collect();
+        assert_eq!(revisions.len(), 50, "each has a revision of its own");
+        assert!(disk.writes.load(std::sync::atomic::Ordering::Relaxed) <= 2, "who came first, and all others");
     }
 }
