@@ -6,10 +6,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use store::embedded::{Embedded, Options};
 use store::{Error, Expect, Store};
-use support::{delete, put, set, value};
+use support::{Face, delete, put, set, value};
 
 /// Room for the journal and a few MiB.
 const DISK: &str = "size=28m";
@@ -98,8 +99,9 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_it_took() {
 #[tokio::test]
 async fn a_little_room_is_not_enough_for_a_store_that_was_full() {
     let Some(disk) = Disk::mount() else { return };
-    let store = Embedded::open(disk.path(), Options { cache_bytes: 1 << 20, ..Options::default() }).unwrap();
-    set(&store, "/small", "1").await;
+    let options = Options { cache_bytes: 1 << 20, ..Options::default() };
+    let store = Arc::new(Embedded::open(disk.path(), options).unwrap());
+    set(&*store, "/small", "1").await;
     disk.fill();
     let large = "x".repeat(100_000);
     while store.commit(vec![put("/large", &large, Expect::Any)]).await.is_ok() {}
@@ -113,14 +115,23 @@ async fn a_little_room_is_not_enough_for_a_store_that_was_full() {
     }
     // What makes room is tried, and whether it succeeds or not says nothing of other writes.
     drop(store.commit(vec![delete("/large", Expect::Any)]).await);
-    assert_eq!(value(&store, "/small", None).await.unwrap().as_deref(), Some("1"), "reads go on");
+    assert_eq!(value(&*store, "/small", None).await.unwrap().as_deref(), Some("1"), "reads go on");
     assert!(matches!(store.health().await, Err(Error::NoSpace(_))));
     assert!(matches!(store.grant_lease(60).await, Err(Error::NoSpace(_))));
+    let face = Face::of(store.clone()).await;
+    if let Some((_, said)) = face.etcdctl(&["alarm", "list"]).await {
+        assert!(said.contains("alarm:NOSPACE"), "{said}");
+        let (_, said) = face.etcdctl(&["endpoint", "status", "-w", "json"]).await.unwrap();
+        assert!(said.contains("database space exceeded"), "{said}");
+    }
 
     disk.make_room();
-    set(&store, "/small", "2").await;
+    set(&*store, "/small", "2").await;
     store.health().await.unwrap();
-    assert_eq!(value(&store, "/small", None).await.unwrap().as_deref(), Some("2"));
+    if let Some((succeeded, said)) = face.etcdctl(&["alarm", "list"]).await {
+        assert!(succeeded && said.is_empty(), "{said}");
+    }
+    assert_eq!(value(&*store, "/small", None).await.unwrap().as_deref(), Some("2"));
     store.close();
-    drop(store);
+    drop((store, face));
 }

@@ -9,17 +9,17 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::{API_VERSION, Face, MEMBER_ID, unimplemented};
-use crate::Error;
 use crate::embedded::{Embedded, Position};
 use crate::etcd::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::etcd::proto::etcdserverpb::cluster_server::Cluster;
 use crate::etcd::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::etcd::proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, Member,
-    MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
+    HashKvResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use crate::etcd::snapshot;
+use crate::{Error, Store};
 
 /// A part of a snapshot, and how many may wait for the client.
 const BLOB_BYTES: usize = 64 << 10;
@@ -34,6 +34,7 @@ impl Maintenance for Face {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let revision = u64::try_from(self.store.revisions().0).unwrap_or(0);
         let size = i64::try_from(self.store.file_bytes()).unwrap_or(i64::MAX);
+        let errors = self.store.health().await.err().iter().map(ToString::to_string).collect();
         self.done(|header| StatusResponse {
             header,
             version: API_VERSION.to_owned(),
@@ -43,16 +44,22 @@ impl Maintenance for Face {
             raft_index: revision,
             raft_applied_index: revision,
             raft_term: 1,
+            errors,
             ..StatusResponse::default()
         })
     }
 
-    /// There are none, whoever asks; nothing can raise one.
+    /// That there is no room is the only one there can be. It goes by itself, and nothing else raises or ends it.
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        if request.into_inner().action() == AlarmAction::Activate {
-            return Err(unimplemented("Maintenance/Alarm ACTIVATE"));
-        }
-        self.done(|header| AlarmResponse { header, alarms: Vec::new() })
+        let request = request.into_inner();
+        let is_meant = [0, MEMBER_ID].contains(&request.member_id)
+            && [AlarmType::None, AlarmType::Nospace].contains(&request.alarm());
+        let alarms = match request.action() {
+            AlarmAction::Activate => return Err(unimplemented("Maintenance/Alarm ACTIVATE")),
+            AlarmAction::Get if is_meant => self.alarms().await,
+            AlarmAction::Get | AlarmAction::Deactivate => Vec::new(),
+        };
+        self.done(|header| AlarmResponse { header, alarms })
     }
 
     async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
@@ -90,6 +97,15 @@ impl Maintenance for Face {
             }
         });
         Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
+    }
+}
+
+impl Face {
+    async fn alarms(&self) -> Vec<AlarmMember> {
+        match self.store.health().await {
+            Err(Error::NoSpace(_)) => vec![AlarmMember { member_id: MEMBER_ID, alarm: AlarmType::Nospace as i32 }],
+            _ => Vec::new(),
+        }
     }
 }
 
