@@ -97,6 +97,13 @@ impl Resource for PersistentVolumeClaim {
         }
     }
 
+    fn validate_status_update(&self, _old: &Self, errors: &mut ErrorList) {
+        let (status, path) = (self.status.as_ref(), Path::new("status"));
+        rules::quantities(status.and_then(|s| s.capacity.as_ref()), &path.child("capacity"), errors);
+        let allocated = status.and_then(|s| s.allocated_resources.as_ref());
+        rules::quantities(allocated, &path.child("allocatedResources"), errors);
+    }
+
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let (empty, status) = (PersistentVolumeClaimSpec::default(), self.status.as_ref());
         let spec = self.spec.as_ref().unwrap_or(&empty);

@@ -1,7 +1,7 @@
 //! Rules that validation of several kinds shares, in the wording of `pkg/apis/core/validation` upstream.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
@@ -187,6 +187,13 @@ pub(super) fn quantity(amount: &Amount, path: &Path, errors: &mut ErrorList) -> 
             errors.push(invalid(path, amount.0.as_str(), &error.to_string()));
             None
         }
+    }
+}
+
+/// Well-formed quantities of at least zero, by what they are of.
+pub(super) fn quantities(amounts: Option<&BTreeMap<String, Amount>>, path: &Path, errors: &mut ErrorList) {
+    for (name, amount) in amounts.into_iter().flatten() {
+        quantity(amount, &path.key(name), errors);
     }
 }
 

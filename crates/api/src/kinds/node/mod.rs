@@ -69,6 +69,10 @@ impl Resource for Node {
         validation::update(self, old, errors);
     }
 
+    fn validate_status_update(&self, _old: &Self, errors: &mut ErrorList) {
+        validation::status(self, errors);
+    }
+
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
         let unschedulable = self.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
         vec![if unschedulable { "true" } else { "false" }.into()]

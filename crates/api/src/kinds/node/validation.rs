@@ -16,13 +16,15 @@ pub(super) fn node(node: &Node, errors: &mut ErrorList) {
         taints(spec.taints.as_deref().unwrap_or(&[]), &Path::new("spec").child("taints"), errors);
         pod_cidrs(spec, &Path::new("spec"), errors);
     }
+    status(node, errors);
+}
+
+/// The half that the node's kubelet writes.
+pub(super) fn status(node: &Node, errors: &mut ErrorList) {
     let Some(status) = node.status.as_ref() else { return };
     let path = Path::new("status");
-    for (field, amounts) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
-        for (name, amount) in amounts.iter().flatten() {
-            rules::quantity(amount, &path.child(field).key(name), errors);
-        }
-    }
+    rules::quantities(status.capacity.as_ref(), &path.child("capacity"), errors);
+    rules::quantities(status.allocatable.as_ref(), &path.child("allocatable"), errors);
     let addresses = status.addresses.as_deref().unwrap_or(&[]);
     for (index, address) in addresses.iter().enumerate() {
         if addresses[..index].contains(address) {
@@ -124,6 +126,26 @@ mod tests {
         let errors = texts(&tainted(vec![taint("NoSchedule"), taint("NoSchedule")]));
         assert!(errors[0].ends_with("taints must be unique by key and effect pair"), "{errors:?}");
         assert_eq!(texts(&tainted(vec![taint("")])), ["spec.taints[0].effect: Required value"]);
+    }
+
+    #[test]
+    fn what_a_kubelet_reports_makes_sense() {
+        let reported: Node = serde_json::from_value(json!({"metadata": {}, "status": {
+            "capacity": {"cpu": "abc", "memory": "1Gi"}, "allocatable": {"pods": "-1"},
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+        }}))
+        .unwrap();
+        let errors = texts(&Object::validate_status_update(&reported, &Node::default()));
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(
+            errors[0].starts_with(r#"status.capacity[cpu]: Invalid value: "abc": quantities must match"#),
+            "{errors:?}"
+        );
+        assert!(
+            errors[1].starts_with(r#"status.allocatable[pods]: Invalid value: "-1": must be greater"#),
+            "{errors:?}"
+        );
+        assert!(errors[2].starts_with("status.addresses[1]: Duplicate value"), "{errors:?}");
     }
 
     #[test]

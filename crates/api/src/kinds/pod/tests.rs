@@ -164,6 +164,23 @@ fn ended_container_of_a_pod_that_never_restarts_stays_ended() {
     assert_eq!(texts(&Object::validate_status_update(&running, &ended)), [expected]);
 }
 
+#[test]
+fn what_containers_were_given_are_quantities() {
+    let mut pod = pod(json!({"containers": [{"name": "c", "image": "busybox"}]}));
+    let given = json!({"name": "c", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+        "allocatedResources": {"cpu": "abc"}, "resources": {"limits": {"memory": "-1"}}});
+    pod.status = serde_json::from_value(json!({"containerStatuses": [given]})).unwrap();
+    let errors = texts(&Object::validate_status_update(&pod, &pod));
+    assert!(
+        errors[0].starts_with(r#"status.containerStatuses[0].allocatedResources[cpu]: Invalid value: "abc""#),
+        "{errors:?}"
+    );
+    assert!(
+        errors[1].starts_with(r#"status.containerStatuses[0].resources.limits[memory]: Invalid value: "-1""#),
+        "{errors:?}"
+    );
+}
+
 /// The Ready, Status and Restarts cells of a pod of one container and one init container.
 fn cells(status: serde_json::Value, terminating: bool) -> [String; 3] {
     let spec = json!({

@@ -1,7 +1,7 @@
 //! What may change in a pod that exists (`ValidatePodUpdate` upstream): very little, because the kubelet acts on the
 //! spec it saw first.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::validation;
@@ -162,6 +162,7 @@ pub(super) fn status(new: &Pod, old: &Pod, errors: &mut ErrorList) {
     for (index, ip) in status.host_ips.iter().flatten().enumerate() {
         rules::ip(&ip.ip, &path.child("hostIPs").index(index), errors);
     }
+    amounts(status, &path, errors);
     if spec.restart_policy.as_deref().unwrap_or("Always") == "Always" {
         return;
     }
@@ -181,6 +182,24 @@ pub(super) fn status(new: &Pod, old: &Pod, errors: &mut ErrorList) {
                 let path = path.child(field).index(index).child("state");
                 errors.push(forbidden(&path, "may not be transitioned to non-terminated state"));
             }
+        }
+    }
+}
+
+/// What containers are said to have been given.
+fn amounts(status: &PodStatus, path: &Path, errors: &mut ErrorList) {
+    let lists = [
+        (&status.container_statuses, "containerStatuses"),
+        (&status.init_container_statuses, "initContainerStatuses"),
+        (&status.ephemeral_container_statuses, "ephemeralContainerStatuses"),
+    ];
+    for (statuses, field) in lists {
+        for (index, status) in statuses.iter().flatten().enumerate() {
+            let path = path.child(field).index(index);
+            rules::quantities(status.allocated_resources.as_ref(), &path.child("allocatedResources"), errors);
+            let (resources, path) = (status.resources.as_ref(), path.child("resources"));
+            rules::quantities(resources.and_then(|r| r.limits.as_ref()), &path.child("limits"), errors);
+            rules::quantities(resources.and_then(|r| r.requests.as_ref()), &path.child("requests"), errors);
         }
     }
 }

@@ -67,6 +67,10 @@ impl Resource for Service {
         }
     }
 
+    fn validate_status_update(&self, _old: &Self, errors: &mut ErrorList) {
+        validation::status(self, errors);
+    }
+
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
         let spec = self.spec.as_ref();
         vec![

@@ -156,6 +156,38 @@ fn node_ports_go_with_the_type_that_has_them() {
 }
 
 #[test]
+fn only_a_balancer_has_addresses_of_one_and_they_make_sense() {
+    let with = |type_: &str, ingress: serde_json::Value| {
+        let mut service = changed(|s| s.type_ = Some(type_.into()));
+        service.status = serde_json::from_value(serde_json::json!({"loadBalancer": {"ingress": [ingress]}})).unwrap();
+        texts(&Object::validate_status_update(&service, &good())).join("; ")
+    };
+    let cases = [
+        ("LoadBalancer", serde_json::json!({"ip": "192.0.2.1", "ipMode": "VIP"}), ""),
+        ("LoadBalancer", serde_json::json!({"hostname": "lb.example.com"}), ""),
+        (
+            "ClusterIP",
+            serde_json::json!({"ip": "192.0.2.1"}),
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'",
+        ),
+        (
+            "LoadBalancer",
+            serde_json::json!({"ip": "abc"}),
+            r#"status.loadBalancer.ingress[0].ip: Invalid value: "abc": must be a valid IP address"#,
+        ),
+        (
+            "LoadBalancer",
+            serde_json::json!({"hostname": "192.0.2.1"}),
+            r#"status.loadBalancer.ingress[0].hostname: Invalid value: "192.0.2.1": must be a DNS name"#,
+        ),
+    ];
+    for (type_, ingress, expected) in cases {
+        let errors = with(type_, ingress.clone());
+        assert!(errors.starts_with(expected) && errors.is_empty() == expected.is_empty(), "{ingress}: {errors}");
+    }
+}
+
+#[test]
 fn cells_show_ports_as_kubectl_does() {
     let service = changed(|s| {
         s.type_ = Some("NodePort".into());

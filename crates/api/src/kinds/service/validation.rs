@@ -40,6 +40,29 @@ pub(super) fn service(service: &Service, errors: &mut ErrorList) {
     traffic_policies(spec, &path, errors);
 }
 
+/// What a balancer says of itself (`ValidateLoadBalancerStatus` upstream).
+pub(super) fn status(service: &Service, errors: &mut ErrorList) {
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or(&[]);
+    if !ingress.is_empty() && !service.spec.as_ref().is_some_and(|spec| is(spec, "LoadBalancer")) {
+        return errors.push(forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'"));
+    }
+    for (index, ingress) in ingress.iter().enumerate() {
+        let path = path.index(index);
+        if let Some(ip) = ingress.ip.as_deref().filter(|ip| !ip.is_empty()) {
+            rules::ip(ip, &path.child("ip"), errors);
+        }
+        if let Some(name) = ingress.hostname.as_deref().filter(|name| !name.is_empty()) {
+            let path = path.child("hostname");
+            rules::dns_subdomain(name, &path, errors);
+            if name.parse::<std::net::IpAddr>().is_ok() {
+                errors.push(invalid(&path, name, "must be a DNS name, not an IP address"));
+            }
+        }
+    }
+}
+
 /// What one type of service must or may not have.
 fn of_type(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
     let first_ip = path.child("clusterIPs").index(0);
