@@ -3,6 +3,8 @@
 //!
 //! [`plan`] is a pure function: what the Service must look like, and which keys its transaction takes and gives back.
 
+mod families;
+
 use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -169,6 +171,10 @@ fn allocate_address(
         spec.cluster_ips = None;
         return;
     }
+    families::settle(spec, errors);
+    if !errors.is_empty() {
+        return;
+    }
     let asked = spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
     let asked = asked.or_else(|| spec.cluster_ips.as_ref().and_then(|ips| ips.first().cloned()));
     let address = match asked.as_deref() {
@@ -197,8 +203,6 @@ fn allocate_address(
     };
     spec.cluster_ips = Some(vec![address.clone()]);
     spec.cluster_ip = Some(address);
-    spec.ip_families = Some(vec!["IPv4".to_owned()]);
-    spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
 }
 
 fn requested_address(

@@ -34,10 +34,6 @@ pub(super) fn validate(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) 
     }
     let policy = spec.ip_family_policy.as_deref();
     rules::optional_one_of(policy, FAMILY_POLICIES, &path.child("ipFamilyPolicy"), errors);
-    if policy == Some("SingleStack") && families.len() > 1 {
-        let detail = "when `ipFamilyPolicy` is \"SingleStack\", may only hold one value";
-        errors.push(invalid(&path.child("ipFamilies"), json!(families), detail));
-    }
 }
 
 fn cluster_ips(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
