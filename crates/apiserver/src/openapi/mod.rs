@@ -7,6 +7,8 @@ mod operations;
 mod protobuf;
 mod schemas;
 
+use std::sync::LazyLock;
+
 use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -20,11 +22,11 @@ use crate::status::ApiError;
 
 /// The answer to a path below `/openapi`.
 pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> Result<Option<ApiResponse>, ApiError> {
-    let tag = hash();
+    let tag = &**HASH;
     if segments == ["openapi", "v2"] && !accepts(headers, JSON) && accepts(headers, &PROTOBUF_V2) {
         let media_type = HeaderValue::from_static(PROTOBUF_V2[1]);
         let response = respond::with_type(StatusCode::OK, media_type, protobuf::document().into());
-        return Ok(Some(respond::tagged(headers, response, &tag)));
+        return Ok(Some(respond::tagged(headers, response, tag)));
     }
     if !accepts(headers, JSON) {
         return Err(ApiError::NotAcceptable("application/json"));
@@ -36,13 +38,13 @@ pub(crate) fn respond(headers: &HeaderMap, segments: &[&str], query: &Query) -> 
             let path = path.join("/");
             let document = v3(&path).ok_or(ApiError::PathNotFound)?;
             if query.get("hash").is_some_and(|hash| !hash.is_empty() && hash != tag) {
-                return Ok(Some(moved(&url(&path, &tag))));
+                return Ok(Some(moved(&url(&path, tag))));
             }
             document
         }
         _ => return Err(ApiError::PathNotFound),
     };
-    let mut response = respond::tagged(headers, respond::json(StatusCode::OK, &document), &tag);
+    let mut response = respond::tagged(headers, respond::json(StatusCode::OK, &document), tag);
     if query.get("hash").is_some_and(|h| h == tag) {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         response.headers_mut().extend(in_a_year().map(|date| (EXPIRES, date)));
@@ -78,19 +80,14 @@ fn accepts(headers: &HeaderMap, types: &[&str]) -> bool {
     clauses.peek().is_none() || clauses.any(|c| types.contains(&c.as_str()))
 }
 
-/// Changes with the program, as the documents do.
-fn hash() -> String {
+/// Changes when a document does.
+static HASH: LazyLock<String> = LazyLock::new(|| {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(env!("CARGO_PKG_VERSION").as_bytes());
-    for kind in KINDS {
-        context.update(kind.info.api_version().as_bytes());
-        context.update(kind.info.kind.as_bytes());
-        for sub in kind.info.subresources {
-            context.update(sub.as_str().as_bytes());
-        }
+    for document in documents().iter().filter_map(|path| v3(path)).chain([v2()]) {
+        context.update(document.to_string().as_bytes());
     }
     context.finish().as_ref().iter().take(16).map(|b| format!("{b:02X}")).collect()
-}
+});
 
 /// `api/v1`, `apis/discovery.k8s.io/v1`: one document each.
 fn documents() -> Vec<String> {
@@ -105,9 +102,8 @@ fn documents() -> Vec<String> {
 }
 
 fn index() -> Value {
-    let hash = hash();
     let entries = documents().into_iter().map(|path| {
-        let url = url(&path, &hash);
+        let url = url(&path, &HASH);
         (path, json!({"serverRelativeURL": url}))
     });
     json!({"paths": entries.collect::<serde_json::Map<_, _>>()})
@@ -129,7 +125,7 @@ fn v3(path: &str) -> Option<Value> {
     let (names, schemas) = schemas::v3(&kinds);
     let mut paths = serde_json::Map::new();
     for (kind, name) in kinds.iter().zip(&names) {
-        paths.extend(operations::paths(kind.info, &format!("#/components/schemas/{name}"), operations::Form::V3));
+        paths.extend(operations::paths(kind.info, name, operations::Form::V3));
     }
     Some(json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}}))
 }
@@ -139,7 +135,7 @@ fn v2() -> Value {
     let (names, definitions) = schemas::v2(&kinds);
     let mut paths = serde_json::Map::new();
     for (kind, name) in kinds.iter().zip(&names) {
-        paths.extend(operations::paths(kind.info, &format!("#/definitions/{name}"), operations::Form::V2));
+        paths.extend(operations::paths(kind.info, name, operations::Form::V2));
     }
     json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions})
 }
@@ -163,6 +159,44 @@ mod tests {
                 assert!(validates, "{}", kind.info.kind);
             }
         }
+    }
+
+    #[test]
+    fn every_operation_has_upstreams_name_and_one_of_its_own() {
+        let document = v3("api/v1").unwrap();
+        let mut ids: Vec<&str> = Vec::new();
+        for item in document["paths"].as_object().unwrap().values() {
+            ids.extend(item.as_object().unwrap().values().filter_map(|o| o["operationId"].as_str()));
+        }
+        for id in [
+            "listCoreV1PodForAllNamespaces",
+            "listCoreV1NamespacedPod",
+            "createCoreV1NamespacedPod",
+            "deleteCoreV1CollectionNamespacedPod",
+            "readCoreV1NamespacedPod",
+            "replaceCoreV1NamespacedPodStatus",
+            "patchCoreV1NamespacedPodEphemeralcontainers",
+            "readCoreV1NamespacedPodLog",
+            "createCoreV1NamespacedPodEviction",
+            "createCoreV1NamespacedServiceAccountToken",
+            "connectCoreV1GetNamespacedPodExec",
+            "connectCoreV1PostNamespacedPodPortforward",
+            "connectCoreV1PutNodeProxy",
+            "readCoreV1NamespacedReplicationControllerScale",
+            "replaceCoreV1NamespaceFinalize",
+            "listCoreV1Node",
+            "deleteCoreV1CollectionNode",
+        ] {
+            assert!(ids.contains(&id), "{id} of {ids:?}");
+        }
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "no two have the same name");
+        let listed = &document["paths"]["/api/v1/pods"]["get"]["responses"]["200"]["content"]["application/json"];
+        assert_eq!(listed["schema"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.PodList");
+        let roles = v3("apis/rbac.authorization.k8s.io/v1").unwrap()["paths"].to_string();
+        assert!(roles.contains("\"readRbacAuthorizationV1ClusterRole\""), "{roles}");
     }
 
     #[test]

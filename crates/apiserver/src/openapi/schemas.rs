@@ -1,7 +1,12 @@
 //! The schemas of kinds and of all they are made of, under upstream's names.
 
-use api::Kind;
 use api::merge_keys::{ListType, Type};
+use api::{Kind, Subresource, Verb};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -28,6 +33,9 @@ pub(super) fn v2(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
     (names, schemas)
 }
 
+/// The name of the schema of what is answered where there is no object to show.
+pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 
@@ -42,8 +50,51 @@ fn describe(schemas: &mut Map<String, Value>, name: &str, words: &[(&str, Value)
     schema.extend(words.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
 }
 
+/// The name of the schema of lists of what this is the schema of.
+pub(super) fn list_of(schema: &str) -> String {
+    format!("{schema}List")
+}
+
+/// The name of the schema of a kind that is spoken below objects.
+pub(super) fn name_of((group, version, kind): (&str, &str, &str)) -> String {
+    let group = group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    format!("io.k8s.api.{group}.{version}.{kind}")
+}
+
+/// What is answered beside the kinds themselves, and what is spoken below their objects.
+fn add_others(kinds: &[&Kind], generator: &mut SchemaGenerator) {
+    generator.subschema_for::<Status>();
+    generator.subschema_for::<ListMeta>();
+    for sub in kinds.iter().flat_map(|kind| kind.info.subresources) {
+        match sub {
+            Subresource::Scale => drop(generator.subschema_for::<Scale>()),
+            Subresource::Eviction => drop(generator.subschema_for::<Eviction>()),
+            Subresource::Token => drop(generator.subschema_for::<TokenRequest>()),
+            _ => {}
+        }
+    }
+}
+
+/// The schema of lists of a kind, whose own has this name.
+fn list(kind: &Kind, name: &str, definitions: &str) -> Value {
+    let (group, version, kind) = (kind.info.group, kind.info.version, kind.info.kind);
+    let refer = |name: &str| json!({"$ref": format!("{definitions}/{name}")});
+    json!({
+        "description": format!("{kind}List is a list of {kind}."),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": refer(LIST_META),
+            "items": {"type": "array", "items": refer(name)},
+        },
+        "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": format!("{kind}List")}],
+    })
+}
+
 fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<String, Value>) {
+    let definitions = format!("#{}", settings.definitions_path.trim_end_matches('/'));
     let mut generator = settings.into_generator();
+    add_others(kinds, &mut generator);
     let mut names = Vec::new();
     for kind in kinds {
         let reference = (kind.schema)(&mut generator);
@@ -61,6 +112,9 @@ fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<Strin
         if let Some(schema) = schemas.get_mut(name) {
             schema["x-kubernetes-group-version-kind"] = gvk;
             needs_no_metadata(name, schema);
+        }
+        if kind.info.can(Verb::List) {
+            schemas.insert(list_of(name), list(kind, name, &definitions));
         }
     }
     (names, schemas)
