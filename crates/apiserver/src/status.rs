@@ -140,7 +140,7 @@ fn quoted(name: &str) -> String {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> ApiError {
         match error {
-            store::Error::Compacted { .. } => ApiError::Expired(EXPIRED_CONTINUE.to_owned()),
+            store::Error::Compacted { .. } => ApiError::Expired(EXPIRED.to_owned()),
             store::Error::Future { requested, current } => ApiError::TooLargeResourceVersion { requested, current },
             store::Error::TooLarge(message) => ApiError::TooLarge(message),
             store::Error::Unavailable(message) => ApiError::Unavailable(message),
@@ -155,9 +155,8 @@ const INCONSISTENT_CONTINUE: &str = "The provided continue parameter is too old 
      the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that \
      were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
-/// Upstream's words for a continue token whose revision is gone.
-pub(crate) const EXPIRED_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list \
-     result. You can start a new list without the continue parameter.";
+/// Upstream's words for a list at a revision that is gone.
+const EXPIRED: &str = "The resourceVersion for the provided list is too old.";
 
 /// The reason and the HTTP code of an error.
 fn reason(error: &ApiError) -> (&'static str, StatusCode) {
