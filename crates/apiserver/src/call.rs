@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use api::Object;
+use api::{Object, Verb};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::admission::{Attributes, Operation};
 use crate::audit::Annotations;
-use crate::body;
 use crate::negotiate::Output;
 use crate::query::Query;
 use crate::request::RequestInfo;
@@ -19,6 +18,7 @@ use crate::status::ApiError;
 use crate::storage::Written;
 use crate::tracking::Tracking;
 use crate::user::User;
+use crate::{authz, body};
 
 /// An authenticated and authorised request.
 pub(crate) struct Call {
@@ -46,6 +46,13 @@ impl Call {
     /// Who writes.
     pub(crate) fn tracking(&self) -> Tracking {
         Tracking::of(&self.query, &self.headers)
+    }
+
+    /// Whether the client may create what it wants to change, where that is not there.
+    pub(crate) async fn may_also_create(&self) -> Result<(), ApiError> {
+        let info = RequestInfo { verb: Verb::Create, ..self.info.clone() };
+        let asked = authz::Attributes::of_request(&self.user, &info, &self.query);
+        authz::authorize(&self.shared, &asked).await.map(|_| ())
     }
 
     /// The answer to a write.

@@ -97,7 +97,8 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
         verb => verb,
     };
     let allowed = subresource.map_or(kind.info.verbs, |s| s.info().verbs);
-    let verb = verb.filter(|v| allowed.contains(v)).ok_or(ApiError::MethodNotAllowed)?;
+    let verb = verb.filter(|v| allowed.contains(v) && (named || is_for_all(kind, namespace.as_deref(), *v)));
+    let verb = verb.ok_or(ApiError::MethodNotAllowed)?;
     Ok(RequestInfo { verb, kind, namespace, name, subresource })
 }
 
@@ -111,6 +112,11 @@ fn scope_fits(kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> Resul
         (Scope::Cluster, Some(_), _) | (Scope::Namespaced, None, Some(_)) => Err(ApiError::PathNotFound),
         _ => Ok(()),
     }
+}
+
+/// What lies in namespaces is read across them, but made and deleted in one at a time (`registerResourceHandlers` upstream).
+fn is_for_all(kind: &Kind, namespace: Option<&str>, verb: Verb) -> bool {
+    kind.info.scope == Scope::Cluster || namespace.is_some() || matches!(verb, Verb::List | Verb::Watch)
 }
 
 /// The verb a method stands for on a collection, on an object, or `below` one.
@@ -194,6 +200,9 @@ mod tests {
             ("PUT", "/api/v1/namespaces/a/pods/p/exec"),
             ("GET", "/api/v1/namespaces/a/bindings"),
             ("GET", "/api/v1/namespaces/a/bindings?watch=1"),
+            ("POST", "/api/v1/pods"),
+            ("DELETE", "/api/v1/configmaps"),
+            ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews"),
         ] {
             assert!(matches!(read(method, path), Err(ApiError::MethodNotAllowed)), "{method} {path}");
         }

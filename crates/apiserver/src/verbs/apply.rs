@@ -1,18 +1,16 @@
 //! Server-side apply (KEP-555): PATCH with a configuration, which is merged into the object that is there or becomes one.
 
 use api::decode::Decoded;
-use api::{Kind, Object, Verb};
+use api::{Kind, Object};
 use axum::body::Body;
 use http::StatusCode;
 use serde_json::Value;
 
 use super::create::Author;
 use super::step::step;
-use crate::authz::{self, Attributes};
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
-use crate::request::RequestInfo;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
@@ -97,8 +95,7 @@ impl Wanted<'_> {
     /// Applying to nothing creates, for which the client needs another permission.
     async fn create(&self) -> Result<Written, ApiError> {
         let call = self.call;
-        let info = RequestInfo { verb: Verb::Create, ..call.info.clone() };
-        authz::authorize(&call.shared, &Attributes::of_request(&call.user, &info, &call.query)).await?;
+        call.may_also_create().await?;
         let (object, tracking) = self.apply_to(None)?;
         if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
             let message =

@@ -1,27 +1,88 @@
-//! PUT: the object becomes what the client sent, if it meant the version that is there.
+//! PUT: the object becomes what the client sent, if it meant the version that is there. Of some kinds it may be a new one.
 
+use api::Object;
+use api::field::{Path, invalid};
 use axum::body::Body;
 use http::StatusCode;
 
+use super::create::Author;
 use super::step::step;
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
+use crate::storage::{Current, Written};
+
+/// What a PUT may create (`AllowCreateOnUpdate` of the strategies upstream).
+const CREATED: [&str; 9] = [
+    "clusterrolebindings",
+    "clusterroles",
+    "endpoints",
+    "events",
+    "leases",
+    "limitranges",
+    "rolebindings",
+    "roles",
+    "services",
+];
+/// What is replaced only by who says which version of it (not `AllowUnconditionalUpdate`).
+const BY_VERSION: &str = "leases";
+/// How often an update starts over because its object comes or goes meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
 pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
-    check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
-    let dry_run = call.query.dry_run()?;
+    let object = &mut decoded.object;
+    check_identity(object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
+    let (object, dry_run) = (&**object, call.query.dry_run()?);
+    for _ in 0..MAX_ATTEMPTS {
+        match replace(call, object, dry_run).await {
+            Err(ApiError::NotFound(_)) if may_create(call, object)? => {}
+            outcome => return Ok(call.wrote(StatusCode::OK, outcome?, &decoded.warnings)),
+        }
+        call.may_also_create().await?;
+        let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };
+        let (kind, namespace) = (call.info.kind, call.info.namespace.as_deref());
+        match call.shared.create_as(author, kind, namespace, object.clone_object(), dry_run).await {
+            Err(ApiError::AlreadyExists(_)) => {}
+            outcome => return Ok(call.wrote(StatusCode::CREATED, outcome?, &decoded.warnings)),
+        }
+    }
+    Err(ApiError::Conflict(call.info.subject(), "the object keeps coming and going; try again".into()))
+}
+
+async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Written, ApiError> {
     let tracking = call.tracking();
     let (subject, key) = (call.info.subject(), call.info.key());
-    let written = call
-        .shared
-        .modify(call.info.kind, &subject, &key, dry_run, |current, taken| {
-            step(call, &tracking, current, decoded.object.clone_object(), taken)
-        })
-        .await?;
-    Ok(call.wrote(StatusCode::OK, written, &decoded.warnings))
+    let is_unsaid = call.info.kind.info.plural == BY_VERSION && version(object).is_none();
+    let change = |current: &Current, taken: &_| {
+        if is_unsaid {
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = invalid(&path, 0, "must be specified for an update");
+            return Err(ApiError::Invalid(subject.clone(), vec![error]));
+        }
+        step(call, &tracking, current, object.clone_object(), taken)
+    };
+    call.shared.modify(call.info.kind, &subject, &key, dry_run, change).await
+}
+
+/// The version the client means.
+fn version(object: &dyn Object) -> Option<&str> {
+    object.metadata().resource_version.as_deref().filter(|version| !matches!(*version, "" | "0"))
+}
+
+/// Whether an object that is not there is to be made: not one the client says it has seen.
+fn may_create(call: &Call, object: &dyn Object) -> Result<bool, ApiError> {
+    if call.info.subresource.is_some() || !CREATED.contains(&call.info.kind.info.plural) || version(object).is_some() {
+        return Ok(false);
+    }
+    match object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
+        None => Ok(true),
+        Some(uid) => {
+            let message = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+            Err(ApiError::Conflict(call.info.subject(), message))
+        }
+    }
 }

@@ -257,3 +257,54 @@ async fn ephemeral_containers_come_by_their_own_way_and_stay() {
     assert_eq!(sneaked.json()["metadata"]["labels"], made["metadata"]["labels"]);
     assert_eq!(server.patch(&format!("{PODS}/a"), &label).await.json()["metadata"]["labels"]["a"], "b");
 }
+
+#[tokio::test]
+async fn some_kinds_are_created_by_an_update_and_leases_replaced_by_version_only() {
+    let server = Server::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = |more: Value| {
+        let mut lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}});
+        lease["metadata"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        lease
+    };
+    let path = format!("{leases}/l");
+    for (seen, code, words) in [
+        (json!({"resourceVersion": "5"}), 404, r#"leases.coordination.k8s.io "l" not found"#),
+        (json!({"uid": "5"}), 409, "Precondition failed: UID in precondition: 5, UID in object meta: "),
+    ] {
+        let answer = server.put(&path, &lease(seen)).await;
+        assert!(answer.code == code && answer.message().ends_with(words), "{}", answer.text);
+    }
+    assert_eq!(server.put(&format!("{path}?dryRun=All"), &lease(json!({}))).await.code, 201);
+    assert_eq!(server.get(&path).await.code, 404);
+    let made = server.put(&path, &lease(json!({}))).await;
+    assert_eq!((made.code, &made.json()["spec"]["holderIdentity"]), (201, &json!("me")), "{}", made.text);
+    let unsaid = server.put(&path, &lease(json!({}))).await;
+    let words = "metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+    assert!(unsaid.code == 422 && unsaid.message().ends_with(words), "{}", unsaid.text);
+    let version = json!({"resourceVersion": made.json()["metadata"]["resourceVersion"]});
+    assert_eq!(server.put(&path, &lease(version)).await.code, 200);
+
+    assert_eq!(server.put(&format!("{SERVICES}/s"), &service("s")).await.code, 201);
+    assert_eq!(server.put(&format!("{SERVICES}/s"), &service("s")).await.code, 200);
+    assert_eq!(server.put(&format!("{SERVICES}/other/status"), &service("other")).await.code, 404);
+    assert_eq!(server.put(&format!("{CONFIG_MAPS}/c"), &config_map("c")).await.code, 404);
+    // Who may update alone may not create.
+    let rules = json!([{"apiGroups": [""], "resources": ["services"], "verbs": ["update"]}]);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    server.create(&format!("{roles}/roles"), &json!({"metadata": {"name": "r"}, "rules": rules})).await;
+    let subjects = json!([{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let role = json!({"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"});
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": role, "subjects": subjects});
+    server.create(&format!("{roles}/rolebindings"), &binding).await;
+    let jane = || apiserver::User::new("jane", ["dev"]);
+    let put = |name: &str| (format!("{SERVICES}/{name}"), service(name).to_string());
+    let ((old, same), (new, other)) = (put("s"), put("t"));
+    assert_eq!(server.send_as(jane(), "PUT", &old, &[], &same).await.code, 200);
+    let refused = server.send_as(jane(), "PUT", &new, &[], &other).await;
+    assert!(
+        refused.code == 403 && refused.message().contains("cannot create resource \"services\""),
+        "{}",
+        refused.text
+    );
+}
