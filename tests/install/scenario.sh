@@ -63,7 +63,7 @@ until_pods() { # how many
 }
 
 running() { docker ps -q --no-trunc --filter label=io.kubernetes.pod.name | sort | xargs docker inspect -f '{{.Id}} {{.State.StartedAt}} {{.RestartCount}}'; }
-configz() { kctl get --raw "$1" 2>/dev/null || curl -s --cacert /var/lib/coracle/ca.crt --cert /run/admin.crt --key /run/admin.key "https://10.77.0.1:6443$1"; }
+configz() { kctl get --raw "$1" 2>/dev/null || curl -s --cacert /var/lib/coracle/ca.crt --cert /run/admin.crt --key /run/admin.key "https://10.77.0.1:6443$1?pretty=false"; }
 
 admin_pair() {
     for what in certificate key; do

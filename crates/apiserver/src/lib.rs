@@ -19,7 +19,7 @@
 //! - `usage`: what nodes and pods use, asked of the kubelets.
 //! - `component_status`: who of the control plane is there.
 //! - `cache`: the watch cache, from which everything is read.
-//! - `status`, `respond`, `table`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
+//! - `status`, `respond`, `table`, `pretty`, `compress`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
 //! - `pki`, `serve`: certificates and HTTPS.
 //! - `bootstrap`, `compaction`: what the server does on its own account.
 //!
@@ -52,6 +52,7 @@ mod openapi;
 mod openid;
 mod options;
 mod pki;
+mod pretty;
 mod query;
 mod rbac;
 mod request;

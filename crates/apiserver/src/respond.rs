@@ -16,6 +16,8 @@ pub(crate) type ApiResponse = Response<Body>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+/// Answers are for who asked, and soon old (`WithCacheControl` upstream).
+pub(crate) const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
 /// Bytes that are JSON.

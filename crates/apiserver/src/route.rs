@@ -21,7 +21,7 @@ use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
 use crate::{
-    authz, compress, connect, discovery, health, openapi, openid, options, request, respond, swagger_ui, verbs,
+    authz, compress, connect, discovery, health, openapi, openid, options, pretty, request, respond, swagger_ui, verbs,
 };
 
 pub(crate) async fn route(
@@ -48,7 +48,9 @@ pub(crate) async fn route(
     let decision = authz::authorize(shared, &attributes(&user, info.as_ref(), (&verb, path), &query)).await;
     trail.decided(&decision);
     decision?;
-    let Some(info) = info else { return not_a_resource(shared, &parts, &query).await };
+    let is_for_people = pretty::is_wanted(parts.uri.query(), &parts.headers);
+    let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
+    let Some(info) = info else { return not_a_resource(shared, &parts, &query).await.map(dressed) };
     observed.resource(&info);
     if info.connects() {
         connect::note_forwarded(&mut parts.headers, caller.address());
@@ -69,7 +71,7 @@ pub(crate) async fn route(
         None => answer.await,
         Some(allowed) => tokio::time::timeout(allowed, answer).await.unwrap_or(Err(ApiError::Timeout)),
     };
-    Ok(compress::respond(&encodings, response?))
+    Ok(compress::respond(&encodings, dressed(response?)))
 }
 
 /// How long a request may take: as long as the server allows any, or less if the client says so (`WithRequestDeadline`).

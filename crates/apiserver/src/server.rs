@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::USER_AGENT;
+use http::header::{CACHE_CONTROL, USER_AGENT};
 use http::{HeaderValue, Request, Response};
 use store::Store;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use crate::subresources::kubelet::KubeletClient;
 use crate::turns::Turns;
 use crate::usage::Usages;
 use crate::user::User;
-use crate::{bootstrap, compaction, route, serve};
+use crate::{bootstrap, compaction, pretty, route, serve};
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -62,15 +62,21 @@ impl Shared {
         let started = Instant::now();
         let mut observed = Observed::new(request.method());
         let mut trail = Trail::begin(self.audit.as_ref(), &request, caller.address());
+        let is_for_people = pretty::is_wanted(request.uri().query(), request.headers());
+        let refusal = |error: &ApiError| {
+            let status = respond::error(error);
+            if is_for_people { pretty::respond(status) } else { status }
+        };
         let routed = route::route(self, &caller, request, &mut observed, &mut trail);
-        let response = match AssertUnwindSafe(routed).catch_unwind().await {
+        let mut response = match AssertUnwindSafe(routed).catch_unwind().await {
             Ok(Ok(response)) => trail.end(response, Ended::Answered),
-            Ok(Err(error)) => trail.end(respond::error(&error), Ended::Refused(&error)),
+            Ok(Err(error)) => trail.end(refusal(&error), Ended::Refused(&error)),
             Err(_) => {
                 let error = ApiError::Internal("the request could not be processed".into());
-                trail.end(respond::error(&error), Ended::Panicked)
+                trail.end(refusal(&error), Ended::Panicked)
             }
         };
+        response.headers_mut().entry(CACHE_CONTROL).or_insert(respond::NOT_KEPT);
         self.metrics.observe(&observed, response.status(), started.elapsed());
         response
     }

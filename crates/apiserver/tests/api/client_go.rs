@@ -81,7 +81,7 @@ async fn a_schema_is_kept_for_ever_and_an_old_address_leads_to_the_new_one() {
     assert_eq!((older.code, header(&older, "location")), (301, address));
     assert_eq!(server.get("/openapi/v3/apis/apps/v1?hash=0123").await.code, 404);
     let plain = server.get("/openapi/v3/apis/coordination.k8s.io/v1").await;
-    assert_eq!((plain.code, header(&plain, "cache-control")), (200, ""));
+    assert_eq!((plain.code, header(&plain, "cache-control")), (200, "no-cache, private"));
 }
 
 #[tokio::test]
@@ -213,4 +213,25 @@ async fn a_server_that_stops_says_goodbye_to_every_connection() {
     assert!(rest.unwrap().to_bytes().is_empty(), "the watch ends, and not in the middle");
     tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().expect("no error, but a GOAWAY");
     assert!(sender.send_request(request).await.is_err(), "nothing more goes over this connection");
+}
+
+#[tokio::test]
+async fn people_are_answered_in_lines_and_nothing_is_kept_on_the_way() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let curl = [("user-agent", "curl/8.5.0")];
+    for path in [CONFIG_MAPS, "/api/v1/namespaces/default/configmaps/a", "/api", "/version", "/api/v1/nothings"] {
+        let (plain, indented) = (server.get(path).await, get(&server, path, &curl).await);
+        assert_eq!(
+            serde_json::to_string_pretty(&indented.json()).unwrap().lines().count(),
+            indented.text.lines().count()
+        );
+        assert!(indented.text.starts_with("{\n  \"") && plain.text.starts_with("{\""), "{path}: {}", indented.text);
+        assert_eq!(indented.json(), plain.json(), "{path}");
+        assert_eq!(header(&plain, "cache-control"), "no-cache, private", "{path}");
+        let asked = format!("{path}?pretty=false");
+        assert_eq!(get(&server, &asked, &curl).await.text, server.get(&asked).await.text, "{path}");
+    }
+    let mut watch = server.watch_as(User::master("admin"), &format!("{CONFIG_MAPS}?watch=1"), &curl).await;
+    assert_eq!(watch.told().await, "ADDED a", "a line for each event");
 }

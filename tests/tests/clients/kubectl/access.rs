@@ -69,7 +69,7 @@ async fn identities(kubectl: &Kubectl) {
     let bearer = format!("authorization: Bearer {}", token.trim());
     let url = format!("{server}/api/v1/namespaces/{namespace}/pods");
     let pods = output("curl", &["-sk", "-H", &bearer, &url]).unwrap();
-    assert!(pods.contains("\"kind\":\"PodList\""), "{pods}");
+    assert!(pods.contains("\"kind\": \"PodList\""), "in lines, as curl is for people: {pods}");
     kubectl.mentions("create token robot --audience=vault -o yaml", &["kind: TokenRequest", "- vault"]).await;
     kubectl.fails("create token nobody", r#"serviceaccounts "nobody" not found"#).await;
     kubectl.mentions("auth whoami", &["kubernetes-admin", "system:masters"]).await;

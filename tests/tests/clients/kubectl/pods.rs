@@ -133,6 +133,6 @@ async fn proxies(kubectl: &Kubectl) {
     let get = |path: &str| harness::docker::output("curl", &["-s", &format!("http://{address}{path}")]).unwrap();
     assert!(get("/version").contains("v1.35.0"));
     assert_eq!(get("/api/v1/nodes/box-0/proxy/healthz"), "ok");
-    assert!(get("/api/v1/namespaces/default/services/kubernetes").contains("\"clusterIP\":\"10.96.0.1\""));
+    assert!(get("/api/v1/namespaces/default/services/kubernetes").contains("\"clusterIP\": \"10.96.0.1\""));
     proxy.kill().await.unwrap();
 }
