@@ -16,6 +16,12 @@ pub const LABEL_HEADLESS_SERVICE: &str = "service.kubernetes.io/headless";
 pub const LABEL_SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The namespace's own name as a label.
 pub const LABEL_METADATA_NAME: &str = "kubernetes.io/metadata.name";
+/// On a Secret with a service account's token: the day it was last used.
+pub const LABEL_TOKEN_LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// On such a Secret: the day since which its token does not count.
+pub const LABEL_TOKEN_INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// The config map, in the system's namespace, that says in `since` from which day on the use of such tokens is noted.
+pub const TOKEN_TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 /// The whole configuration `kubectl apply` last sent.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// On pods that stand for static pods: the hash of what the kubelet read.

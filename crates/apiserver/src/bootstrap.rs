@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use api::well_known::{
     BOOTSTRAP_TOKEN_PREFIX, LABEL_MANAGED_BY, LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME, NAMESPACE_NODE_LEASE,
-    NAMESPACE_PUBLIC, NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN, SYSTEM_PRIORITY_CLASSES,
+    NAMESPACE_PUBLIC, NAMESPACE_SYSTEM, SECRET_BOOTSTRAP_TOKEN, SYSTEM_PRIORITY_CLASSES, TOKEN_TRACKING,
 };
 use api::{Kind, Object, Resource};
 use serde_json::{Value, json};
 
 use crate::admission::Effects;
 use crate::allocators::Taken;
+use crate::authn::legacy;
 use crate::error::Error;
 use crate::rbac::defaults;
 use crate::server::Shared;
@@ -28,6 +29,7 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     futures::future::try_join_all(objects.iter().map(|object| ensure(shared, object))).await?;
     let classes = SYSTEM_PRIORITY_CLASSES.iter().map(priority_class);
     futures::future::try_join_all(classes.map(|class| async move { ensure(shared, &class).await })).await?;
+    ensure(shared, &token_tracking()).await?;
     if is_first_start || shared.pki.join_token.is_new() {
         // Later it belongs to the administrators: who deletes it does not find it again after a restart.
         ensure(shared, &join_token(shared)).await?;
@@ -53,6 +55,15 @@ fn priority_class((name, value, description): &(&str, i32, &str)) -> Value {
     json!({
         "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
         "metadata": {"name": name}, "value": value, "description": description,
+    })
+}
+
+/// Since when the use of tokens in Secrets is noted (`pkg/controlplane/controller/legacytokentracking`).
+fn token_tracking() -> Value {
+    let today = legacy::day(jiff::Timestamp::now());
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": TOKEN_TRACKING, "namespace": NAMESPACE_SYSTEM},
+        "data": {"since": today},
     })
 }
 

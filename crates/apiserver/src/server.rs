@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allocators::Ranges;
 use crate::audit::{Audit, Ended, Trail};
-use crate::authn::{Authenticator, Caller, Issuer};
+use crate::authn::{Authenticator, Caller, Issuer, legacy};
 use crate::cache::{self, Cache};
 use crate::component_status::Components;
 use crate::config::Config;
@@ -96,7 +96,9 @@ impl ApiServer {
         let pki = Pki::load_or_create(&config)?;
         let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &pki.service_account_keys, &config)?);
         let cache = Arc::new(Cache::new(store.clone()));
-        let authenticator = Authenticator::new(config.token_auth_file.as_deref(), issuer.clone(), cache.clone())?;
+        let (uses, used) = legacy::channel();
+        let tokens = config.token_auth_file.as_deref();
+        let authenticator = Authenticator::new(tokens, issuer.clone(), cache.clone(), uses)?;
         cache::load(&cache, &*store).await?;
         tokio::spawn(cache::run(cache.clone(), store.clone(), stop.clone()));
         let shared = Arc::new(Shared {
@@ -118,6 +120,7 @@ impl ApiServer {
             stop,
         });
         bootstrap::write_system_objects(&shared).await?;
+        tokio::spawn(legacy::note(shared.clone(), used));
         if let Some(interval) = shared.config.compaction_interval {
             tokio::spawn(compaction::run(shared.store.clone(), interval, shared.stop.clone()));
         }

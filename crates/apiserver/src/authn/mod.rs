@@ -8,8 +8,8 @@
 //!                └─ id.secret ▶ bootstrap_token: a Secret in kube-system
 //! ```
 //!
-//! [`Issuer`] makes service account tokens, [`jws`] signs and verifies, [`claims`] is what they say. Everything is
-//! looked up in the watch cache. Compare `k8s.io/apiserver/pkg/authentication` and `pkg/serviceaccount`.
+//! [`Issuer`] makes service account tokens, [`jws`] signs and verifies, [`claims`] is what they say, [`legacy`] looks
+//! after those that are kept in Secrets. Everything is looked up in the watch cache. Compare `k8s.io/apiserver/pkg/authentication` and `pkg/serviceaccount`.
 
 mod bootstrap_token;
 mod certificate;
@@ -17,6 +17,7 @@ pub(crate) mod claims;
 mod impersonation;
 mod issuer;
 mod jws;
+pub(crate) mod legacy;
 mod recent;
 mod service_account;
 mod token_file;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use crate::cache::Cache;
 use crate::error::Error;
@@ -91,12 +93,17 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(token_file: Option<&Path>, issuer: Arc<Issuer>, cache: Arc<Cache>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        token_file: Option<&Path>,
+        issuer: Arc<Issuer>,
+        cache: Arc<Cache>,
+        uses: mpsc::Sender<legacy::Use>,
+    ) -> Result<Self, Error> {
         Ok(Authenticator {
             cache,
             static_tokens: StaticTokens::read(token_file)?,
             api_audiences: issuer.audiences().to_vec(),
-            service_accounts: ServiceAccountTokens::new(issuer),
+            service_accounts: ServiceAccountTokens::new(issuer, uses),
         })
     }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use api::well_known::GROUP_SERVICE_ACCOUNTS;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use super::claims::{Claims, Kubernetes, LEEWAY, Ref};
 use super::issuer::Issuer;
+use super::legacy::{self, Use};
 use super::recent::Recent;
 use super::{Authenticated, TokenError, digest, intersection};
 use crate::cache::{Cache, Identity};
@@ -20,17 +22,19 @@ const INVALIDATED: &str = "service account token has been invalidated";
 pub(super) struct Verified {
     claims: Claims,
     user: Arc<User>,
+    digest: [u8; 32],
 }
 
 /// Knows the tokens of an issuer.
 pub(super) struct ServiceAccountTokens {
     issuer: Arc<Issuer>,
     verified: Recent<Verified>,
+    uses: mpsc::Sender<Use>,
 }
 
 impl ServiceAccountTokens {
-    pub(super) fn new(issuer: Arc<Issuer>) -> ServiceAccountTokens {
-        ServiceAccountTokens { issuer, verified: Recent::default() }
+    pub(super) fn new(issuer: Arc<Issuer>, uses: mpsc::Sender<Use>) -> ServiceAccountTokens {
+        ServiceAccountTokens { issuer, verified: Recent::default(), uses }
     }
 
     /// The token, if it is one of ours and its signature fits; `None` if it is somebody else's.
@@ -40,7 +44,7 @@ impl ServiceAccountTokens {
             return Ok(Some(known));
         }
         let Some(claims) = self.issuer.verify(token)? else { return Ok(None) };
-        let verified = Arc::new(Verified { user: Arc::new(user(&claims)), claims });
+        let verified = Arc::new(Verified { user: Arc::new(user(&claims)), claims, digest });
         self.verified.put(digest, verified.clone());
         Ok(Some(verified))
     }
@@ -53,7 +57,7 @@ impl ServiceAccountTokens {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<Authenticated, TokenError> {
-        let Verified { claims, user } = verified;
+        let Verified { claims, user, digest } = verified;
         claims.check_times(now).map_err(|e| TokenError::Invalid(e.to_owned()))?;
         let meant = intersection(&claims.aud, audiences);
         if meant.is_empty() {
@@ -67,7 +71,28 @@ impl ServiceAccountTokens {
             cache.catch_up().await?;
             check(&claims.kubernetes, now, find).map_err(TokenError::Invalid)?;
         }
+        if legacy::is_kept(claims) && self.check_kept(cache, &claims.kubernetes, digest, now).is_err() {
+            // Perhaps the Secret only just got it.
+            cache.catch_up().await?;
+            self.check_kept(cache, &claims.kubernetes, digest, now).map_err(TokenError::Invalid)?;
+        }
         Ok(Authenticated { user: user.clone(), audiences: meant })
+    }
+}
+
+impl ServiceAccountTokens {
+    /// Whether a token that is kept in a Secret counts; its use is told to who notes it.
+    fn check_kept(&self, cache: &Cache, claimed: &Kubernetes, digest: &[u8; 32], now: Timestamp) -> Result<(), String> {
+        let (namespace, account) = (&claimed.namespace, &claimed.serviceaccount.name);
+        let (Some(secret), Some(kind)) = (&claimed.secret, api::kinds::by_kind("v1", "Secret")) else { return Ok(()) };
+        let entry = cache.of(kind).get(&kind.info.registry_key(Some(namespace), &secret.name)).ok_or(INVALIDATED)?;
+        let (outcome, note) = legacy::check(entry.json(), digest, account, now);
+        if note {
+            let used = Use { namespace: namespace.clone(), name: secret.name.clone(), uid: secret.uid.clone() };
+            // When many wait, a later use is noted.
+            let _ = self.uses.try_send(used);
+        }
+        outcome
     }
 }
 

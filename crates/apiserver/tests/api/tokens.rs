@@ -114,6 +114,40 @@ async fn tokens_end_with_what_they_are_bound_to() {
 }
 
 #[tokio::test]
+async fn a_token_in_a_secret_counts_while_it_is_there_and_its_use_is_noted() {
+    let server = Server::start().await;
+    account(&server, "robot").await;
+    let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+    let secret =
+        json!({"metadata": {"name": "s", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
+    let secret = server.create(SECRETS, &secret).await;
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": secret["metadata"]["uid"]});
+    let kept = token(&server, "robot", json!({"boundObjectRef": bound, "expirationSeconds": 1i64 << 32})).await;
+    let error = review(&server, &kept, &[]).await["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("Token does not match server's copy"), "{error}");
+
+    let path = format!("{SECRETS}/s");
+    let data = |token: &str| json!({"data": {"token": base64::prelude::BASE64_STANDARD.encode(token)}});
+    let filled = server.patch(&path, &data(&kept)).await.json();
+    let mut watch = server.watch(&format!("{SECRETS}?watch=1&resourceVersion={}", revision(&filled))).await;
+    assert!(is_known(&server, &kept).await);
+    let noted = watch.next().await.unwrap()["object"].clone();
+    let today = |value: &Value| value.as_str().unwrap().parse::<jiff::civil::Date>().is_ok();
+    assert!(today(&noted["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"]), "{noted}");
+    let tracking = "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    assert!(today(&server.get(tracking).await.json()["data"]["since"]));
+
+    let ended = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}});
+    assert_eq!(server.patch(&path, &ended).await.code, 200);
+    assert!(!is_known(&server, &kept).await);
+    let again = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": null}}});
+    assert_eq!(server.patch(&path, &again).await.code, 200);
+    assert!(is_known(&server, &kept).await);
+    assert_eq!(server.patch(&path, &data("another")).await.code, 200);
+    assert!(!is_known(&server, &kept).await, "who takes it out of the secret ends it");
+}
+
+#[tokio::test]
 async fn wrong_requests_are_answered_with_what_is_wrong() {
     let server = Server::start().await;
     account(&server, "robot").await;
