@@ -32,6 +32,9 @@ pub struct Config {
     pub root_ca_pem: String,
     /// How long a signed certificate is valid.
     pub certificate_validity: Duration,
+    /// How long a token in a Secret that its account lists must not have been used before it is marked as invalid, and
+    /// after how long that is deleted.
+    pub unused_token_period: Duration,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             ca_key: PathBuf::from("pki/ca.key"),
             root_ca_pem: String::new(),
             certificate_validity: Duration::from_secs(365 * 24 * 60 * 60),
+            unused_token_period: Duration::from_secs(365 * 24 * 60 * 60),
         }
     }
 }

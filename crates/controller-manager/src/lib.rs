@@ -26,7 +26,8 @@
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
 //! - `resource_quota`: what quotas have counted. `persistent_volume`: claims and their volumes.
 //! - `cluster_role_aggregation`: roles made of others.
-//! - `account_tokens`: Secrets that hold a service account's token. `bootstrap_tokens`: those that ended go.
+//! - `account_tokens`: Secrets that hold a service account's token. `unused_tokens`: those nobody uses go.
+//!   `bootstrap_tokens`: those that ended go.
 //! - `certificates`: approves and signs certificate requests of nodes.
 //!
 //! It does not choose nodes for pods (`scheduler`) and starts no containers (`kubelet`).
@@ -56,6 +57,7 @@ mod rest;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod unused_tokens;
 
 pub use config::Config;
 
@@ -99,6 +101,7 @@ const CONTROLLERS: &[Controller] = &[
         register: service_account::register,
     },
     Controller { name: "serviceaccount-token", account: None, register: account_tokens::register },
+    Controller { name: "legacy-service-account-token-cleaner", account: None, register: unused_tokens::register },
     Controller { name: "tokencleaner", account: None, register: bootstrap_tokens::register },
     Controller { name: "root-ca-cert-publisher", account: Some("root-ca-cert-publisher"), register: root_ca::register },
     Controller { name: "namespace", account: Some("namespace-controller"), register: namespace::register },

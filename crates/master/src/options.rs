@@ -104,6 +104,11 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub service_account_extend_token_expiration: bool,
 
+    /// How long a token in a Secret that its account lists may go unused: then it is marked as invalid, and deleted after
+    /// as long again
+    #[arg(long, value_name = "TIME", default_value = "8760h", value_parser = time)]
+    pub legacy_service_account_token_clean_up_period: Duration,
+
     /// Static tokens, one a line: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -264,6 +269,7 @@ mod tests {
             (&["--request-timeout", "90", "--event-ttl", "1h30m"], "fine"),
             (&["--request-timeout", "soon"], "a time looks like"),
             (&["--node-monitor-grace-period", "0s"], "more than nothing"),
+            (&["--legacy-service-account-token-clean-up-period", "720h"], "fine"),
             (&["--event-ttl=-5s"], "a time looks like"),
             (&["--max-requests-inflight", "0"], "nobody could read"),
         ];

@@ -237,6 +237,7 @@ fn controller_manager_config(options: &Options) -> Result<controller_manager::Co
         cluster_cidr: options.cluster_cidr,
         service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
         node_monitor_grace: options.node_monitor_grace_period,
+        unused_token_period: options.legacy_service_account_token_clean_up_period,
         ca_cert: ca,
         ca_key: pki.join("ca.key"),
         root_ca_pem,

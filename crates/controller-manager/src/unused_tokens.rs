@@ -1,0 +1,203 @@
+//! Service account tokens in Secrets that nobody uses any more: those that their account lists, as all did that were once made
+//! for every account. One that was not used for a year is marked as invalid, and deleted after another year.
+//!
+//! Behaviour follows `pkg/controller/serviceaccount/legacy_serviceaccount_token_cleaner.go`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::well_known::{LABEL_TOKEN_INVALID_SINCE, LABEL_TOKEN_LAST_USED, NAMESPACE_SYSTEM, TOKEN_TRACKING};
+use client::{Lister, Outcome, WorkQueue};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::Error;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::account_tokens::account_of;
+use crate::context::{Context, Key, new_queue, outcome};
+use crate::rest::{self, Rest};
+
+const CONTROLLER: &str = "legacy-service-account-token-cleaner";
+/// How often it looks (`defaultCleanerSyncInterval` upstream); the days it decides on are no finer.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+struct Controller {
+    tokens: Lister<Secret>,
+    period: SignedDuration,
+    rest: Rest,
+}
+
+/// Adds the controller.
+pub(crate) fn register(context: &mut Context) {
+    let tokens = context.caches().account_tokens;
+    let period = SignedDuration::try_from(context.config.unused_token_period).unwrap_or(SignedDuration::MAX);
+    let controller = Arc::new(Controller { tokens: tokens.clone(), period, rest: context.rest.clone() });
+    let queue: WorkQueue<&'static str> = new_queue();
+    queue.add("all tokens");
+    let synced = async move { tokens.synced().await };
+    context.run_workers(synced, &queue, 1, move |key| {
+        let controller = controller.clone();
+        async move { outcome(CONTROLLER, &key, controller.sync(Timestamp::now()).await) }
+    });
+}
+
+impl Controller {
+    async fn sync(&self, now: Timestamp) -> Result<Outcome, Error> {
+        // A time before all is one nobody has lived through.
+        let before = day(now.checked_sub(self.period).unwrap_or(Timestamp::MIN));
+        let unused: Vec<_> = self.tokens.list().into_iter().filter(|secret| is_unused(secret, before)).collect();
+        if unused.is_empty() || !self.tracked_since().await?.is_some_and(|since| since < before) {
+            return Ok(Outcome::After(LOOK_AGAIN));
+        }
+        for secret in &unused {
+            let Some(account) = account_of(secret) else { continue };
+            if self.is_listed(&account, secret).await? && !self.is_used(secret).await? {
+                self.apply(secret, plan(secret, before, day(now))).await?;
+            }
+        }
+        Ok(Outcome::After(LOOK_AGAIN))
+    }
+
+    /// The day from which on uses are noted, if that is told.
+    async fn tracked_since(&self) -> Result<Option<Date>, Error> {
+        let maps: Vec<ConfigMap> = self.objects(NAMESPACE_SYSTEM).await?;
+        let map = maps.into_iter().find(|map| map.metadata.name.as_deref() == Some(TOKEN_TRACKING));
+        Ok(map.and_then(|map| map.data?.get("since")?.parse().ok()))
+    }
+
+    /// Whether the account names the Secret as one of its own; others were made by hand.
+    async fn is_listed(&self, account: &Key, secret: &Secret) -> Result<bool, Error> {
+        let accounts: Vec<ServiceAccount> = self.objects(&account.namespace).await?;
+        let account = accounts.into_iter().find(|a| a.metadata.name.as_ref() == Some(&account.name));
+        let listed = account.and_then(|account| account.secrets).unwrap_or_default();
+        Ok(listed.iter().any(|listed| listed.name == secret.metadata.name))
+    }
+
+    /// Whether a pod mounts it. One that has the name for something else keeps it, too: what is deleted does not come back.
+    async fn is_used(&self, secret: &Secret) -> Result<bool, Error> {
+        let path = rest::path::<Pod>(secret.metadata.namespace.as_deref());
+        let pods = self.rest.list(&path).await?;
+        let mut specs =
+            pods.iter().filter_map(|pod| Some(serde_json::from_str::<Value>(pod.get()).ok()?["spec"].take()));
+        Ok(specs.any(|spec| mentions(&spec, secret.metadata.name.as_deref().unwrap_or_default())))
+    }
+
+    async fn objects<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: &str) -> Result<Vec<K>, Error> {
+        let raw = self.rest.list(&rest::path::<K>(Some(namespace))).await?;
+        Ok(raw.iter().filter_map(|json| serde_json::from_str(json.get()).ok()).collect())
+    }
+
+    async fn apply(&self, secret: &Secret, action: Option<Action>) -> Result<(), Error> {
+        let (path, key) = (rest::path::<Secret>(secret.metadata.namespace.as_deref()), Key::of(&secret.metadata));
+        match action {
+            None => Ok(()),
+            Some(Action::Mark(labelled)) => {
+                tracing::info!(object = ?key, reason = "not used for long", "marking service account token as invalid");
+                let written = self.rest.replace(&path, &key.name, None, rest::encode(&*labelled)).await.map(|_| ());
+                rest::ignore_not_found(written)
+            }
+            Some(Action::Delete) => {
+                tracing::info!(object = ?key, reason = "invalid for long", "deleting service account token");
+                let uid = secret.metadata.uid.as_deref().unwrap_or_default();
+                self.rest.delete(&path, &key.name, &rest::only_uid(uid)).await
+            }
+        }
+    }
+}
+
+fn mentions(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => text == name,
+        Value::Array(items) => items.iter().any(|item| mentions(item, name)),
+        Value::Object(fields) => fields.values().any(|field| mentions(field, name)),
+        _ => false,
+    }
+}
+
+fn day(time: Timestamp) -> Date {
+    TimeZone::UTC.to_datetime(time).date()
+}
+
+fn noted(secret: &Secret, label: &str) -> Option<Date> {
+    secret.metadata.labels.as_ref()?.get(label)?.parse().ok()
+}
+
+/// Whether the token is from before that day, and was not used since.
+fn is_unused(secret: &Secret, before: Date) -> bool {
+    let made = secret.metadata.creation_timestamp.as_ref().map(|time| day(time.0));
+    let is_fresh = noted(secret, LABEL_TOKEN_LAST_USED).is_some_and(|used| used >= before);
+    secret.metadata.deletion_timestamp.is_none() && made.is_some_and(|made| made < before) && !is_fresh
+}
+
+/// A step.
+#[derive(Debug, PartialEq)]
+enum Action {
+    /// It does not count any more: the Secret with the day.
+    Mark(Box<Secret>),
+    /// Nobody has missed it.
+    Delete,
+}
+
+/// The step for an unused token that its account lists and no pod mounts.
+fn plan(secret: &Secret, before: Date, today: Date) -> Option<Action> {
+    match noted(secret, LABEL_TOKEN_INVALID_SINCE) {
+        None => {
+            let mut marked = secret.clone();
+            let labels = marked.metadata.labels.get_or_insert_default();
+            labels.insert(LABEL_TOKEN_INVALID_SINCE.to_owned(), today.to_string());
+            Some(Action::Mark(Box::new(marked)))
+        }
+        Some(since) if since < before => Some(Action::Delete),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TODAY: Date = jiff::civil::date(2026, 11, 28);
+    const YEAR_AGO: Date = jiff::civil::date(2025, 11, 28);
+
+    fn token(made: &str, labels: Value) -> Secret {
+        let made = format!("{made}T12:00:00Z");
+        serde_json::from_value(json!({"metadata": {"name": "s", "creationTimestamp": made, "labels": labels}})).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_unused_when_a_year_has_passed_without_it() {
+        let used = |day: &str| json!({LABEL_TOKEN_LAST_USED: day});
+        let cases = [
+            ("it was never used", token("2025-11-27", json!({})), true),
+            ("it is younger", token("2025-11-28", json!({})), false),
+            ("it was used since", token("2020-01-01", used("2025-11-28")), false),
+            ("it was used before", token("2020-01-01", used("2025-11-27")), true),
+            ("nobody can read the day", token("2020-01-01", used("soon")), true),
+        ];
+        for (sentence, secret, expected) in cases {
+            assert_eq!(is_unused(&secret, YEAR_AGO), expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn an_unused_token_is_marked_and_deleted_a_year_later() {
+        let marked = |day: &str| token("2020-01-01", json!({LABEL_TOKEN_INVALID_SINCE: day}));
+        let Some(Action::Mark(first)) = plan(&token("2020-01-01", json!({})), YEAR_AGO, TODAY) else { panic!() };
+        assert_eq!(*first, marked("2026-11-28"));
+        assert_eq!(plan(&first, YEAR_AGO, TODAY), None, "once is enough");
+        assert_eq!(plan(&marked("2025-11-28"), YEAR_AGO, TODAY), None);
+        assert_eq!(plan(&marked("2025-11-27"), YEAR_AGO, TODAY), Some(Action::Delete));
+        assert_eq!(plan(&marked("soon"), YEAR_AGO, TODAY), Some(Action::Mark(first)));
+    }
+
+    #[test]
+    fn a_pod_that_names_it_anywhere_keeps_it() {
+        let spec = json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}], "hostNetwork": true});
+        assert!(mentions(&spec, "s") && !mentions(&spec, "secretName"));
+    }
+}
