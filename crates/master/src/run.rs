@@ -26,9 +26,13 @@ async fn start(options: Options) -> Result<Master> {
 /// Only to somebody who looks on: a token is nothing for a log.
 #[allow(clippy::print_stdout, reason = "a line to paste, for who started this by hand")]
 fn say_how_to_join(master: &Master, options: &Options) {
-    match master.join_command(options).filter(|_| std::io::stdout().is_terminal()) {
-        Some(command) => println!("To join another machine, run on it:\n\n    {command}\n"),
-        None => tracing::info!("a machine joins with what \"kctl token create --print-join-command\" prints"),
+    match master.join_command(options) {
+        Some(command) if std::io::stdout().is_terminal() => {
+            println!("To join another machine, run on it:\n\n    {command}\n");
+        }
+        Some(_) => tracing::info!("a machine joins with what \"kctl token create --print-join-command\" prints"),
+        // Where no API is served there is nothing to join.
+        None => {}
     }
 }
 
