@@ -49,7 +49,7 @@ impl Controller {
         // A time before all is one nobody has lived through.
         let before = day(now.checked_sub(self.period).unwrap_or(Timestamp::MIN));
         let unused: Vec<_> = self.tokens.list().into_iter().filter(|secret| is_unused(secret, before)).collect();
-        if unused.is_empty() || !self.tracked_since().await?.is_some_and(|since| since < before) {
+        if unused.is_empty() || self.tracked_since().await?.is_none_or(|since| since >= before) {
             return Ok(Outcome::After(LOOK_AGAIN));
         }
         for secret in &unused {

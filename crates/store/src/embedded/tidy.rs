@@ -78,7 +78,7 @@ impl Committer {
     /// Finds out whether a store that could not be written can be again, where nobody else tries. A disk is not tried
     /// before there is room.
     fn retry(&mut self) {
-        if !self.retry_at.is_some_and(|due| due <= Instant::now()) {
+        if self.retry_at.is_none_or(|due| due > Instant::now()) {
             return;
         }
         self.retry_at = Some(Instant::now() + RETRY_EVERY);
