@@ -35,11 +35,16 @@ fn rules(endpoints: &[&str], extra: Value) -> RuleSet {
 
 /// The same with endpoints at a port of their own, and a status.
 fn rules_at(target: u16, endpoints: &[&str], extra: Value, status: Value) -> RuleSet {
+    rules_on("node", target, endpoints, extra, status)
+}
+
+/// The same with endpoints on a node.
+fn rules_on(node: &str, target: u16, endpoints: &[&str], extra: Value, status: Value) -> RuleSet {
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 80, "nodePort": 30080, "protocol": protocol});
     let mut spec = json!({"clusterIP": "10.96.0.1", "ports": [port("t", "TCP"), port("u", "UDP")]});
     spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec, "status": status});
-    let endpoint = |ip: &&str| json!({"addresses": [ip], "nodeName": "node"});
+    let endpoint = |ip: &&str| json!({"addresses": [ip], "nodeName": node});
     let slice = json!({
         "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",
@@ -102,6 +107,16 @@ fn external_traffic_policy_local_keeps_the_client_address() {
     let Some(lab) = serving(&[POD1], json!({"externalTrafficPolicy": "Local"})) else { return };
     assert_eq!(lab.tcp("out", "192.0.2.1:30080").unwrap(), format!("pod1 {OUTSIDE_IP}"));
     assert!(lab.tcp("node", "192.0.2.1:30080").unwrap().starts_with("pod1"));
+}
+
+#[test]
+fn internal_traffic_policy_local_keeps_traffic_on_the_node_or_drops_it() {
+    let local = json!({"internalTrafficPolicy": "Local"});
+    let Some(lab) = serving(&[POD1], local.clone()) else { return };
+    assert!(lab.tcp("pod2", "10.96.0.1:80").unwrap().starts_with("pod1"));
+    on_node(&lab, async |sink| sink.apply(&rules_on("other", PORT, &[POD1], local, json!({}))).await.unwrap());
+    assert_eq!(lab.tcp("pod2", "10.96.0.1:80").unwrap_err().kind(), ErrorKind::TimedOut, "dropped");
+    assert!(lab.tcp("pod2", "192.0.2.1:30080").unwrap().starts_with("pod1"), "from outside it goes anywhere");
 }
 
 #[test]
