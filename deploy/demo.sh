@@ -38,7 +38,7 @@ until_line() {
 
 build() {
     if [ ! -x "$bin/master" ] || [ ! -x "$bin/minion" ] || [ ! -x "$kctl" ] ||
-        [ -n "$(find crates Cargo.toml Cargo.lock -newer "$bin/master" -type f -print -quit)" ]; then
+        [ -n "$(find crates proto Cargo.toml Cargo.lock -newer "$bin/master" -type f -print -quit)" ]; then
         bold "Building master, minion and kctl (the first time takes some minutes)"
         cargo build --release --locked -p master -p minion -p kctl
         touch "$bin/master"

@@ -10,8 +10,9 @@
 //!   ring or a log snapshot        ring for what is live
 //! ```
 //!
-//! In reading order: [`row`] (what is written), [`journal`], [`log`] and [`tables`] (the files), [`overlay`] (looked at only), [`index`] (keys in memory),
-//! [`ring`] (newest changes), [`queue`] and [`commit`] (writes), [`tidy`], [`room`] (on the disk), [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
+//! In reading order: [`row`] (what is written), [`journal`], [`log`] and [`tables`] (the files), [`overlay`] (looked at only),
+//! [`index`] (keys in memory), [`ring`] (newest changes), [`queue`] and [`commit`] (writes), [`tidy`], [`room`] (on the disk),
+//! [`scope`], [`read`], [`watch`], [`lease`], [`compact`], [`beyond`] and [`whole`] (more than the contract asks for).
 //!
 //! Invariants:
 //! - What is visible is durable: memory changes only after the fsync, in one step, so every reader sees whole
