@@ -125,7 +125,7 @@ after_master() {
     [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
     say "on each box that shall run pods:"
     echo "    deploy/install.sh minion --server https://${address:-MASTER-IP}:${port:-6443} --token $(cat "${dir:-/var/lib/coracle}/join-token")"
-    say "here: export KUBECONFIG=/var/lib/coracle/admin.kubeconfig"
+    say "here: export KUBECONFIG=${dir:-/var/lib/coracle}/admin.kubeconfig"
 }
 
 uninstall() {

@@ -94,6 +94,7 @@ pub(crate) fn plan(
     let before = old.map(held).unwrap_or_default();
     let mut errors = ErrorList::new();
     if let Some(spec) = service.spec.as_mut() {
+        families::settle(spec, old.and_then(|old| old.spec.as_ref()), &mut errors);
         allocate_address(ranges, spec, &before, taken, &mut errors);
         allocate_ports(ranges, spec, &before, taken, &mut errors);
         allocate_health_port(ranges, spec, &before, taken, &mut errors);
@@ -171,7 +172,6 @@ fn allocate_address(
         spec.cluster_ips = None;
         return;
     }
-    families::settle(spec, errors);
     if !errors.is_empty() {
         return;
     }

@@ -70,6 +70,13 @@ impl http_body::Body for Indented {
             }
         }
     }
+
+    /// At least what is indented.
+    fn size_hint(&self) -> http_body::SizeHint {
+        let mut hint = http_body::SizeHint::new();
+        hint.set_lower(self.body.size_hint().lower());
+        hint
+    }
 }
 
 /// Where in a JSON text the indenting is, between one part of it and the next.

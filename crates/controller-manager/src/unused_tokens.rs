@@ -3,6 +3,7 @@
 //!
 //! Behaviour follows `pkg/controller/serviceaccount/legacy_serviceaccount_token_cleaner.go`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::Error;
+use kube::api::{DeleteParams, Preconditions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -52,13 +54,37 @@ impl Controller {
         if unused.is_empty() || self.tracked_since().await?.is_none_or(|since| since >= before) {
             return Ok(Outcome::After(LOOK_AGAIN));
         }
+        let mut by_namespace: BTreeMap<&str, Vec<&Arc<Secret>>> = BTreeMap::new();
         for secret in &unused {
-            let Some(account) = account_of(secret) else { continue };
-            if self.is_listed(&account, secret).await? && !self.is_used(secret).await? {
-                self.apply(secret, plan(secret, before, day(now))).await?;
+            by_namespace.entry(secret.metadata.namespace.as_deref().unwrap_or_default()).or_default().push(secret);
+        }
+        // One that cannot be told keeps no other from its end.
+        let mut outcome = Ok(Outcome::After(LOOK_AGAIN));
+        for (namespace, secrets) in by_namespace {
+            if let Err(error) = self.end(namespace, &secrets, before, day(now)).await {
+                outcome = outcome.and(Err(error));
             }
         }
-        Ok(Outcome::After(LOOK_AGAIN))
+        outcome
+    }
+
+    /// The next step for the unused tokens of a namespace that accounts list and no pod mounts; the first error.
+    async fn end(&self, namespace: &str, secrets: &[&Arc<Secret>], before: Date, today: Date) -> Result<(), Error> {
+        let accounts: Vec<ServiceAccount> = self.objects(namespace).await?;
+        let listed = |secret: &Secret| account_of(secret).is_some_and(|account| is_listed(&accounts, &account, secret));
+        let secrets: Vec<_> = secrets.iter().filter(|secret| listed(secret)).collect();
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let names: BTreeSet<&str> = secrets.iter().filter_map(|secret| secret.metadata.name.as_deref()).collect();
+        let used = self.mentioned(namespace, &names).await?;
+        let mut outcome = Ok(());
+        for secret in secrets {
+            if !used.contains(secret.metadata.name.as_deref().unwrap_or_default()) {
+                outcome = outcome.and(self.apply(secret, plan(secret, before, today)).await);
+            }
+        }
+        outcome
     }
 
     /// The day from which on uses are noted, if that is told.
@@ -68,21 +94,17 @@ impl Controller {
         Ok(map.and_then(|map| map.data?.get("since")?.parse().ok()))
     }
 
-    /// Whether the account names the Secret as one of its own; others were made by hand.
-    async fn is_listed(&self, account: &Key, secret: &Secret) -> Result<bool, Error> {
-        let accounts: Vec<ServiceAccount> = self.objects(&account.namespace).await?;
-        let account = accounts.into_iter().find(|a| a.metadata.name.as_ref() == Some(&account.name));
-        let listed = account.and_then(|account| account.secrets).unwrap_or_default();
-        Ok(listed.iter().any(|listed| listed.name == secret.metadata.name))
-    }
-
-    /// Whether a pod mounts it. One that has the name for something else keeps it, too: what is deleted does not come back.
-    async fn is_used(&self, secret: &Secret) -> Result<bool, Error> {
-        let path = rest::path::<Pod>(secret.metadata.namespace.as_deref());
-        let pods = self.rest.list(&path).await?;
-        let mut specs =
-            pods.iter().filter_map(|pod| Some(serde_json::from_str::<Value>(pod.get()).ok()?["spec"].take()));
-        Ok(specs.any(|spec| mentions(&spec, secret.metadata.name.as_deref().unwrap_or_default())))
+    /// Which of these names pods of the namespace have anywhere in their specs. One that has a name for something else keeps
+    /// the token, too: what is deleted does not come back.
+    async fn mentioned(&self, namespace: &str, names: &BTreeSet<&str>) -> Result<BTreeSet<String>, Error> {
+        let pods = self.rest.list(&rest::path::<Pod>(Some(namespace))).await?;
+        let mut found = BTreeSet::new();
+        for pod in &pods {
+            if let Ok(pod) = serde_json::from_str::<Value>(pod.get()) {
+                mentions(&pod["spec"], names, &mut found);
+            }
+        }
+        Ok(found)
     }
 
     async fn objects<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: &str) -> Result<Vec<K>, Error> {
@@ -101,19 +123,34 @@ impl Controller {
             }
             Some(Action::Delete) => {
                 tracing::info!(object = ?key, reason = "invalid for long", "deleting service account token");
-                let uid = secret.metadata.uid.as_deref().unwrap_or_default();
-                self.rest.delete(&path, &key.name, &rest::only_uid(uid)).await
+                let metadata = &secret.metadata;
+                let (uid, resource_version) = (metadata.uid.clone(), metadata.resource_version.clone());
+                // Only as it was judged: somebody may just have used it, or taken the mark away.
+                let seen = Some(Preconditions { uid, resource_version });
+                let params = DeleteParams { preconditions: seen, ..DeleteParams::default() };
+                match self.rest.delete(&path, &key.name, &params).await {
+                    Err(Error::Api(status)) if status.code == 409 => Ok(()),
+                    other => other,
+                }
             }
         }
     }
 }
 
-fn mentions(value: &Value, name: &str) -> bool {
+/// Whether the account names the Secret as one of its own; others were made by hand.
+fn is_listed(accounts: &[ServiceAccount], account: &Key, secret: &Secret) -> bool {
+    let account = accounts.iter().find(|a| a.metadata.name.as_ref() == Some(&account.name));
+    let listed = account.and_then(|account| account.secrets.as_deref()).unwrap_or_default();
+    listed.iter().any(|listed| listed.name == secret.metadata.name)
+}
+
+/// Adds those of `names` that stand anywhere in `value`.
+fn mentions(value: &Value, names: &BTreeSet<&str>, found: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) => text == name,
-        Value::Array(items) => items.iter().any(|item| mentions(item, name)),
-        Value::Object(fields) => fields.values().any(|field| mentions(field, name)),
-        _ => false,
+        Value::String(text) if names.contains(text.as_str()) => drop(found.insert(text.clone())),
+        Value::Array(items) => items.iter().for_each(|item| mentions(item, names, found)),
+        Value::Object(fields) => fields.values().for_each(|field| mentions(field, names, found)),
+        _ => {}
     }
 }
 
@@ -128,7 +165,9 @@ fn noted(secret: &Secret, label: &str) -> Option<Date> {
 /// Whether the token is from before that day, and was not used since.
 fn is_unused(secret: &Secret, before: Date) -> bool {
     let made = secret.metadata.creation_timestamp.as_ref().map(|time| day(time.0));
-    let is_fresh = noted(secret, LABEL_TOKEN_LAST_USED).is_some_and(|used| used >= before);
+    let used = secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_TOKEN_LAST_USED));
+    // A day that nobody can read decides nothing: the token stays.
+    let is_fresh = used.is_some_and(|used| used.parse::<Date>().map_or(true, |used| used >= before));
     secret.metadata.deletion_timestamp.is_none() && made.is_some_and(|made| made < before) && !is_fresh
 }
 
@@ -177,7 +216,7 @@ mod tests {
             ("it is younger", token("2025-11-28", json!({})), false),
             ("it was used since", token("2020-01-01", used("2025-11-28")), false),
             ("it was used before", token("2020-01-01", used("2025-11-27")), true),
-            ("nobody can read the day", token("2020-01-01", used("soon")), true),
+            ("nobody can read the day", token("2020-01-01", used("soon")), false),
         ];
         for (sentence, secret, expected) in cases {
             assert_eq!(is_unused(&secret, YEAR_AGO), expected, "{sentence}");
@@ -198,6 +237,8 @@ mod tests {
     #[test]
     fn a_pod_that_names_it_anywhere_keeps_it() {
         let spec = json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}], "hostNetwork": true});
-        assert!(mentions(&spec, "s") && !mentions(&spec, "secretName"));
+        let mut found = BTreeSet::new();
+        mentions(&spec, &BTreeSet::from(["s", "secretName", "other"]), &mut found);
+        assert_eq!(found, BTreeSet::from(["s".to_owned()]));
     }
 }

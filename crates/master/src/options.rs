@@ -153,7 +153,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "40s", value_parser = time)]
     pub node_monitor_grace_period: Duration,
 
-    /// Seconds of history the embedded store keeps
+    /// Seconds of history that are kept; 0: none beyond what readers need, and an etcd is not compacted
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub history_seconds: u64,
 }

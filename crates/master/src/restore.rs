@@ -45,8 +45,10 @@ impl Restore {
         self.check_place(&keys)?;
         let written = self.write(&snapshot, &keys);
         let restored = written.inspect_err(|_| drop(fs::remove_dir_all(place::unfinished(data_dir))))?;
-        place::decide(data_dir)?;
-        place::finish(data_dir)?;
+        let unsure = "it is not sure whether the restore has happened: the next start goes by what is on the disk";
+        place::decide(data_dir).context(unsure)?;
+        let late = "the restore has happened; the next start, backup or restore completes it";
+        place::finish(data_dir).context(late)?;
         Ok(self.done(restored, &keys))
     }
 

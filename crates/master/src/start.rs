@@ -85,7 +85,8 @@ impl Master {
             max_mutating_requests_inflight: options.max_mutating_requests_inflight,
             event_ttl: options.event_ttl,
             // The embedded store forgets old versions by itself; etcd wants to be told.
-            compaction_interval: options.etcd.are_given().then_some(Duration::from_secs(options.history_seconds)),
+            compaction_interval: (options.etcd.are_given() && options.history_seconds > 0)
+                .then_some(Duration::from_secs(options.history_seconds)),
             configz: serde_json::json!({"master": options.daemon.shown(&[])}),
             ..apiserver::Config::new(&options.data_dir)
         };

@@ -32,9 +32,13 @@ pub async fn prepare_kernel() {
 
 /// Lets frames leave the bridge through the port they came in by, so that a pod reaches itself through its service: with
 /// bridge-nf-call-iptables the kernel answers a translated packet for the same bridge without routing it.
-pub async fn allow_hairpins(bridge: &str) {
-    // No bridge yet, no pods yet: the endpoints that make hairpins possible come later and bring us here again.
-    let Ok(ports) = json("ip", &["-d", "-j", "link", "show", "master", bridge]).await else { return };
+pub async fn allow_hairpins(bridge: &str) -> Result<(), SinkError> {
+    let ports = match json("ip", &["-d", "-j", "link", "show", "master", bridge]).await {
+        Ok(ports) => ports,
+        // No bridge yet, no pods yet: the endpoints that make hairpins possible come later and bring us here again.
+        Err(SinkError::Failed { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
     let closed = |port: &&Value| port["linkinfo"]["info_slave_data"]["hairpin"] == Value::Bool(false);
     for name in ports.as_array().into_iter().flatten().filter(closed).filter_map(|p| p["ifname"].as_str()) {
         // A port that goes away between the look and the change needs nothing more.
@@ -43,6 +47,7 @@ pub async fn allow_hairpins(bridge: &str) {
             tracing::debug!(%error, port = name, "no hairpin");
         }
     }
+    Ok(())
 }
 
 /// Forgets UDP flows that an earlier life of ours led to where nobody serves them any more.

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sys::socket::SockProtocol;
 use parking_lot::Mutex;
@@ -92,8 +93,11 @@ pub fn listen() -> std::io::Result<Listener> {
     Listener::listen(SockProtocol::NetlinkNetFilter, GROUP, BUFFER_BYTES)
 }
 
-/// Hears what the kernel tells; ends never, unless it cannot be heard.
-pub async fn run(listener: Listener, shared: Arc<Shared>) {
+/// How long the kernel is left alone that could not be heard.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// Hears what the kernel tells, and never ends.
+pub async fn run(mut listener: Listener, shared: Arc<Shared>) {
     let mut transaction = Suspicion::default();
     let lost = Suspicion { unknown: true, forward: true, table: false };
     loop {
@@ -102,8 +106,15 @@ pub async fn run(listener: Listener, shared: Arc<Shared>) {
             None => shared.raise(lost),
         });
         if let Err(error) = heard.await {
-            tracing::error!(%error, "the firewall cannot be heard: what others change will go unnoticed");
-            return;
+            tracing::error!(%error, "the firewall cannot be heard: what others change goes unnoticed for now");
+            listener = loop {
+                tokio::time::sleep(LISTEN_AGAIN).await;
+                if let Ok(listener) = listen() {
+                    break listener;
+                }
+            };
+            transaction = Suspicion::default();
+            shared.raise(lost);
         }
     }
 }

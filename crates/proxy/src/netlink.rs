@@ -172,7 +172,9 @@ impl Listener {
     /// Listens from now on; the kernel keeps up to `buffer_bytes` for us.
     pub fn listen(protocol: SockProtocol, groups: u32, buffer_bytes: usize) -> io::Result<Listener> {
         let socket = open(protocol, SockFlag::SOCK_NONBLOCK, groups)?;
-        setsockopt(&socket, sockopt::RcvBufForce, &buffer_bytes)?;
+        // Who administrates only a user namespace keeps to the machine's limit.
+        setsockopt(&socket, sockopt::RcvBufForce, &buffer_bytes)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &buffer_bytes))?;
         #[allow(
             deprecated,
             reason = "its successor is unsafe for descriptors that can be exchanged; this one is owned"

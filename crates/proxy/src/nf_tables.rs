@@ -62,15 +62,23 @@ fn transact(socket: &OwnedFd, script: &str) -> Result<(), SinkError> {
     let bytes = compile(script).map_err(|line| refused(&format!("cannot be said: {line}")))?;
     let room = bytes.len() + OVERHEAD_BYTES;
     if room_of(socket)? < room {
-        setsockopt(socket, sockopt::SndBufForce, &room).map_err(|error| failed(error.into()))?;
+        let forced = setsockopt(socket, sockopt::SndBufForce, &room);
+        // Who administrates only a user namespace keeps to the machine's limit; what is too long for it is not sent.
+        forced.or_else(|_| setsockopt(socket, sockopt::SndBuf, &room)).map_err(|error| failed(error.into()))?;
     }
     send(socket.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|error| failed(error.into()))?;
     // It is done by now, or was not: what there is to say has been said.
     match first_error(socket)? {
         None => Ok(()),
         Some((line, error)) => {
-            let line = line.checked_sub(1).and_then(|line| script.lines().nth(line)).unwrap_or("the transaction");
-            Err(refused(&format!("{error}: {line}")))
+            let named = line.checked_sub(1).and_then(|line| script.lines().nth(line));
+            let named = match named {
+                // A commit that fails is answered as its first message.
+                Some(first) if line == 1 => format!("the transaction, or in it: {first}"),
+                Some(line) => line.to_owned(),
+                None => "the transaction".to_owned(),
+            };
+            Err(refused(&format!("{error}: {named}")))
         }
     }
 }
@@ -81,15 +89,18 @@ fn room_of(socket: &OwnedFd) -> Result<usize, SinkError> {
 
 /// Reads all errors; returns the first, with the number of the message it is about.
 fn first_error(socket: &OwnedFd) -> Result<Option<(usize, io::Error)>, SinkError> {
-    let mut first = None;
+    let (mut first, mut lost) = (None, None);
     let mut answer = [0; ERROR_BYTES];
     loop {
         let length = match recv(socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => length,
-            Err(Errno::EAGAIN) => return Ok(first),
+            Err(Errno::EAGAIN) => return Ok(first.or(lost)),
             Err(Errno::EINTR) => continue,
-            // There were more errors than fit; any one will do.
-            Err(Errno::ENOBUFS) if first.is_some() => continue,
+            // There were more errors than fit. It is said before those that did, and none may be left for the next one.
+            Err(Errno::ENOBUFS) => {
+                lost = Some((0, Errno::ENOBUFS.into()));
+                continue;
+            }
             Err(error) => return Err(failed(error.into())),
         };
         first = first.or_else(|| error_in(&answer[..length]));

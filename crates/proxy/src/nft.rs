@@ -106,7 +106,7 @@ impl NftSink {
             state.prepared = true;
         }
         if !state.hairpins {
-            host::allow_hairpins(&self.config.bridge).await;
+            host::allow_hairpins(&self.config.bridge).await?;
             state.hairpins = true;
         }
         if !state.forwarding {

@@ -137,7 +137,8 @@ where
         return Ok(());
     }
     // One lab at a time is enough for a machine, whatever runs the tests.
-    let alone = std::fs::File::create(std::env::temp_dir().join("coracle-lab-test.lock"))?;
+    let lock = std::env::temp_dir().join("coracle-lab-test.lock");
+    let alone = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(lock)?;
     alone.lock()?;
     let thread = std::thread::spawn(move || {
         leave_the_machine()?;
@@ -156,8 +157,6 @@ pub fn possible() -> Result<()> {
     }
     let kinds = std::fs::read_to_string("/proc/filesystems")?;
     ensure!(kinds.lines().any(|kind| kind.ends_with("overlay")), "the kernel has no overlay file system");
-    // Where it is no module there is nothing to load.
-    let _ = Command::new("modprobe").arg("br_netfilter").output();
     program().map(drop)
 }
 

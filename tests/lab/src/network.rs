@@ -56,6 +56,8 @@ impl Network {
         if topology == Topology::Routed {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("a router between the segments")?;
         }
+        // Where it is no module there is nothing to load.
+        let _ = std::process::Command::new("modprobe").arg("br_netfilter").output();
         std::fs::write(BRIDGE_CALL, "1").context("this kernel has no br_netfilter")?;
         run("nft", &format!("add table {TABLE}")).await?;
         for hook in ["forward", "output"] {

@@ -10,8 +10,21 @@ const IPV6: &str = "IPv6";
 const SINGLE: &str = "SingleStack";
 const DUAL: &str = "RequireDualStack";
 
-/// Completes policy and families of a service that has addresses, and refuses what this cluster has not.
-pub(super) fn settle(spec: &mut ServiceSpec, errors: &mut ErrorList) {
+/// Completes policy and families of a service that has addresses, and refuses what this cluster has not. What is stored
+/// already and not changed stays as it is.
+pub(super) fn settle(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, errors: &mut ErrorList) {
+    if let Some(old) = old {
+        if are_same(spec, old) {
+            return;
+        }
+        if spec.ip_family_policy.as_deref() == Some(SINGLE) && spec.ip_families == old.ip_families {
+            // Who asks for one family and says nothing of it means the first (`trimFieldsForDualStackDowngrade`).
+            spec.ip_families.iter_mut().for_each(|families| families.truncate(1));
+        }
+    }
+    if !super::has_address(spec) {
+        return;
+    }
     let path = Path::new("spec");
     let is_headless = spec.cluster_ip.as_deref() == Some("None");
     // Its endpoints are made by hand, and may be of every family.
@@ -58,6 +71,12 @@ pub(super) fn settle(spec: &mut ServiceSpec, errors: &mut ErrorList) {
     spec.ip_families = Some(families);
 }
 
+/// Whether nothing changed that has a say here.
+fn are_same(new: &ServiceSpec, old: &ServiceSpec) -> bool {
+    (&new.cluster_ip, &new.cluster_ips, &new.selector) == (&old.cluster_ip, &old.cluster_ips, &old.selector)
+        && (&new.ip_families, &new.ip_family_policy) == (&old.ip_families, &old.ip_family_policy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,12 +85,12 @@ mod tests {
     fn settled(spec: serde_json::Value) -> String {
         let mut spec: ServiceSpec = serde_json::from_value(spec).unwrap();
         let mut errors = ErrorList::new();
-        settle(&mut spec, &mut errors);
+        settle(&mut spec, None, &mut errors);
         if !errors.is_empty() {
             return errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         }
         let mut again = spec.clone();
-        settle(&mut again, &mut errors);
+        settle(&mut again, None, &mut errors);
         assert_eq!((&again, errors.len()), (&spec, 0), "what is settled stays");
         format!("{} {}", spec.ip_family_policy.unwrap(), spec.ip_families.unwrap().join("+"))
     }
@@ -113,5 +132,21 @@ mod tests {
         for (spec, expected) in cases {
             assert_eq!(settled(spec.clone()), expected, "{spec}");
         }
+    }
+
+    #[test]
+    fn a_change_may_give_up_a_family_and_leaves_what_was_stored_alone() {
+        let spec = |value| -> ServiceSpec { serde_json::from_value(value).unwrap() };
+        let both = json!({"clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"});
+        let mut single = spec(both.clone());
+        single.ip_family_policy = Some(SINGLE.to_owned());
+        let mut errors = ErrorList::new();
+        settle(&mut single, Some(&spec(both)), &mut errors);
+        assert_eq!((single.ip_families.unwrap().as_slice(), errors.len()), (&[IPV4.to_owned()][..], 0));
+
+        let before = json!({"clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "ipFamilyPolicy": "RequireDualStack"});
+        let mut stored = spec(before.clone());
+        settle(&mut stored, Some(&spec(before.clone())), &mut errors);
+        assert_eq!((stored, errors.len()), (spec(before), 0));
     }
 }

@@ -67,7 +67,9 @@ pub(super) fn check(json: &[u8], token: &[u8; 32], account: &str, now: Timestamp
     let secret = match serde_json::from_slice::<Kept>(json) {
         Ok(secret) if secret.type_ == SECRET_SERVICE_ACCOUNT_TOKEN => secret,
         // A token somebody bound to a Secret of his own.
-        _ => return (Ok(()), false),
+        Ok(_) => return (Ok(()), false),
+        // What cannot be read may say that it ends tokens.
+        Err(error) => return (Err(format!("the Secret of the token cannot be read: {error}")), false),
     };
     let held = secret.data.token.as_ref().and_then(|token| std::str::from_utf8(&token.0).ok());
     if held.is_none_or(|held| digest(held) != *token) {

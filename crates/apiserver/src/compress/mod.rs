@@ -28,7 +28,8 @@ const CHUNK_BYTES: usize = 32 * 1024;
 
 /// The answer, compressed where the client takes that and it pays. Streams of unknown length stay as they are.
 pub(crate) fn respond(encodings: &[HeaderValue], response: ApiResponse) -> ApiResponse {
-    let is_large = response.body().size_hint().exact().is_some_and(|size| size >= MIN_BYTES);
+    // Of a stream without an end nothing is known.
+    let is_large = response.body().size_hint().lower() >= MIN_BYTES;
     if !is_large || !takes_gzip(encodings) || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }

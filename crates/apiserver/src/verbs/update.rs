@@ -75,11 +75,11 @@ fn version(object: &dyn Object) -> Option<&str> {
 
 /// Whether an object that is not there is to be made: not one the client says it has seen.
 fn may_create(call: &Call, object: &dyn Object) -> Result<bool, ApiError> {
-    if call.info.subresource.is_some() || !CREATED.contains(&call.info.kind.info.plural) || version(object).is_some() {
+    if call.info.subresource.is_some() || !CREATED.contains(&call.info.kind.info.plural) {
         return Ok(false);
     }
     match object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
-        None => Ok(true),
+        None => Ok(version(object).is_none()),
         Some(uid) => {
             let message = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
             Err(ApiError::Conflict(call.info.subject(), message))

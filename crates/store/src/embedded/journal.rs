@@ -80,7 +80,9 @@ impl Journal {
 
     /// The journal in `dir` to replay, and for nothing else.
     pub(super) fn look(dir: &Path) -> io::Result<Journal> {
-        Ok(Journal::on(Box::new(File::open(dir.join(FILE_NAME))?), 0))
+        let path = dir.join(FILE_NAME);
+        let file = File::open(&path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        Ok(Journal::on(Box::new(file), 0))
     }
 
     pub(super) fn on(medium: Box<dyn Medium>, capacity: usize) -> Journal {

@@ -129,7 +129,7 @@ impl Location {
     /// Opens or makes redb's file, readable by its owner only (it holds Secrets).
     fn open(&self) -> Result<Database, Error> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Error::Unavailable(format!("cannot {what} the store {}: {error}", self.path.display()))
+            unavailable(format!("cannot {what} the store {}: {error}", self.path.display()))
         };
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);

@@ -60,6 +60,13 @@ pub(super) fn status(service: &Service, errors: &mut ErrorList) {
                 errors.push(invalid(&path, name, "must be a DNS name, not an IP address"));
             }
         }
+        let mode = &path.child("ipMode");
+        if ingress.ip_mode.is_some() && ingress.ip.as_deref().unwrap_or("").is_empty() {
+            errors.push(forbidden(mode, "may not be specified when `ip` is not set"));
+        }
+        if let Some(given) = ingress.ip_mode.as_deref() {
+            rules::one_of(Some(given), &["Proxy", "VIP"], mode, errors);
+        }
     }
 }
 

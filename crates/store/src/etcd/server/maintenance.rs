@@ -92,8 +92,8 @@ impl Maintenance for Face {
         tokio::task::spawn_blocking(move || {
             let written = write_snapshot(&store, header, &blobs);
             if let Err(status) = written {
-                // Who does not read is not waited for.
-                drop(blobs.try_send(Err(status)));
+                // The store is free again; the client hears of it when it reads on, or goes.
+                tokio::runtime::Handle::current().spawn(async move { drop(blobs.send(Err(status)).await) });
             }
         });
         Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
