@@ -190,6 +190,16 @@ async fn each_command_prints_and_says_what_kubectl_would() {
         ("get pod x -o jsonpath={.metadata.name}", "", "x", ""),
         ("get pods --no-headers --show-labels", "", "longer   5m    app=a\nx        5m    app=a\n", ""),
         ("get pod nope --ignore-not-found", "", "", ""),
+        ("get --raw /version", "", "{\"gitVersion\":\"v1.35.0+coracle.0.1.0\"}", ""),
+        ("get --raw /version pods", "", "", "error: arguments may not be passed when --raw is specified\n"),
+        ("get --raw /version -o json", "", "", "error: --raw and --output are mutually exclusive\n"),
+        ("get --raw version", "", "", "error: --raw must be a valid URL path: \"version\"\n"),
+        (
+            "get --raw /version -w",
+            "",
+            "",
+            "error: --raw may not be specified with other flags that filter the server request or alter the output\n",
+        ),
         ("get nonsense", "", "", "error: the server doesn't have a resource type \"nonsense\"\n"),
         ("create -f -", pod, "pod/new created\n", ""),
         (

@@ -217,6 +217,10 @@ fn addresses(text: &str) -> Vec<(String, IpAddr)> {
             continue;
         }
         for address in interface["addr_info"].as_array().into_iter().flatten() {
+            // Where the minion answers for names, on each node the same.
+            if address["label"].as_str().is_some_and(|label| label.ends_with(":coracle")) {
+                continue;
+            }
             let ip: Option<IpAddr> = address["local"].as_str().and_then(|ip| ip.parse().ok());
             if let Some(ip) = ip.filter(|ip| address["scope"] == "global" && !ip.is_loopback()) {
                 found.push((name.to_owned(), ip));

@@ -52,6 +52,9 @@ pub struct Get {
     /// If the requested object does not exist the command will return exit code 0
     #[arg(long)]
     ignore_not_found: bool,
+    /// Raw URI to request from the server
+    #[arg(long, value_name = "URI")]
+    raw: Option<String>,
     /// Return large lists in chunks (always done)
     #[arg(long, hide = true)]
     chunk_size: Option<u32>,
@@ -60,6 +63,10 @@ pub struct Get {
 impl Get {
     /// Gets and prints.
     pub async fn run(&self, session: &Session, console: &mut Console) -> Result<(), Error> {
+        if let Some(path) = &self.raw {
+            self.fits_raw(path)?;
+            return console.print(&session.text(path).await?);
+        }
         let format = Format::parse(self.output.as_deref())?;
         let discovery = Discovery::load(session).await?;
         let targets = self.targets(&discovery, console)?;
@@ -74,6 +81,24 @@ impl Get {
         } else {
             self.documents(session, console, &format, &discovery, &targets).await
         }
+    }
+
+    /// Nothing else can be asked together with `--raw` (upstream's `Validate` in `pkg/cmd/get/get.go`).
+    fn fits_raw(&self, path: &str) -> Result<(), Error> {
+        if !self.arguments.is_empty() {
+            return Err(Error::message("arguments may not be passed when --raw is specified"));
+        }
+        if self.watch || self.watch_only || self.selectors.selector.is_some() {
+            let text = "--raw may not be specified with other flags that filter the server request or alter the output";
+            return Err(Error::message(text));
+        }
+        if self.output.is_some() {
+            return Err(Error::message("--raw and --output are mutually exclusive"));
+        }
+        if path.parse::<http::uri::PathAndQuery>().is_err() || !path.starts_with('/') {
+            return Err(Error::message(format!("--raw must be a valid URL path: {path:?}")));
+        }
+        Ok(())
     }
 
     fn targets(&self, discovery: &Discovery, console: &mut Console) -> Result<Vec<Target>, Error> {

@@ -58,7 +58,8 @@ fn control_groups_of_the_first_version_count_where_they_are_mounted() {
 
 #[test]
 fn addresses_of_containers_are_no_addresses_of_the_machine() {
-    let shown = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","scope":"host"}]},
+    let shown = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","scope":"host","label":"lo"},
+          {"local":"10.96.0.10","scope":"global","label":"lo:coracle"}]},
         {"ifname":"eth0","addr_info":[{"local":"10.0.0.4","scope":"global"},{"local":"169.254.1.1","scope":"link"}]},
         {"ifname":"docker0","addr_info":[{"local":"172.17.0.1","scope":"global"}]},
         {"ifname":"coracle0","addr_info":[{"local":"10.244.0.1","scope":"global"}]}]"#;
