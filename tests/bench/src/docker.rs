@@ -25,11 +25,18 @@ const READY: Duration = Duration::from_secs(30);
 /// Starts a minion on Docker where it answers, else on the hollow runtime.
 pub(crate) async fn start_minion(bench: &Bench, master: &MasterProcess, name: &str) -> Result<Process> {
     let runtime = if Path::new(SOCKET).exists() { "docker" } else { "hollow" };
-    let token = std::fs::read_to_string(master.data_dir.join("join-token"))?;
+    minion(bench, &[master], name, runtime)
+}
+
+/// Starts a minion that may ask any of these masters.
+pub(crate) fn minion(bench: &Bench, masters: &[&MasterProcess], name: &str, runtime: &str) -> Result<Process> {
+    let servers: Vec<String> = masters.iter().map(|master| format!("https://{}", master.target.address)).collect();
+    let first = masters.first().context("a minion has a master")?;
+    let token = std::fs::read_to_string(first.data_dir.join("join-token"))?;
     let data_dir = bench.folder.join(format!("minion-{name}"));
     let arguments = [
         "--server",
-        &format!("https://{}", master.target.address),
+        &servers.join(","),
         "--data-dir",
         &data_dir.display().to_string(),
         "--node-name",

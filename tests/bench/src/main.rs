@@ -6,6 +6,7 @@
 
 mod docker;
 mod etcd;
+mod failover;
 mod http;
 mod load;
 mod node;

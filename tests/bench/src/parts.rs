@@ -17,7 +17,7 @@ use crate::http::{Connection, Target};
 use crate::process::{MasterProcess, start_master};
 use crate::report::{Report, Samples};
 use crate::stream::Accepts;
-use crate::{docker, load, node, services, watchers};
+use crate::{docker, failover, load, node, services, watchers};
 
 /// What every part needs.
 pub(crate) struct Bench {
@@ -57,6 +57,7 @@ pub(crate) const ALL: &[(&str, Part)] = &[
     ("hold", |bench| Box::pin(hold(bench))),
     ("pods", |bench| Box::pin(docker::pods(bench))),
     ("node", |bench| Box::pin(node::node(bench))),
+    ("failover", |bench| Box::pin(failover::failover(bench))),
     ("services", |bench| Box::pin(services::services(bench))),
 ];
 

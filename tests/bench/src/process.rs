@@ -50,6 +50,13 @@ impl Process {
         Ok(ticks / 100.0)
     }
 
+    /// Ends it at once, as a power failure would.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it with SIGTERM and waits.
     pub(crate) fn stop(self) {
         drop(self);
@@ -58,6 +65,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
