@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
@@ -128,10 +129,18 @@ fn down(dir: &Path) -> Result<()> {
     let Ok(alive) = File::open(&path) else { return Ok(()) };
     if alive.try_lock().is_err() {
         let holder = std::fs::read_to_string(&path)?.trim().parse().context("the holder's process number")?;
-        kill(Pid::from_raw(holder), Signal::SIGTERM)?;
+        match kill(Pid::from_raw(holder), Signal::SIGTERM) {
+            // It has just ended by itself.
+            Err(Errno::ESRCH) => {}
+            told => told?,
+        }
         alive.lock()?;
     }
-    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())
+    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
+    // One that was killed could not clean up.
+    let left = crate::sweep::dead_labs()?;
+    ensure!(left.is_empty(), "not everything could be removed yet: {left:?}; the next lab tries again");
+    Ok(())
 }
 
 fn on(dir: &Path, machine: &str, command: &[String]) -> Result<()> {

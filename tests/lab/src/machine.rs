@@ -19,6 +19,9 @@ use crate::process::{self, Process};
 const UNSHARE: [&str; 9] =
     ["--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "--propagation=private"];
 
+/// What the first process of a box complains of; locked while the box runs.
+pub(crate) const LOG: &str = "log/init";
+
 /// A box.
 pub struct Machine {
     name: String,
@@ -83,14 +86,16 @@ impl Machine {
         let program = crate::lab::program()?;
         let mut command = Command::new("unshare");
         command.args(UNSHARE).arg(program).arg("init").arg(&self.home).arg(&self.name);
-        let log = std::fs::File::options().create(true).append(true).open(self.home.join("log/init"))?;
+        let log = std::fs::File::options().create(true).append(true).open(self.home.join(LOG))?;
+        // Held by `unshare`, which ends when the last process of the box has.
+        log.try_lock().with_context(|| format!("{} still ends", self.name))?;
         let mut unshare = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let hold = unshare.stdin.take().context("it is piped")?;
         let mut says = BufReader::new(unshare.stdout.take().context("it is piped")?);
         let mut line = String::new();
         tokio::time::timeout(PATIENCE, says.read_line(&mut line)).await??;
         if line.trim() != READY {
-            bail!("{} does not start: {}", self.name, std::fs::read_to_string(self.home.join("log/init"))?);
+            bail!("{} does not start: {}", self.name, std::fs::read_to_string(self.home.join(LOG))?);
         }
         let init = only_child(unshare.id().context("it runs")?)?;
         let port = network.plug(&self.place, init).await?;

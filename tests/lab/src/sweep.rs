@@ -3,13 +3,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
+
+use crate::machine::LOG;
 
 /// How the folders of labs, and their control groups, begin.
 const PREFIX: &str = "coracle-lab-";
 /// The file in a lab's folder that its maker holds locked while it lives.
 const LOCK: &str = "alive";
+/// How many seconds a box may take to end.
+const END_SECONDS: &str = "30";
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -23,9 +28,7 @@ impl Home {
     /// A new folder, after sweeping away those of labs that live no more.
     pub fn new() -> Result<Home> {
         let parent = std::env::temp_dir();
-        // Nobody may sweep between the making of a folder and the locking of its file.
-        let alone = File::create(parent.join("coracle-lab.lock"))?;
-        alone.lock()?;
+        let _alone = alone(&parent)?;
         sweep(&parent);
         let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent)?.keep();
         let alive = File::create(path.join(LOCK))?;
@@ -45,6 +48,32 @@ impl Drop for Home {
     }
 }
 
+/// Nobody may sweep between the making of a folder and the locking of its file.
+fn alone(parent: &Path) -> Result<File> {
+    let file = File::create(parent.join("coracle-lab.lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Removes what dead labs left, and says what of it stays: groups, say, whose last process is still dying.
+pub fn dead_labs() -> Result<Vec<PathBuf>> {
+    let parent = std::env::temp_dir();
+    let _alone = alone(&parent)?;
+    sweep(&parent);
+    let dead = |path: &PathBuf| File::open(path.join(LOCK)).is_ok_and(|file| file.try_lock().is_ok());
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    let folders =
+        std::fs::read_dir(&parent)?.flatten().map(|entry| entry.path()).filter(|path| named(path) && dead(path));
+    let orphans = groups().into_iter().filter(|group| named(group) && !parent.join(lab_of(group)).exists());
+    Ok(folders.chain(orphans).collect())
+}
+
+/// The lab that a control group is of: `coracle-lab-x` of `coracle-lab-x-box1`.
+fn lab_of(group: &Path) -> String {
+    let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.rsplit_once('-').map_or(name.clone(), |(lab, _)| lab.to_owned())
+}
+
 /// Removes the folders of dead labs.
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -56,16 +85,22 @@ fn sweep(parent: &Path) {
     }
     // A group whose last process was still dying when its lab ended.
     for group in groups() {
-        let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let lab = name.rsplit_once('-').map_or(name.as_str(), |(lab, _)| lab);
-        if name.starts_with(PREFIX) && !parent.join(lab).exists() {
+        let lab = lab_of(&group);
+        if lab.starts_with(PREFIX) && !parent.join(lab).exists() {
             remove_group(&group);
         }
     }
 }
 
-/// Removes a lab's folder and control groups.
+/// Removes a lab's folder and control groups, once its boxes have ended: nobody holds them any more.
 fn clear(home: &Path) {
+    for machine in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let log = machine.path().join(LOG);
+        if log.exists() {
+            // As long as it takes, but not for ever.
+            let _ = Command::new("flock").args(["-w", END_SECONDS]).arg(log).arg("true").status();
+        }
+    }
     control_groups(&home.file_name().unwrap_or_default().to_string_lossy());
     // What cannot be removed now is tried again by the next lab: its lock file goes last only if all goes.
     let _ = std::fs::remove_dir_all(home);

@@ -67,6 +67,37 @@ fn boxes_are_apart_and_leave_nothing() -> Result<()> {
     })
 }
 
+/// The boxes that are left to play with, and their end after a crash of what holds them.
+#[test]
+fn a_lab_to_play_with_ends_even_if_its_holder_was_killed() -> Result<()> {
+    start::test(async || {
+        let folder = tempfile::tempdir()?;
+        let dir = folder.path().join("lab").display().to_string();
+        let program = env!("CARGO_BIN_EXE_coracle-lab");
+        let line = async |words: &[&str]| {
+            let ended = tokio::process::Command::new(program).args(words).output().await?;
+            let (said, complained) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+            ensure!(ended.status.success(), "{words:?}: {said}{complained}");
+            anyhow::Ok(said.trim_end().to_owned())
+        };
+        let said = line(&["up", "--dir", &dir]).await?;
+        ensure!(said.contains("export KUBECONFIG="), "{said}");
+        let name = said.split("files in ").nth(1).and_then(|path| path.split('/').nth(2)).unwrap().to_owned();
+        ensure!(line(&["on", "--dir", &dir, "box2", "hostname"]).await? == "box2");
+        let client = client::connect::from_kubeconfig(Some(&Path::new(&dir).join("kubeconfig")), None, "lab").await?;
+        let nodes = kube::Api::<k8s_openapi::api::core::v1::Node>::all(client).list(&Default::default()).await?;
+        ensure!(nodes.items.len() == 2, "the machine reaches the cluster");
+        ensure!(line(&["up", "--dir", &dir]).await.is_err(), "one lab in a place");
+
+        let holder = std::fs::read_to_string(Path::new(&dir).join("alive"))?.trim().parse()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(holder), nix::sys::signal::Signal::SIGKILL)?;
+        line(&["down", "--dir", &dir]).await?;
+        ensure!(!Path::new(&dir).exists() && left(&name).is_empty(), "{:?}", left(&name));
+        ensure!(!std::env::temp_dir().join(&name).exists(), "{name} is left");
+        line(&["down", "--dir", &dir]).await.map(drop)
+    })
+}
+
 #[test]
 fn a_router_stands_between_segments() -> Result<()> {
     start::test(async || {
