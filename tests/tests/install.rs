@@ -2,34 +2,11 @@
 //! again, with a Docker Engine of its own and without systemd.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use harness::docker::{self, output};
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap()
-}
-
-/// The programs in a folder, without what debuggers read.
-fn programs(folder: &Path) {
-    let master = folder.join("master");
-    let strip = ["--strip-debug", env!("CARGO_BIN_EXE_programs"), master.to_str().unwrap()];
-    output("objcopy", &strip).unwrap();
-    for name in ["minion", "kctl"] {
-        std::fs::hard_link(&master, folder.join(name)).unwrap();
-    }
-}
-
-/// Packages of a version; the folder they are in.
-fn package(folder: &Path, version: &str) -> PathBuf {
-    let out = folder.join(version);
-    let script = repository().join("deploy/package.sh");
-    let (from, to) = (folder.to_str().unwrap(), out.to_str().unwrap());
-    let flags = ["--from", from, "--out", to, "--version", version, "--compression", "none"];
-    output(script.to_str().unwrap(), &flags).unwrap();
-    out
-}
+use harness::packages::{self, repository};
 
 fn archive(folder: &Path, name: &str) -> String {
     let found = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
@@ -103,18 +80,19 @@ fn a_box_is_installed_upgraded_and_left_as_it_was() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    programs(folder.path());
-    let (old, new) = (package(folder.path(), "0.1.0"), package(folder.path(), "0.2.0"));
+    packages::programs(Path::new(env!("CARGO_BIN_EXE_programs")), folder.path()).unwrap();
+    let (old, new) = (packages::make(folder.path(), "0.1.0").unwrap(), packages::make(folder.path(), "0.2.0").unwrap());
     the_packages_have_what_they_should(&old, folder.path());
     if !docker::available() {
         eprintln!("skipped: not root, or no Docker Engine to be had");
         return;
     }
-    let scripts = repository().join("tests/install");
+    let repository = repository().unwrap();
+    let scripts = repository.join("tests/install");
     let ran = Command::new(scripts.join("box.sh"))
-        .env("BOX_FOLDERS", format!("{} {}", repository().display(), folder.path().display()))
+        .env("BOX_FOLDERS", format!("{} {}", repository.display(), folder.path().display()))
         .arg(scripts.join("scenario.sh"))
-        .args([&repository(), &old, &new])
+        .args([&repository, &old, &new])
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use harness::wait::until;
@@ -48,6 +49,8 @@ pub struct Cluster {
     settings: Settings,
     /// The master that the test talks to.
     master: usize,
+    /// From the start of the first minion until all nodes were ready.
+    pub joined_after: Duration,
 }
 
 impl Cluster {
@@ -62,16 +65,18 @@ impl Cluster {
         }
         let mut cluster = Cluster::on(lab, settings);
         cluster.start_master(1).await?;
+        let begun = Instant::now();
         for number in 1..=cluster.lab.boxes.len() {
             cluster.start_minion(number).await?;
         }
         cluster.ready().await?;
+        cluster.joined_after = begun.elapsed();
         Ok(cluster)
     }
 
     /// A cluster of which nothing runs yet.
     pub fn on(lab: Lab, settings: Settings) -> Cluster {
-        Cluster { lab, settings, master: 1 }
+        Cluster { lab, settings, master: 1, joined_after: Duration::ZERO }
     }
 
     /// Gives another master the keys of the first, which must be done before it starts: masters of one cluster share them.
@@ -111,9 +116,11 @@ impl Cluster {
         let (more, server, token) = (self.settings.minion.clone(), servers.join(","), self.token()?);
         let machine = self.lab.machine(number);
         let mut line = vec![MINION, "--data-dir", MINION_DATA, "--server", &server, "--token", &token];
-        // Nothing is evicted and no image removed because others fill this machine's disk.
-        line.extend(["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"]);
-        line.extend(more.iter().map(String::as_str).chain(flags.iter().copied()));
+        let told: Vec<&str> = more.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        // Nothing is evicted and no image removed because others fill this machine's disk, unless a test is about that.
+        let calm = [["--eviction-hard", "memory.available<100Mi"], ["--image-gc-high-threshold", "100"]];
+        line.extend(calm.iter().filter(|flag| !told.contains(&flag[0])).flatten());
+        line.extend(told);
         machine.start(MINION, &line).await?.says(MINION_RUNS).await.map(drop)
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -13,6 +14,8 @@ use crate::process::Process;
 pub const IMAGE: &str = "coracle/test-web:1";
 /// What the engine is called among a box's processes.
 pub const DOCKERD: &str = "dockerd";
+/// How long it may take until it answers: after a power failure it looks at every container, beside others that do.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What it says when it answers.
 const ANSWERS: &str = "API listen on";
 
@@ -26,7 +29,7 @@ impl Machine {
         });
         self.write("/etc/docker/daemon.json", &settings.to_string()).await?;
         let docker = self.start(DOCKERD, &[DOCKERD]).await?;
-        docker.says(ANSWERS).await?;
+        docker.says_within(ANSWERS, PATIENCE).await?;
         Ok(docker)
     }
 

@@ -16,6 +16,7 @@
 //! - [`engine`]: the Docker Engine of a box and the image of test pods; [`registry`]: where images come from.
 //! - [`cluster`]: a master and minions on the boxes.
 //! - [`sweep`]: what labs before us left on disk.
+//! - [`systemctl`]: what stands for systemd on a box that packages are installed on.
 //! - [`scenario`]: several scenarios on one lab, each with its name and its result.
 //! - [`cli`]: `make lab` and `make lab-down`.
 //!
@@ -34,6 +35,7 @@ pub mod process;
 pub mod registry;
 pub mod scenario;
 pub mod sweep;
+pub mod systemctl;
 
 pub use cluster::Cluster;
 pub use lab::{Lab, Plan};

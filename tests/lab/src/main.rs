@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         "master" => end(master::run(std::env::args_os())),
         "minion" => end(minion::run(std::env::args_os())),
         "kctl" => kctl(),
+        lab::systemctl::NAME => end(lab::systemctl::run(std::env::args().skip(1))),
         _ => end(lab::cli::run(lab::cli::Cli::parse())),
     }
 }

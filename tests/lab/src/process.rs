@@ -65,12 +65,17 @@ impl Process {
     /// The same with another limit.
     pub async fn says_within(&self, words: &str, limit: Duration) -> Result<String> {
         let found = |text: &str| text.lines().find(|line| line.contains(words)).map(str::to_owned);
+        self.until(&format!("{words:?}"), limit, found).await
+    }
+
+    /// Waits until something is found in what it has written; fails when it ends first.
+    pub async fn until<T>(&self, what: &str, limit: Duration, found: impl Fn(&str) -> Option<T>) -> Result<T> {
         let (mut lines, mut end) = (self.lines.clone(), self.end.clone());
         let waiting = async {
             loop {
                 lines.borrow_and_update();
-                if let Some(line) = found(&self.text()) {
-                    return Ok(line);
+                if let Some(found) = found(&self.text()) {
+                    return Ok(found);
                 }
                 tokio::select! {
                     more = lines.changed() => if more.is_ok() { continue },
@@ -83,9 +88,17 @@ impl Process {
             }
         };
         match tokio::time::timeout(limit, waiting).await {
-            Ok(line) => line,
-            Err(_) => bail!("{} has not said {words:?} within {limit:?}: {}", self.name, tail(&self.text())),
+            Ok(found) => found,
+            Err(_) => bail!("{} has not said {what} within {limit:?}: {}", self.name, tail(&self.text())),
         }
+    }
+
+    /// Waits until it has written this many lines.
+    pub async fn says_more(&self, count: usize) -> Result<()> {
+        let (mut lines, count) = (self.lines.clone(), u64::try_from(count)?);
+        let waiting = tokio::time::timeout(PATIENCE, lines.wait_for(|lines| *lines >= count)).await;
+        waiting.with_context(|| format!("{} has not written {count} lines within {PATIENCE:?}", self.name))??;
+        Ok(())
     }
 
     /// What it has written since it was started.

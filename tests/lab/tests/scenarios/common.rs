@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use harness::wait::until;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{ComponentStatus, Endpoints, Pod, ReplicationController, Service};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use lab::engine::IMAGE;
 use lab::{Cluster, Machine};
 use serde_json::{Value, json};
@@ -181,6 +181,26 @@ pub(crate) async fn kctl(cluster: &Cluster, arguments: &[&str], input: &[u8]) ->
     line.push(cluster.kubeconfig().display().to_string());
     line.extend(arguments.iter().map(|word| (*word).to_owned()));
     lab::process::output(&line, input).await
+}
+
+/// A2: the control plane finds all its own parts healthy.
+pub(crate) async fn all_parts_are_healthy(cluster: &Cluster) -> Result<()> {
+    let parts = Api::<ComponentStatus>::all(cluster.client().await?).list(&ListParams::default()).await?;
+    ensure!(parts.items.len() >= 3, "{parts:?}");
+    for part in parts {
+        let conditions = part.conditions.unwrap_or_default();
+        let healthy = conditions.iter().any(|condition| condition.type_ == "Healthy" && condition.status == "True");
+        ensure!(healthy, "{:?}: {conditions:?}", part.metadata.name);
+    }
+    Ok(())
+}
+
+/// Gives a box whose engine does not run yet a disk in memory, so that nothing shows of how full this machine's is.
+pub(crate) async fn roomy(machine: &Machine) -> Result<()> {
+    let script = "mkdir -p /run/disk/upper /run/disk/work && \
+                  mount -t overlay -o lowerdir=/var/lib,upperdir=/run/disk/upper,workdir=/run/disk/work disk /var/lib && \
+                  mkdir -p /var/lib/docker && mount -t tmpfs -o size=2g disk /var/lib/docker";
+    machine.run(&["sh", "-c", script]).await.map(drop)
 }
 
 /// Fails unless the error says so.

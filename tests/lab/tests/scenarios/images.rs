@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use harness::wait::until;
-use k8s_openapi::api::core::v1::{Event, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Secret};
 use lab::Cluster;
+use lab::cluster::MINION;
 use lab::engine::{IMAGE, image};
 use lab::registry::{PASSWORD, Registry, USER};
 use serde_json::{Value, json};
 
-use crate::common::{create, kctl, pod, ready, remove, web};
+use crate::common::{container, create, kctl, pod, ready, remove, web};
 
 /// A spec that runs another image.
 fn of(image: &str, more: Value) -> Value {
@@ -85,7 +86,7 @@ pub(crate) async fn behind_a_password(cluster: &mut Cluster) -> Result<()> {
     cluster.lab.machine(1).stop(&registry.process).await
 }
 
-/// B19: with no registry anywhere, an image loaded to both boxes runs on both.
+/// B19: with no registry anywhere, nor any way out of the lab, an image loaded to both boxes runs on both.
 pub(crate) async fn no_registry_at_all(cluster: &mut Cluster) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (archive, saved) = (folder.path().join("image.tar"), folder.path().join("saved.tar"));
@@ -102,5 +103,48 @@ pub(crate) async fn no_registry_at_all(cluster: &mut Cluster) -> Result<()> {
     crate::common::controller(cluster, "island", 2, spec).await?;
     let pods = ready(cluster, "island", 2).await?;
     ensure!(crate::common::spread(&pods).len() == 2, "both boxes have the image");
-    remove(cluster, &["island"]).await
+    remove(cluster, &["island"]).await?;
+    image_in_use_is_kept(cluster).await
+}
+
+/// Where the disk runs short, as it does here by a threshold that none satisfies, an image that nobody could bring back
+/// stays while a pod uses it; its neighbour without a pod goes.
+async fn image_in_use_is_kept(cluster: &mut Cluster) -> Result<()> {
+    let (kept, idle) = ("island/web:1", "island/idle:1");
+    // Another image, not another name for the same: those have one life.
+    cluster.lab.boxes[1].import_image(idle, &image()?).await?;
+    // Who is critical is not evicted, and so is a witness.
+    let mut spec = of(kept, json!({ "nodeName": "box2", "priorityClassName": "system-node-critical" }));
+    spec["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
+    pod(cluster, "castaway", spec).await?;
+    let before = container(&ready(cluster, "castaway", 1).await?[0]);
+    cluster.lab.machine(2).start("removals", &["docker", "events", "--filter", "event=delete"]).await?;
+    cluster.lab.machine(2).stop(MINION).await?;
+    let scarce = ["--eviction-hard", "imagefs.available<99%", "--minimum-image-ttl-duration", "0s"];
+    let scarce = [&scarce[..], &["--pinned-images", "coracle/*"]].concat();
+    cluster.start_minion_with(2, &scarce).await?;
+    pressure(cluster, true).await?;
+    cluster.lab.boxes[1].process("removals")?.says("image delete").await?;
+    let left = cluster.lab.boxes[1].run(&["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).await?;
+    ensure!(left.contains(kept) && !left.contains(idle), "{left}");
+    ensure!(container(&ready(cluster, "castaway", 1).await?[0]) == before, "the pod was started again");
+    cluster.lab.boxes[1].kill("removals").await?;
+
+    cluster.lab.machine(2).stop(MINION).await?;
+    cluster.start_minion(2).await?;
+    pressure(cluster, false).await?;
+    remove(cluster, &["castaway"]).await
+}
+
+/// Waits until box2 says that its disk is full, and is avoided, or not.
+async fn pressure(cluster: &Cluster, so: bool) -> Result<()> {
+    let avoided = |node: &Node| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        taints.into_iter().flatten().any(|taint| taint.key == "node.kubernetes.io/disk-pressure")
+    };
+    let check = |nodes: &[Arc<Node>]| {
+        nodes.iter().any(|node| node.metadata.name.as_deref() == Some("box2") && avoided(node) == so)
+    };
+    let what = format!("the disk of box2 is {}", if so { "full" } else { "not full" });
+    until::<Node>(&cluster.client().await?, &what, "", check).await.map(drop)
 }

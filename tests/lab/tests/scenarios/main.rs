@@ -4,9 +4,11 @@
 
 mod common;
 mod failure;
+mod guide;
 mod images;
 mod members;
 mod network;
 mod overlay;
+mod preflight;
 mod resources;
 mod setup;

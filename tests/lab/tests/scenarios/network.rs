@@ -106,7 +106,7 @@ async fn monitor(machine: &mut Machine) -> Result<String> {
     anyhow::bail!("ip monitor does not tell of changes")
 }
 
-/// B9: a service is reached by its address from pods and boxes, evenly; by its name in the environment; by its port of the
+/// B9: a service is reached by its address from pods and boxes, evenly; by its name, asked for or in the environment; by its port of the
 /// node from outside; and with affinity by the same endpoint.
 pub(crate) async fn services(cluster: &mut Cluster) -> Result<()> {
     let made = service(cluster, "web", json!({ "type": "NodePort" })).await?;
@@ -131,6 +131,11 @@ pub(crate) async fn services(cluster: &mut Cluster) -> Result<()> {
         ensure!(pods.iter().any(|pod| answer.starts_with(&format!("{} ", place(pod).1))), "{answer}");
         let environment = inside(cluster, from, &["env"]).await?;
         ensure!(environment.contains(&format!("WEB_SERVICE_HOST={}", cluster_ip(&made))), "{environment}");
+        let named = inside(cluster, from, &["nslookup", "-type=a", "web.default.svc.cluster.local"]).await?;
+        ensure!(named.contains(&format!("Address: {}", cluster_ip(&made))), "{named}");
+        // Busybox does not try search paths itself; that they are there is what the kubelet owes.
+        let resolver = inside(cluster, from, &["cat", "/etc/resolv.conf"]).await?;
+        ensure!(resolver.contains("search default.svc.cluster.local svc.cluster.local cluster.local"), "{resolver}");
     }
     let ports = made.spec.and_then(|spec| spec.ports).unwrap_or_default();
     let port = ports[0].node_port.context("a node port")?;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::wait::until;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController};
 use kube::Api;
 use kube::api::DeleteParams;
 use lab::Cluster;
 use lab::cluster::MASTER;
-use serde_json::json;
+use lab::engine::IMAGE;
+use serde_json::{Value, json};
 
 use crate::common::{
     PATH, cluster_ip, container, controller, create, curl, endpoints, kctl, machine, pod, ready, refused, remove,
@@ -24,7 +25,7 @@ pub(crate) async fn scheduling(cluster: &mut Cluster) -> Result<()> {
     let pods = ready(cluster, "many", 6).await?;
     ensure!(spread(&pods).len() == 2 && spread(&pods).values().all(|n| (2..=4).contains(n)), "{:?}", spread(&pods));
 
-    kctl(cluster, &["label", "node", "box2", "disk=fast"], b"").await?;
+    kctl(cluster, &["label", "--overwrite", "node", "box2", "disk=fast"], b"").await?;
     pod(cluster, "picky", web(json!({ "nodeSelector": { "disk": "fast" } }))).await?;
     ensure!(spread(&ready(cluster, "picky", 1).await?).contains_key("box2"));
 
@@ -48,7 +49,7 @@ pub(crate) async fn scheduling(cluster: &mut Cluster) -> Result<()> {
     // Room for the third door: one of the other two goes.
     kctl(cluster, &["scale", "rc", "door", "--replicas=1"], b"").await?;
     ready(cluster, "third", 1).await?;
-    kctl(cluster, &["label", "node", "box2", "disk-"], b"").await?;
+    kctl(cluster, &["label", "--overwrite", "node", "box2", "disk-"], b"").await?;
     remove(cluster, &["many", "picky", "door", "third", "huge", "waiting"]).await
 }
 
@@ -73,7 +74,7 @@ async fn unscheduled(cluster: &Cluster, name: &str, why: &str) -> Result<()> {
     until::<Event>(&cluster.client().await?, &format!("an event says of {name} that {why}"), "", said).await.map(drop)
 }
 
-/// B6: one of ten that is killed is replaced within ten seconds, an eleventh that matches is removed, and a restart of the
+/// B6: one of ten that is deleted is replaced, and one whose container is killed runs again, within ten seconds; an eleventh that matches is removed, and a restart of the
 /// master in between changes nothing.
 pub(crate) async fn ten_stay_ten(cluster: &mut Cluster) -> Result<()> {
     controller(cluster, "ten", 10, web(json!({}))).await?;
@@ -88,6 +89,7 @@ pub(crate) async fn ten_stay_ten(cluster: &mut Cluster) -> Result<()> {
     until::<Pod>(&cluster.client().await?, "ten again", "app=ten", replaced).await?;
     ensure!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
 
+    container_is_killed(cluster).await?;
     create::<Pod>(
         cluster,
         json!({ "metadata": { "generateName": "extra-", "labels": { "app": "ten" } },
@@ -108,9 +110,23 @@ pub(crate) async fn ten_stay_ten(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
+async fn container_is_killed(cluster: &Cluster) -> Result<()> {
+    let pods = ready(cluster, "ten", 10).await?;
+    let (name, id) = (pods[1].metadata.name.clone(), container(&pods[1]).context("a container")?);
+    let begun = Instant::now();
+    machine(cluster, &pods[1])?.run(&["docker", "kill", &id]).await?;
+    let again = |pods: &[Arc<Pod>]| {
+        let same = pods.iter().find(|pod| pod.metadata.name == name);
+        same.is_some_and(|pod| serves(pod) && container(pod).is_some_and(|now| now != id))
+    };
+    until::<Pod>(&cluster.client().await?, "the killed one runs again", "app=ten", again).await?;
+    ensure!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    ready(cluster, "ten", 10).await.map(drop)
+}
+
 /// B7: ten, three, twenty, none, each exactly; a size that is not the expected one is not changed.
 pub(crate) async fn scaling(cluster: &mut Cluster) -> Result<()> {
-    for count in [3, 12, 0] {
+    for count in [3, 20, 0] {
         kctl(cluster, &["scale", "rc", "ten", &format!("--replicas={count}")], b"").await?;
         ready(cluster, "ten", count).await?;
     }
@@ -119,58 +135,91 @@ pub(crate) async fn scaling(cluster: &mut Cluster) -> Result<()> {
     remove(cluster, &["ten"]).await
 }
 
-/// B8, as a person does it with two controllers: while requests come in all the time, one version gives way to the next pod
-/// by pod, and not one request fails; a version that does not get ready takes nobody's place.
+/// B8: while requests come in all the time, from another box, one image gives way to the next pod by pod, as `kubectl
+/// rolling-update` did it with two controllers, and not one request fails; one that does not get ready takes nobody's
+/// place, hears no request, and is taken back.
 pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
+    for machine in &cluster.lab.boxes {
+        for image in VERSIONS {
+            machine.run(&["docker", "tag", IMAGE, image]).await?;
+        }
+    }
     let made = service(cluster, "roll", json!({})).await?;
-    version(cluster, "roll-1", 3, rolling()).await?;
-    version(cluster, "roll-2", 0, rolling()).await?;
+    version(cluster, "roll-1", VERSIONS[0], 3, rolling()).await?;
     ready(cluster, "roll", 3).await?;
     endpoints(cluster, "roll", 3).await?;
     let url = format!("http://{}{PATH}", cluster_ip(&made));
     cluster.lab.boxes[1].run(&curl(&url)).await?;
-    let forever = format!("while :; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 5 {url}; done");
+    let forever = format!("while :; do curl -s -w '%{{http_code}}\\n' --max-time 5 {url} | tr '\\n' ' '; echo; done");
     cluster.lab.machine(2).start("load", &["sh", "-c", &forever]).await?;
+
+    version(cluster, "roll-2", VERSIONS[1], 0, rolling()).await?;
     for (new, old) in [(1, 2), (2, 1), (3, 0)] {
         scale(cluster, "roll-2", new).await?;
         ready_of(cluster, "roll-2", new).await?;
         scale(cluster, "roll-1", old).await?;
         ready_of(cluster, "roll-1", old).await?;
     }
-    let mut broken = rolling();
-    broken["containers"][0]["image"] = json!("coracle/no-such-version:3");
-    broken["containers"][0]["imagePullPolicy"] = json!("Never");
-    version(cluster, "roll-3", 1, broken).await?;
-    let stuck = |pods: &[Arc<Pod>]| {
-        let statuses = pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.clone()).unwrap_or_default();
-        let waiting = statuses.first().and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-        waiting.as_deref() == Some("ErrImageNeverPull")
-    };
-    until::<Pod>(&cluster.client().await?, "the third version does not start", "version=roll-3", stuck).await?;
-    scale(cluster, "roll-3", 0).await?;
-    ready(cluster, "roll", 3).await?;
-    let answers = cluster.lab.boxes[1].process("load")?.text();
+    kctl(cluster, &["delete", "rc", "roll-1"], b"").await?;
+    for pod in ready(cluster, "roll", 3).await? {
+        let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone());
+        ensure!(image.as_deref() == Some(VERSIONS[1]), "{image:?}");
+    }
+    failing_version(cluster).await?;
+
+    let load = cluster.lab.boxes[1].process("load")?;
+    // Those that are served after all of it: whatever broke shows in them.
+    let answered = load.text().lines().count();
+    load.says_more(answered + AFTERWARDS).await?;
+    let answers = load.text();
     cluster.lab.boxes[1].kill("load").await?;
-    let failed = answers.lines().filter(|line| *line != "200").count();
-    ensure!(answers.lines().count() > 50 && failed == 0, "{failed} of {} requests failed", answers.lines().count());
-    for name in ["roll-1", "roll-2", "roll-3"] {
-        kctl(cluster, &["delete", "rc", name], b"").await?;
+    let failed: Vec<&str> = answers.lines().filter(|line| !line.trim_end().ends_with(" 200")).collect();
+    ensure!(failed.is_empty(), "of {} requests these failed: {failed:?}", answers.lines().count());
+    for version in ["roll-1", "roll-2"] {
+        ensure!(answers.contains(version), "no request reached {version}");
+    }
+    ensure!(!answers.contains("roll-3"), "requests reached what is not ready");
+    for version in ["roll-1", "roll-2", "roll-3"] {
+        let _ = kctl(cluster, &["delete", "rc", version], b"").await;
     }
     remove(cluster, &["roll"]).await
 }
 
+/// What runs before and after: the same programs, as two images.
+const VERSIONS: [&str; 2] = ["coracle/roll:1", "coracle/roll:2"];
+/// How many requests are looked at when the last version was taken back.
+const AFTERWARDS: usize = 20;
+
+/// The third version runs and never says that it is ready: the update stops there, and the second stays.
+async fn failing_version(cluster: &Cluster) -> Result<()> {
+    let mut broken = rolling();
+    broken["containers"][0]["readinessProbe"] = json!({ "exec": { "command": ["false"] }, "periodSeconds": 1 });
+    version(cluster, "roll-3", VERSIONS[1], 1, broken).await?;
+    let refused = |events: &[Arc<Event>]| {
+        events.iter().any(|event| {
+            let about = event.involved_object.name.as_deref().is_some_and(|name| name.starts_with("roll-3"));
+            about && event.message.as_deref().is_some_and(|message| message.starts_with("Readiness probe failed"))
+        })
+    };
+    until::<Event>(&cluster.client().await?, "the third version does not get ready", "", refused).await?;
+    ready_of(cluster, "roll-2", 3).await?;
+    kctl(cluster, &["delete", "rc", "roll-3"], b"").await?;
+    ready(cluster, "roll", 3).await.map(drop)
+}
+
 /// A pod that is told to end serves on until every proxy knows.
-fn rolling() -> serde_json::Value {
+fn rolling() -> Value {
     let mut spec = web(json!({ "terminationGracePeriodSeconds": 10 }));
     spec["containers"][0]["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sleep", "2"] } } });
     spec
 }
 
-async fn version(cluster: &Cluster, name: &str, replicas: u32, spec: serde_json::Value) -> Result<()> {
+async fn version(cluster: &Cluster, name: &str, image: &str, replicas: u32, mut spec: Value) -> Result<()> {
+    spec["containers"][0]["image"] = json!(image);
     let labels = json!({ "app": "roll", "version": name });
     let object = json!({ "metadata": { "name": name }, "spec": { "replicas": replicas, "selector": labels,
         "template": { "metadata": { "labels": labels }, "spec": spec } } });
-    create::<k8s_openapi::api::core::v1::ReplicationController>(cluster, object).await.map(drop)
+    create::<ReplicationController>(cluster, object).await.map(drop)
 }
 
 async fn scale(cluster: &Cluster, name: &str, replicas: usize) -> Result<()> {
