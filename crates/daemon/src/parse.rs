@@ -13,6 +13,9 @@ use crate::flags::Flags;
 
 /// A daemon's flags.
 pub trait Program: Parser {
+    /// Flags that make no sense in a file, as they say what the program is to do instead of running.
+    const COMMANDS: &[&str] = &[];
+
     /// Where [`Flags`] are among them.
     fn flags(&mut self) -> &mut Flags;
 
@@ -27,7 +30,7 @@ pub fn parse<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> Resul
     let command = P::command();
     let entries = match config_file(&arguments) {
         None => Vec::new(),
-        Some(path) => known(&command, file::read(&path)?)?,
+        Some(path) => known(&command, P::COMMANDS, file::read(&path)?)?,
     };
     let (arguments, from_file) = with_file(&command, &arguments, entries);
     let mut program = P::try_parse_from(arguments).map_err(|error| refused(error, &from_file))?;
@@ -50,14 +53,14 @@ fn config_file(arguments: &[OsString]) -> Option<PathBuf> {
     found
 }
 
-/// Flags that make sense in a file: not those that end the program or say which file it is.
-fn settable(command: &Command) -> BTreeSet<&str> {
+/// Flags that make sense in a file: not those that end the program or say which file it is, nor `commands`.
+fn settable<'a>(command: &'a Command, commands: &[&str]) -> BTreeSet<&'a str> {
     let longs = command.get_arguments().filter_map(clap::Arg::get_long);
-    longs.filter(|long| !["config", "help", "version", "cleanup"].contains(long)).collect()
+    longs.filter(|long| !["config", "help", "version"].contains(long) && !commands.contains(long)).collect()
 }
 
-fn known(command: &Command, entries: Vec<Entry>) -> Result<Vec<Entry>> {
-    let settable = settable(command);
+fn known(command: &Command, commands: &[&str], entries: Vec<Entry>) -> Result<Vec<Entry>> {
+    let settable = settable(command, commands);
     for entry in &entries {
         if !settable.contains(entry.name.as_str()) {
             let all = settable.iter().copied().collect::<Vec<_>>().join(", ");
@@ -148,9 +151,13 @@ mod tests {
         overlay: bool,
         #[arg(long)]
         token: Option<String>,
+        #[arg(long)]
+        wash_up: bool,
     }
 
     impl Program for Cook {
+        const COMMANDS: &[&str] = &["wash-up"];
+
         fn flags(&mut self) -> &mut Flags {
             &mut self.flags
         }
@@ -179,7 +186,7 @@ mod tests {
     fn the_command_line_counts_more_than_the_file() {
         let file = "data-dir: /x\nmax-pods: 7\nlabel: [a=1, b=2]\nextend: false\noverlay: true\ntoken: secret\n";
         let shown = said(file, &["--max-pods", "9", "--label=c=3"]);
-        let expected = r#"{"config":"/cook.yaml","data-dir":"/x","extend":"false","label":"c=3","log":"info","log-format":"text","max-pods":"9","overlay":"true","token":"(hidden)"}"#;
+        let expected = r#"{"config":"/cook.yaml","data-dir":"/x","extend":"false","label":"c=3","log":"info","log-format":"text","max-pods":"9","overlay":"true","token":"(hidden)","wash-up":"false"}"#;
         assert_eq!(shown, expected);
         let shown = said(file, &[]);
         assert!(shown.contains(r#""label":["a=1","b=2"],"#) && shown.contains(r#""max-pods":"7""#), "{shown}");
@@ -197,6 +204,7 @@ mod tests {
                 "/cook.yaml:2: unknown key \"max-pots\"; the keys are data-dir, extend",
             ),
             ("config: /y\n", &[], "/cook.yaml:1: unknown key \"config\""),
+            ("wash-up: true\n", &[], "/cook.yaml:1: unknown key \"wash-up\""),
             ("data-dir: [/x, /y]\n", &[], "/cook.yaml:1: the argument '--data-dir <DATA_DIR>' cannot be used multiple"),
             (
                 "data-dir: /x\nlog-format: xml\n",

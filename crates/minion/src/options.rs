@@ -258,6 +258,8 @@ fn header(text: &str) -> Result<(String, String), String> {
 const SECRET: &[&str] = &["token", "manifest-url", "manifest-url-header"];
 
 impl daemon::Program for Options {
+    const COMMANDS: &[&str] = &["cleanup"];
+
     fn flags(&mut self) -> &mut Flags {
         &mut self.daemon
     }
