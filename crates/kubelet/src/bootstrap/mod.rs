@@ -143,8 +143,8 @@ async fn bootstrap(servers: &[http::Uri], pki: &Path, user: &str, token: &pin::T
         match Request::client(user).obtain(&client).await {
             Ok(pair) => break pair,
             Err(Error::Api(_)) if pinned.refused() => return Err(Error::Pin),
-            // The server may start later than its nodes.
-            Err(Error::Api(error)) if !matches!(*error, kube::Error::Api(_)) => {
+            // The server may start later than its nodes, or its store.
+            Err(Error::Api(error)) if !is_refusal(&error) => {
                 tracing::warn!(?servers, %error, "the API server does not answer yet");
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(RETRY_MAX);
@@ -168,6 +168,11 @@ fn serve(client: &kube::Client, options: &JoinOptions, pki: &Path, tasks: &Tasks
     let path = pki.join(credentials::SERVING);
     let pair = Pair::read(&path)?.filter(|pair| pair.is_valid_serving(&options.node_name, options.node_ip));
     let certificate = Arc::new(Certificate::default());
+/// Whether a server that works said no.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code < 500)
+}
+
     if let Some(pair) = &pair {
         certificate.replace(&pair.certificate, &pair.key).map_err(crypto)?;
     }
