@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::admission::Effects;
 use crate::allocators::Taken;
 use crate::authn::legacy;
+use crate::cache::Cache;
 use crate::error::Error;
 use crate::rbac::defaults;
 use crate::server::Shared;
@@ -48,6 +49,13 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     let (endpoints, slice) = (kubernetes_endpoints(shared), kubernetes_slice(shared));
     futures::try_join!(keep(shared, &endpoints), keep(shared, &slice))?;
     Ok(())
+}
+
+/// Whether a master has started on this store before.
+pub(crate) fn has_begun(cache: &Cache) -> bool {
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default"}});
+    place(&service).is_some_and(|(kind, _, _, key)| cache.of(kind).get(&key).is_some())
 }
 
 /// A class of the system's own pods.

@@ -20,6 +20,10 @@ pub struct Config {
     pub secure_port: u16,
     /// The address other boxes reach the server at.
     pub advertise_address: IpAddr,
+    /// More names and addresses clients know the server by (part of the serving certificate).
+    pub cert_extra_sans: Vec<String>,
+    /// Whether other masters may have begun the cluster that is in the store.
+    pub store_is_shared: bool,
     /// Where service addresses come from.
     pub service_cluster_ip_range: Ipv4Net,
     /// Where node ports come from.
@@ -64,6 +68,8 @@ impl Config {
             bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             secure_port: 6443,
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            cert_extra_sans: Vec::new(),
+            store_is_shared: false,
             service_cluster_ip_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
             service_node_port_range: 30_000..=32_767,
             token_auth_file: None,

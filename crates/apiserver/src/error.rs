@@ -35,6 +35,15 @@ pub enum Error {
     /// A certificate or key in the data directory is damaged, or none can be made.
     #[error("certificates: {0}")]
     Certificate(String),
+    /// The cluster in the store is another master's, whose keys are not here.
+    #[error(
+        "the store holds a cluster, and {} has no keys of it: bring them from a master of that cluster \
+         (master export-keys there, master import-keys here)", data_dir.display()
+    )]
+    NoKeys {
+        /// Where they are looked for.
+        data_dir: PathBuf,
+    },
     /// The names of the issuer of service account tokens cannot be used.
     #[error("service account issuer: {0}")]
     Issuer(String),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,25 @@ use crate::server::Shared;
 
 /// Upper bounds of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Those of upstream's `clientCertificateExpirationHistogram`
+/// (`staging/src/k8s.io/apiserver/pkg/authentication/request/x509/x509.go`): half an hour to a year.
+const EXPIRATION_BUCKETS: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
@@ -40,6 +60,11 @@ struct ResourceLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindOfRequest {
     request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: &'static str,
 }
 
 /// What is counted of a request.
@@ -78,6 +103,8 @@ pub(crate) struct Metrics {
     events: Family<ResourceLabels, Gauge>,
     watchers: Family<ResourceLabels, Gauge>,
     in_flight: Family<KindOfRequest, Gauge>,
+    client_certificates: Histogram,
+    certificates: Family<CertificateLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     resident: Gauge,
     cpu: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -92,6 +119,8 @@ impl Metrics {
             events: Family::default(),
             watchers: Family::default(),
             in_flight: Family::default(),
+            client_certificates: Histogram::new(EXPIRATION_BUCKETS),
+            certificates: Family::default(),
             resident: Gauge::default(),
             cpu: Gauge::default(),
         };
@@ -116,6 +145,18 @@ impl Metrics {
         r.register("apiserver_watch_cache_events", "Past events in the watch cache", self.events.clone());
         r.register("apiserver_longrunning_requests", "Open watches", self.watchers.clone());
         r.register("apiserver_current_inflight_requests", "Requests being worked on", self.in_flight.clone());
+        r.register_with_unit(
+            "apiserver_client_certificate_expiration",
+            "Distribution of the remaining lifetime on the certificate used to authenticate a request",
+            Unit::Seconds,
+            self.client_certificates.clone(),
+        );
+        r.register_with_unit(
+            "apiserver_certificate_ttl",
+            "Time until a certificate of the cluster expires, negative if it has",
+            Unit::Seconds,
+            self.certificates.clone(),
+        );
         r.register("process_resident_memory_bytes", "Resident memory", self.resident.clone());
         r.register("process_cpu_seconds", "User and system time", self.cpu.clone());
     }
@@ -128,7 +169,16 @@ impl Metrics {
         }
     }
 
+    /// A request came with a client certificate that counts for so many seconds still.
+    pub(crate) fn observe_certificate(&self, seconds_left: f64) {
+        self.client_certificates.observe(seconds_left);
+    }
+
     pub(crate) fn respond(&self, shared: &Shared) -> ApiResponse {
+        for end in shared.pki.ends().borrow().iter() {
+            let left = end.at.duration_since(Timestamp::now()).as_secs_f64();
+            self.certificates.get_or_create(&CertificateLabels { certificate: end.name }).set(left);
+        }
         for cache in shared.cache.kinds() {
             let labels = ResourceLabels { resource: cache.kind.info.plural };
             let (objects, events, watchers) = cache.sizes();

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use crate::authn::{Caller, user_of_certificate};
+use crate::authn::{Caller, ClientCertificate};
 use crate::connect::http1;
 use crate::error::Error;
 use crate::pki::Pki;
@@ -102,8 +102,8 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let user = certificates.and_then(|c| c.first()).and_then(|c| user_of_certificate(c)).map(Arc::new);
-    let caller = Caller::Connection(user, address);
+    let shown = certificates.and_then(|c| c.first()).and_then(|c| ClientCertificate::read(c)).map(Arc::new);
+    let caller = Caller::Connection(shown, address);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (shared.clone(), caller.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.handle(caller, request.map(Body::new)).await) }
@@ -142,13 +142,11 @@ fn tls(pki: &Pki) -> Result<rustls::ServerConfig, Error> {
         .allow_unauthenticated()
         .build()
         .map_err(|e| failed(&e))?;
-    let chain = vec![pki.server.certificate.clone(), pki.ca.clone()];
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| failed(&e))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, pki.server.key.clone_key())
-        .map_err(|e| failed(&e))?;
+        .with_cert_resolver(pki.server.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use http::header::{CACHE_CONTROL, USER_AGENT};
 use http::{HeaderValue, Request, Response};
 use store::Store;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocators::Ranges;
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::inflight::InFlight;
 use crate::leases::SharedLease;
 use crate::metrics::{Metrics, Observed};
-use crate::pki::Pki;
+use crate::pki::{self, CertificateEnd, Pki};
 use crate::respond;
 use crate::status::ApiError;
 use crate::subresources::kubelet::KubeletClient;
@@ -61,6 +62,9 @@ impl Shared {
     pub(crate) async fn handle(self: &Arc<Self>, caller: Caller, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let mut observed = Observed::new(request.method());
+        if let Some(left) = caller.certificate_seconds_left() {
+            self.metrics.observe_certificate(left);
+        }
         let mut trail = Trail::begin(self.audit.as_ref(), &request, caller.address());
         let is_for_people = pretty::is_wanted(request.uri().query(), request.headers());
         let refusal = |error: &ApiError| {
@@ -93,13 +97,17 @@ impl ApiServer {
     /// every cluster has. Background work ends with `stop`.
     pub async fn start(config: Config, store: Arc<dyn Store>, stop: CancellationToken) -> Result<ApiServer, Error> {
         let audit = config.audit.as_ref().map(Audit::new).transpose()?.map(Arc::new);
+        let cache = Arc::new(Cache::new(store.clone()));
+        cache::load(&cache, &*store).await?;
+        // A second CA in one cluster would lock out every node and admin of the first.
+        if config.store_is_shared && !Pki::is_there(&config) && bootstrap::has_begun(&cache) {
+            return Err(Error::NoKeys { data_dir: config.data_dir });
+        }
         let pki = Pki::load_or_create(&config)?;
         let issuer = Arc::new(Issuer::new(pki.service_account_key.clone(), &pki.service_account_keys, &config)?);
-        let cache = Arc::new(Cache::new(store.clone()));
         let (uses, used) = legacy::channel();
         let tokens = config.token_auth_file.as_deref();
         let authenticator = Authenticator::new(tokens, issuer.clone(), cache.clone(), uses)?;
-        cache::load(&cache, &*store).await?;
         tokio::spawn(cache::run(cache.clone(), store.clone(), stop.clone()));
         let shared = Arc::new(Shared {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
@@ -121,6 +129,8 @@ impl ApiServer {
         });
         bootstrap::write_system_objects(&shared).await?;
         tokio::spawn(legacy::note(shared.clone(), used));
+        let renewing = shared.clone();
+        tokio::spawn(async move { pki::renew(&renewing.pki, &renewing.config, &renewing.stop).await });
         if let Some(interval) = shared.config.compaction_interval {
             tokio::spawn(compaction::run(shared.store.clone(), interval, shared.stop.clone()));
         }
@@ -149,6 +159,11 @@ impl ApiServer {
     /// The cluster's CA certificate, PEM.
     pub fn ca_certificate(&self) -> &str {
         &self.shared.pki.ca_certificate_pem
+    }
+
+    /// Until when the CA's certificate, the server's own and the admin's count, and word of newer ones.
+    pub fn certificate_ends(&self) -> watch::Receiver<Vec<CertificateEnd>> {
+        self.shared.pki.ends()
     }
 
     /// What a minion joins with: `<id>.<secret>.<sha256 of the CA certificate>`.

@@ -14,11 +14,13 @@
 //! - [`queue`]: a work queue that merges equal keys, runs each key once at a time and delays failures.
 //! - [`events`]: writes Events, merging repeats.
 //! - [`leader`]: leader election by Lease.
+//! - [`expiry`]: warnings of certificates that end.
 //!
 //! It decides nothing about any kind.
 
 pub mod connect;
 pub mod events;
+pub mod expiry;
 pub mod informer;
 pub mod leader;
 pub mod queue;

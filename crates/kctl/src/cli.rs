@@ -70,6 +70,9 @@ pub async fn run(cli: Cli, console: &mut Console) -> Result<(), Error> {
         return doctor.run(cli.connection.server.as_deref(), console).await;
     }
     let session = cli.connection.open().await?;
+    for warning in session.warnings() {
+        console.note(&format!("Warning: {warning}"));
+    }
     run_verb(&cli.verb, &session, console).await
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::expiry;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::{Method, Request, Response};
@@ -57,6 +58,7 @@ pub struct Session {
     url: String,
     timeout: Option<Duration>,
     forced_namespace: bool,
+    warnings: Vec<String>,
 }
 
 impl Connection {
@@ -81,9 +83,11 @@ impl Connection {
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         // Watches and followed logs may be silent for long; each request has a timeout of its own where one is asked for.
         config.read_timeout = None;
+        let now = jiff::Timestamp::now();
+        let warnings = expiry::of_config(&config).iter().filter_map(|ending| expiry::warning(ending, now)).collect();
         let client = kube::Client::try_from(config).map_err(|e| Error::message(e.to_string()))?;
         let forced_namespace = self.namespace.is_some();
-        Ok(Session { client, namespace, server, url, timeout: self.timeout()?, forced_namespace })
+        Ok(Session { client, namespace, server, url, timeout: self.timeout()?, forced_namespace, warnings })
     }
 
     async fn config(&self) -> Result<kube::Config, Error> {
@@ -166,12 +170,18 @@ impl Session {
             url: "in-process".to_owned(),
             timeout: None,
             forced_namespace: false,
+            warnings: Vec::new(),
         }
     }
 
     /// The namespace for objects that name none.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// What the user should know beside what was asked: certificates that end before long.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Whether the namespace was given by hand for this run.

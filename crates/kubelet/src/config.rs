@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bootstrap::Certificates;
 use crate::clock::Clock;
 use crate::images::collect::Policy;
 use crate::images::puller;
@@ -30,6 +31,8 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
     /// How the node server proves itself and whom it believes; `None`: no server.
     pub serving: Option<Serving>,
+    /// How long the node's certificates last, where they are renewed by themselves.
+    pub certificates: Option<Certificates>,
     /// The cluster's DNS server; without one, pods resolve names as their node does.
     pub cluster_dns: Option<IpAddr>,
     /// Domain that cluster names end in.
@@ -108,6 +111,7 @@ impl Config {
             port: 10250,
             healthz: None,
             serving: None,
+            certificates: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".to_owned(),
             resolv_conf: None,

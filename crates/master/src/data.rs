@@ -16,6 +16,7 @@ use store::etcd::snapshot::{self, Attached, Snapshot};
 
 use crate::etcd::EtcdFlags;
 use crate::etcd_face;
+use crate::keys::{ExportKeys, ImportKeys};
 use crate::place::{self, KEYS};
 use crate::restore::Restore;
 
@@ -27,6 +28,10 @@ pub enum DataCommand {
     Backup(Backup),
     /// Make a store of a backup, or of a snapshot of etcd
     Restore(Restore),
+    /// Write the keys that masters which share an etcd have in common to a file
+    ExportKeys(ExportKeys),
+    /// Take them in, before the master first starts
+    ImportKeys(ImportKeys),
 }
 
 /// `master backup`.
@@ -50,7 +55,10 @@ impl DataCommand {
     /// The command that `arguments`, which begin with the program's name, give, if they give one.
     pub fn given(arguments: &[OsString]) -> Option<DataCommand> {
         let first = arguments.get(1)?;
-        ["backup", "restore"].iter().any(|c| first == c).then(|| DataCommand::parse_from(arguments))
+        ["backup", "restore", "export-keys", "import-keys"]
+            .iter()
+            .any(|c| first == c)
+            .then(|| DataCommand::parse_from(arguments))
     }
 
     /// Does it; returns what to tell whoever asked for it.
@@ -58,6 +66,8 @@ impl DataCommand {
         match self {
             DataCommand::Backup(backup) => backup.run().await,
             DataCommand::Restore(restore) => restore.run().await,
+            DataCommand::ExportKeys(export) => export.run(),
+            DataCommand::ImportKeys(import) => import.run(),
         }
     }
 }

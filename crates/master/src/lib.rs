@@ -12,14 +12,17 @@
 //! - [`run`](mod@run): the whole program.
 //! - [`etcd`]: the etcd to keep the state in, if there is one.
 //! - [`etcd_face`]: the socket, and the addresses, under which the embedded store is an etcd.
-//! - [`data`], [`restore`]: `master backup` and `master restore`.
+//! - `certificates`: warnings of those that end.
+//! - [`data`], [`restore`]: `master backup` and `master restore`; [`keys`]: what a second master needs of the first.
 //! - `place`: the data directory, who is in it, and a restore that was cut short.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
+mod certificates;
 pub mod data;
 pub mod etcd;
 pub mod etcd_face;
+pub mod keys;
 pub mod options;
 mod place;
 pub mod restore;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use api::names::{NameRule, validate_name};
 use clap::{Parser, ValueEnum};
 use daemon::Flags;
 use ipnet::Ipv4Net;
@@ -27,7 +28,7 @@ pub enum Component {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "master", version, max_term_width = 110)]
 #[group(skip)]
-#[command(after_help = "Instead of running: master backup --help, master restore --help")]
+#[command(after_help = "Instead of running: master backup, restore, export-keys or import-keys; each has a --help")]
 pub struct Options {
     /// Those of every daemon.
     #[command(flatten)]
@@ -48,6 +49,10 @@ pub struct Options {
     /// Address under which minions reach this master [default: the bind address, or the address of the default route]
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
+
+    /// More names and addresses that clients and minions reach this master by, for its certificate: NAME,IP,...
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = san)]
+    pub apiserver_cert_extra_sans: Vec<String>,
 
     /// The etcd, if there is one.
     #[command(flatten)]
@@ -173,6 +178,16 @@ fn https(url: &str) -> Result<SocketAddr, String> {
     address.ok_or_else(|| format!("an address to listen on looks like https://127.0.0.1:2379, not {url:?}"))
 }
 
+/// An address, or a name (kubeadm's `ValidateCertSANs`).
+fn san(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let wrong = validate_name(NameRule::Dns1123Subdomain, name);
+    if text.parse::<IpAddr>().is_ok() || wrong.is_empty() {
+        return Ok(text.to_owned());
+    }
+    Err(format!("neither an IP address nor a DNS name: {}", wrong.join(", ")))
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("a port range looks like 30000-32767, not {text:?}");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -265,6 +280,8 @@ mod tests {
             (&["--token-auth-file", "/does/not/exist"], "no such file"),
             (&["--audit-policy-file", "/does/not/exist"], "--audit-log-path"),
             (&["--advertise-address", "0.0.0.0"], "unspecified"),
+            (&["--apiserver-cert-extra-sans", "api.example.org,*.example.org,192.0.2.1"], "fine"),
+            (&["--apiserver-cert-extra-sans", "https://api.example.org"], "neither an IP address nor a DNS name"),
             (&["--service-node-port-range", "5-1"], "a port range looks like"),
             (&["--request-timeout", "90", "--event-ttl", "1h30m"], "fine"),
             (&["--request-timeout", "soon"], "a time looks like"),

@@ -110,11 +110,11 @@ impl Restore {
 }
 
 /// Whether a key is in its place already.
-fn is_there(data_dir: &Path, key: &Attached) -> bool {
+pub(crate) fn is_there(data_dir: &Path, key: &Attached) -> bool {
     fs::read(data_dir.join(&key.name)).is_ok_and(|there| there == key.content)
 }
 
-fn write_key(dir: &Path, key: &Attached) -> Result<()> {
+pub(crate) fn write_key(dir: &Path, key: &Attached) -> Result<()> {
     let mode = if key.name.ends_with(".crt") { 0o644 } else { 0o600 };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(dir.join(&key.name))?;
     file.write_all(&key.content)?;
@@ -122,7 +122,7 @@ fn write_key(dir: &Path, key: &Attached) -> Result<()> {
 }
 
 /// Gives a file or a folder and all in it to the owner of another, and brings it to the disk.
-fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
+pub(crate) fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             give(&entry?.path(), owner)?;

@@ -12,9 +12,8 @@ use store::Store;
 use store::embedded::Embedded;
 use tokio::net::TcpListener;
 
-use crate::etcd_face;
 use crate::options::{Component, Options};
-use crate::place;
+use crate::{certificates, etcd_face, place};
 
 /// How long a stop may take before it is cut short.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -71,6 +70,8 @@ impl Master {
             bind_address: options.bind_address,
             secure_port: address.port(),
             advertise_address: advertised,
+            cert_extra_sans: options.apiserver_cert_extra_sans.clone(),
+            store_is_shared: options.etcd.are_given(),
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
             token_auth_file: options.token_auth_file.clone(),
@@ -91,6 +92,7 @@ impl Master {
             ..apiserver::Config::new(&options.data_dir)
         };
         let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;
+        certificates::watch(&server, &serving);
         let listening = server.clone();
         serving.spawn_draining(async move {
             if let Err(error) = listening.serve(listener).await {
@@ -146,7 +148,13 @@ impl Master {
     async fn client_as(&self, component: &'static str, options: &Options) -> Result<kube::Client> {
         match &self.server {
             Some(server) => Ok(client_of(server, User::new(format!("system:{component}"), [""; 0]))),
-            None => Ok(client::connect::from_kubeconfig(options.kubeconfig.as_deref(), None, component).await?),
+            None => {
+                let config = client::connect::kubeconfig(options.kubeconfig.as_deref(), None, component).await?;
+                let endings = client::expiry::of_config(&config);
+                let client = kube::Client::try_from(config)?;
+                certificates::watch_kubeconfig(endings, client.clone(), component, &self.tasks);
+                Ok(client)
+            }
         }
     }
 
@@ -202,7 +210,8 @@ impl Master {
     }
 }
 
-fn client_of(server: &ApiServer, user: User) -> kube::Client {
+/// A client in this process that is `user`.
+pub(crate) fn client_of(server: &ApiServer, user: User) -> kube::Client {
     kube::Client::new(server.service_as(user), "default")
 }
 

@@ -57,6 +57,7 @@ impl Minion {
         config.serving = Some(joined.serving);
         let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
         config.healthz = Some(healthz).filter(|address| address.port() != 0);
+        config.certificates = Some(joined.certificates);
         config.max_pods = options.max_pods;
         config.lease_duration = Duration::from_secs(options.node_lease_duration_seconds.into());
         config.lease_renew_interval = config.lease_duration / 4;

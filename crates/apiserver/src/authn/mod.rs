@@ -36,7 +36,7 @@ use crate::error::Error;
 use crate::status::ApiError;
 use crate::user::User;
 
-pub(crate) use certificate::user_of_certificate;
+pub(crate) use certificate::ClientCertificate;
 pub(crate) use impersonation::impersonate;
 pub(crate) use issuer::{ADMISSION_EXPIRATION_SECONDS, Issuer};
 pub(crate) use jws::{SigningKey, VerifyingKey};
@@ -48,8 +48,8 @@ use token_file::StaticTokens;
 pub(crate) enum Caller {
     /// From a component in this process, which says who it is.
     InProcess(Arc<User>),
-    /// Over TLS from an address, with the identity of a verified client certificate.
-    Connection(Option<Arc<User>>, IpAddr),
+    /// Over TLS from an address, with a verified client certificate.
+    Connection(Option<Arc<ClientCertificate>>, IpAddr),
 }
 
 impl Caller {
@@ -58,6 +58,14 @@ impl Caller {
         match self {
             Caller::InProcess(_) => None,
             Caller::Connection(_, address) => Some(*address),
+        }
+    }
+
+    /// Seconds for which the certificate that was shown still counts.
+    pub(crate) fn certificate_seconds_left(&self) -> Option<f64> {
+        match self {
+            Caller::Connection(Some(certificate), _) => Some(certificate.seconds_left(Timestamp::now())),
+            _ => None,
         }
     }
 }
@@ -115,7 +123,10 @@ impl Authenticator {
     ) -> Result<Option<Arc<User>>, ApiError> {
         match caller {
             Caller::InProcess(user) => return Ok(Some(user.clone())),
-            Caller::Connection(Some(user), _) => return Ok(Some(user.clone())),
+            Caller::Connection(Some(certificate), _) => {
+                let user = certificate.user(Timestamp::now()).ok_or(ApiError::Unauthorized)?;
+                return Ok(Some(user.clone()));
+            }
             Caller::Connection(None, _) => {}
         }
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };

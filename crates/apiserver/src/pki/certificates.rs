@@ -19,8 +19,8 @@ use crate::error::Error;
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
-/// A certificate that ends sooner than this is made anew at start.
-const RENEW_DAYS: i64 = 60;
+/// A certificate that ends sooner than this is made anew.
+pub(super) const RENEW_DAYS: i64 = 60;
 
 /// A CA's certificate.
 pub(super) fn authority(common_name: &str) -> CertificateParams {
@@ -42,9 +42,10 @@ pub(super) fn client(user: &str, group: &str) -> Result<CertificateParams, Error
 
 /// The server's certificate, for every name and address it is reached by.
 pub(super) fn server(config: &Config) -> Result<CertificateParams, Error> {
-    let names = names(config);
-    let names: Vec<String> = names.into_iter().chain(addresses(config).iter().map(IpAddr::to_string)).collect();
-    let mut params = CertificateParams::new(names).map_err(damaged)?;
+    let addresses = addresses(config);
+    let names = names(config).into_iter().chain(addresses.iter().map(IpAddr::to_string));
+    let names: BTreeSet<String> = names.chain(config.cert_extra_sans.iter().cloned()).collect();
+    let mut params = CertificateParams::new(names.into_iter().collect::<Vec<_>>()).map_err(damaged)?;
     params.distinguished_name = name("kube-apiserver", None);
     leaf(&mut params, ExtendedKeyUsagePurpose::ServerAuth);
     Ok(params)
@@ -123,6 +124,13 @@ fn names(config: &Config) -> BTreeSet<String> {
         names.insert(host);
     }
     names
+}
+
+/// When a certificate ends.
+pub(super) fn end(pem: &str) -> Option<Timestamp> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// Whether a certificate on disk is of this CA, of its key, good for a while, and has every name of `wanted`.

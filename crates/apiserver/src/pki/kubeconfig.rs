@@ -9,13 +9,13 @@ use super::{ADMIN, Pair, certificates, files};
 use crate::config::Config;
 use crate::error::Error;
 
-/// Writes `admin.kubeconfig`; the certificate in it is kept while it is good.
+/// Writes `admin.kubeconfig`; the certificate in it, which is returned, is kept while it is good.
 pub(super) fn write_admin(
     config: &Config,
     ca: &CertificateDer<'_>,
     ca_pem: &str,
     make: impl FnOnce() -> Result<Pair, Error>,
-) -> Result<(), Error> {
+) -> Result<Pair, Error> {
     let path = config.data_dir.join("admin.kubeconfig");
     let known = files::read(&path)?;
     let identity = match known.as_deref().and_then(identity) {
@@ -27,7 +27,10 @@ pub(super) fn write_admin(
         _ => make()?,
     };
     let text = api::yaml::to_string(&kubeconfig(config, ca_pem, &identity));
-    if known.as_deref() == Some(&text) { Ok(()) } else { files::write_private(&path, &text) }
+    if known.as_deref() != Some(&text) {
+        files::write_private(&path, &text)?;
+    }
+    Ok(identity)
 }
 
 /// The certificate and key in a kubeconfig written here.

@@ -4,72 +4,130 @@
 mod certificates;
 mod etcd;
 mod files;
+mod identity;
 mod join_token;
 mod kubeconfig;
+mod renewal;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authn::{SigningKey, VerifyingKey};
 use crate::config::Config;
 use crate::error::Error;
 
 pub use etcd::EtcdPki;
+pub(crate) use identity::Identity;
 pub(crate) use join_token::JoinToken;
+pub(crate) use renewal::renew;
 
 /// The user and group of the server's certificate for kubelets.
 const KUBELET_CLIENT: (&str, &str) = ("kube-apiserver-kubelet-client", "system:masters");
 /// The user and group of the admin's kubeconfig.
 const ADMIN: (&str, &str) = ("kubernetes-admin", "system:masters");
 
-/// A certificate and its key.
-pub(crate) struct Identity {
-    pub(crate) certificate: CertificateDer<'static>,
-    pub(crate) key: PrivateKeyDer<'static>,
+/// Until when a certificate of the cluster counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// `ca`, `apiserver`, `apiserver-kubelet-client`, `admin.kubeconfig`.
+    pub name: &'static str,
+    /// When it ends.
+    pub at: Timestamp,
 }
+
+/// The name of the CA's.
+const CA: &str = "ca";
 
 /// Everything in the data directory that proves something.
 pub(crate) struct Pki {
     pub(crate) ca: CertificateDer<'static>,
     pub(crate) ca_certificate_pem: String,
-    pub(crate) server: Identity,
-    pub(crate) kubelet_client: Identity,
+    pub(crate) server: Arc<Identity>,
+    pub(crate) kubelet_client: Arc<Identity>,
     pub(crate) join_token: JoinToken,
     pub(crate) service_account_key: Arc<SigningKey>,
     /// More keys whose tokens count.
     pub(crate) service_account_keys: Vec<VerifyingKey>,
+    ends: watch::Sender<Vec<CertificateEnd>>,
 }
 
 impl Pki {
+    /// Whether there is a CA, or a part of one.
+    pub(crate) fn is_there(config: &Config) -> bool {
+        ["ca.crt", "ca.key"].iter().any(|name| config.data_dir.join("pki").join(name).exists())
+    }
+
     /// Reads what is there and makes what is missing, expired or no longer fitting.
     pub(crate) fn load_or_create(config: &Config) -> Result<Pki, Error> {
         let directory = config.data_dir.join("pki");
         files::create_directory(&directory)?;
         let (ca_certificate_pem, ca_key_pem) = authority(&directory, "kubernetes")?;
         let ca = parse_certificate(&ca_certificate_pem)?;
-        let issuer = issuer(&ca_certificate_pem, &ca_key_pem)?;
-        let server = certificates::server(config)?;
-        let server = leaf(&directory, "apiserver", &ca, &issuer, server)?;
-        let kubelet = certificates::client(KUBELET_CLIENT.0, KUBELET_CLIENT.1)?;
-        let kubelet_client = leaf(&directory, "apiserver-kubelet-client", &ca, &issuer, kubelet)?;
+        let leaves = Leaves::load_or_create(config, &ca, (&ca_certificate_pem, &ca_key_pem))?;
         files::write_public(&config.data_dir.join("ca.crt"), &ca_certificate_pem)?;
-        kubeconfig::write_admin(config, &ca, &ca_certificate_pem, || {
-            pair(&certificates::client(ADMIN.0, ADMIN.1)?, &issuer)
-        })?;
         let join_token = JoinToken::load_or_create(&config.data_dir.join("join-token"), &ca)?;
         Ok(Pki {
+            server: Arc::new(Identity::new(&leaves.server, Some(&ca))?),
+            kubelet_client: Arc::new(Identity::new(&leaves.kubelet_client, None)?),
+            ends: watch::channel(leaves.ends(&ca_certificate_pem)).0,
             ca,
             ca_certificate_pem,
-            server: identity(&server)?,
-            kubelet_client: identity(&kubelet_client)?,
             join_token,
             service_account_key: Arc::new(service_account_key(&directory, config)?),
             service_account_keys: service_account_keys(config)?,
         })
+    }
+
+    /// Makes anew what ends before long, and shows it from now on.
+    fn renew(&self, config: &Config) -> Result<(), Error> {
+        let (_, ca_key_pem) = authority(&config.data_dir.join("pki"), "kubernetes")?;
+        let leaves = Leaves::load_or_create(config, &self.ca, (&self.ca_certificate_pem, &ca_key_pem))?;
+        self.server.replace(&leaves.server, Some(&self.ca))?;
+        self.kubelet_client.replace(&leaves.kubelet_client, None)?;
+        self.ends.send_replace(leaves.ends(&self.ca_certificate_pem));
+        Ok(())
+    }
+
+    /// Until when each certificate counts, and word of a newer one.
+    pub(crate) fn ends(&self) -> watch::Receiver<Vec<CertificateEnd>> {
+        self.ends.subscribe()
+    }
+}
+
+/// What the CA signs for its own server and its admin.
+struct Leaves {
+    server: Pair,
+    kubelet_client: Pair,
+    admin: Pair,
+}
+
+impl Leaves {
+    fn load_or_create(config: &Config, ca: &CertificateDer<'_>, (ca_pem, key): (&str, &str)) -> Result<Leaves, Error> {
+        let (directory, issuer) = (config.data_dir.join("pki"), issuer(ca_pem, key)?);
+        let server = leaf(&directory, "apiserver", ca, &issuer, certificates::server(config)?)?;
+        let kubelet = certificates::client(KUBELET_CLIENT.0, KUBELET_CLIENT.1)?;
+        let kubelet_client = leaf(&directory, "apiserver-kubelet-client", ca, &issuer, kubelet)?;
+        let admin =
+            kubeconfig::write_admin(config, ca, ca_pem, || pair(&certificates::client(ADMIN.0, ADMIN.1)?, &issuer))?;
+        Ok(Leaves { server, kubelet_client, admin })
+    }
+
+    fn ends(&self, ca_pem: &str) -> Vec<CertificateEnd> {
+        let all = [
+            (CA, ca_pem),
+            ("apiserver", &self.server.0),
+            ("apiserver-kubelet-client", &self.kubelet_client.0),
+            ("admin.kubeconfig", &self.admin.0),
+        ];
+        let end = |(name, pem)| Some(CertificateEnd { name, at: certificates::end(pem)? });
+        all.into_iter().filter_map(end).collect()
     }
 }
 
@@ -84,22 +142,26 @@ fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(damaged)
 }
 
-fn identity((certificate, key): &Pair) -> Result<Identity, Error> {
-    Ok(Identity {
-        certificate: parse_certificate(certificate)?,
-        key: PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(damaged)?,
-    })
-}
-
 fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, Error> {
     Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key).map_err(damaged)?).map_err(damaged)
+}
+
+/// Whether a CA's certificate (PEM) and its key are usable, and belong together.
+pub fn check_ca(certificate: &str, key: &str) -> Result<(), Error> {
+    let (der, key) = (parse_certificate(certificate)?, KeyPair::from_pem(key).map_err(damaged)?);
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(damaged)?;
+    let same = parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw();
+    if same { Ok(()) } else { Err(damaged("ca.crt and ca.key do not belong together")) }
 }
 
 /// A CA. It is never replaced: every identity it signed for hangs on it.
 fn authority(directory: &Path, name: &str) -> Result<Pair, Error> {
     let paths = (directory.join("ca.crt"), directory.join("ca.key"));
     match (files::read(&paths.0)?, files::read(&paths.1)?) {
-        (Some(certificate), Some(key)) => Ok((certificate, key)),
+        (Some(certificate), Some(key)) => {
+            check_ca(&certificate, &key)?;
+            Ok((certificate, key))
+        }
         (None, None) => {
             let key = KeyPair::generate().map_err(damaged)?;
             let certificate = certificates::authority(name).self_signed(&key).map_err(damaged)?;

@@ -38,8 +38,7 @@ impl KubeletClient {
             .with_safe_default_protocol_versions()
             .map_err(failed)?
             .with_root_certificates(roots)
-            .with_client_auth_cert(vec![pki.kubelet_client.certificate.clone()], pki.kubelet_client.key.clone_key())
-            .map_err(failed)?;
+            .with_client_cert_resolver(pki.kubelet_client.clone());
         Ok(KubeletClient { connector: TlsConnector::from(Arc::new(config)) })
     }
 

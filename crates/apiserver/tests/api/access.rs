@@ -175,6 +175,8 @@ async fn health_and_metrics_answer() {
         // One is the server's own.
         r#"apiserver_storage_objects{resource="configmaps"} 2"#,
         "process_resident_memory_bytes ",
+        r#"apiserver_certificate_ttl_seconds{certificate="ca"} 3"#,
+        r#"apiserver_certificate_ttl_seconds{certificate="admin.kubeconfig"} 3"#,
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

@@ -133,15 +133,65 @@ async fn credentials_decide_what_a_connection_may_do() {
             assert_eq!(answered, code, "{sentence}: {text}");
         }
     }
+    // The two of above, and this one: each made a year ago at most.
+    let (_, metrics) = secure.get("/metrics", identity, None, true).await;
+    for line in [
+        "apiserver_client_certificate_expiration_seconds_count 3",
+        r#"apiserver_client_certificate_expiration_seconds_bucket{le="15552000.0"} 0"#,
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
+    }
     secure.stop().await;
+}
+
+/// The names and addresses of a certificate that begin so.
+fn sans(pem: &str, beginning: &str) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    let extension = certificate.subject_alternative_name().unwrap().unwrap();
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        GeneralName::IPAddress(ip) => ip.iter().map(ToString::to_string).collect::<Vec<_>>().join("."),
+        other => panic!("{other:?}"),
+    };
+    let mut all: Vec<String> = extension.value.general_names.iter().map(text).collect();
+    all.retain(|name| name.starts_with(beginning));
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn a_second_master_without_the_first_ones_keys_makes_none() {
+    let store = Arc::new(store::embedded::Embedded::in_memory().unwrap());
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = async |directory: &std::path::Path, store_is_shared: bool| {
+        let stop = CancellationToken::new();
+        let config = Config { store_is_shared, ..Config::new(directory) };
+        let started = ApiServer::start(config, store.clone(), stop.clone()).await.map(drop);
+        stop.cancel();
+        started.map_err(|error| error.to_string())
+    };
+    start(first.path(), true).await.unwrap();
+    let refused = start(second.path(), true).await.unwrap_err();
+    assert!(refused.contains("the store holds a cluster, and") && refused.contains("import-keys"), "{refused}");
+    assert!(!second.path().join("pki").exists(), "nothing was made");
+    std::fs::create_dir(second.path().join("pki")).unwrap();
+    for key in ["ca.crt", "ca.key", "sa.key"] {
+        std::fs::copy(first.path().join("pki").join(key), second.path().join("pki").join(key)).unwrap();
+    }
+    start(second.path(), true).await.unwrap();
+    start(tempfile::tempdir().unwrap().path(), false).await.expect("a restored store may get new keys");
 }
 
 #[tokio::test]
 async fn a_restart_keeps_every_key_and_a_new_address_gets_a_new_certificate() {
     let directory = tempfile::tempdir().unwrap();
-    let start = async |advertise: [u8; 4]| {
+    let start = async |advertise: [u8; 4], names: &[&str]| {
         let mut config = Config::new(directory.path());
         config.advertise_address = advertise.into();
+        config.cert_extra_sans = names.iter().map(|name| (*name).to_owned()).collect();
         let store = Arc::new(store::embedded::Embedded::in_memory().unwrap());
         let stop = CancellationToken::new();
         ApiServer::start(config, store, stop.clone()).await.unwrap();
@@ -157,13 +207,18 @@ async fn a_restart_keeps_every_key_and_a_new_address_gets_a_new_certificate() {
         ];
         names.map(|name| std::fs::read_to_string(directory.path().join(name)).unwrap())
     };
-    let first = start([192, 0, 2, 1]).await;
-    assert_eq!(start([192, 0, 2, 1]).await, first);
-    let moved = start([192, 0, 2, 2]).await;
+    let first = start([192, 0, 2, 1], &[]).await;
+    assert_eq!(start([192, 0, 2, 1], &[]).await, first);
+    let moved = start([192, 0, 2, 2], &[]).await;
     assert_eq!(moved[..3], first[..3]);
     assert_ne!(moved[3], first[3]);
     assert_eq!(moved[6], first[6]);
     assert!(moved[5].contains("https://192.0.2.2:6443"));
+    assert_eq!(sans(&moved[3], "192.0.2."), ["192.0.2.2"], "and no longer the old one");
+    let named = start([192, 0, 2, 2], &["api.example.org", "192.0.2.9"]).await;
+    assert_eq!(sans(&named[3], "api."), ["api.example.org"]);
+    assert_eq!(sans(&named[3], "192.0.2."), ["192.0.2.2", "192.0.2.9"]);
+    assert_eq!(start([192, 0, 2, 2], &["api.example.org", "192.0.2.9"]).await, named);
     let apiserver = ["pki/apiserver.key", "pki/apiserver-kubelet-client.key"];
     for key in ["pki/ca.key", "pki/sa.key", "admin.kubeconfig", "join-token"].into_iter().chain(apiserver) {
         let mode = std::fs::metadata(directory.path().join(key)).unwrap().permissions().mode();

@@ -32,9 +32,9 @@ pub(super) struct Pair {
 
 /// When a certificate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) from: Timestamp,
-    pub(super) to: Timestamp,
+pub(crate) struct Validity {
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
 }
 
 const KEY_HEADER: &str = "-----BEGIN PRIVATE KEY-----";

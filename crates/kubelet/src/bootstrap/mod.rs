@@ -8,7 +8,7 @@
 //!  client as system:node:<name> ── 4. serving certificate the same way ── 5. both renewed before they expire   renewal
 //! ```
 //!
-//! A machine that has credentials needs no token any more.
+//! A machine that has credentials needs no token any more. [`Certificates`] is what others are told of them.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,15 @@ use std::time::Duration;
 
 use client::Tasks;
 
+mod certificates;
 mod connect;
 mod credentials;
 mod csr;
 mod pin;
 mod renewal;
 
+pub(crate) use certificates::warn;
+pub use certificates::{Certificates, Kept};
 use credentials::Pair;
 use csr::Request;
 
@@ -99,6 +102,8 @@ pub struct Joined {
     pub ca_pem: String,
     /// What the node server shows, and whom it believes.
     pub serving: Serving,
+    /// How long the node's certificates last.
+    pub certificates: Certificates,
 }
 
 /// Joins the cluster, or comes back to it with the credentials of last time.
@@ -113,10 +118,12 @@ pub async fn join(options: &JoinOptions, tasks: &Tasks) -> Result<Joined, Error>
     };
     let identity = connect::Identity::new(&pair)?;
     let client = connect::node_client(&servers, &ca_pem, identity.clone())?;
-    let renew_client = renewal::Renewal::new(client.clone(), Request::client(&user), pki.join(credentials::CLIENT));
+    let certificates = Certificates::default();
+    let (request, path) = (Request::client(&user), pki.join(credentials::CLIENT));
+    let renew_client = renewal::Renewal::new(client.clone(), request, path, certificates.client.clone());
     tasks.spawn(renew_client.run(Some(pair), move |pair| identity.replace(pair)));
-    let certificate = serve(&client, options, &pki, tasks)?;
-    Ok(Joined { client, serving: Serving { certificate, client_ca_pem: ca_pem.clone() }, ca_pem })
+    let certificate = serve(&client, options, &pki, certificates.serving.clone(), tasks)?;
+    Ok(Joined { client, serving: Serving { certificate, client_ca_pem: ca_pem.clone() }, ca_pem, certificates })
 }
 
 fn https(server: &str) -> Result<http::Uri, Error> {
@@ -161,24 +168,30 @@ async fn bootstrap(servers: &[http::Uri], pki: &Path, user: &str, token: &pin::T
     Ok((ca_pem, pair))
 }
 
-/// The node's serving certificate: that of last time, or one that comes once the Node is registered, as the signer
-/// compares the request with the Node's addresses.
-fn serve(client: &kube::Client, options: &JoinOptions, pki: &Path, tasks: &Tasks) -> Result<Arc<Certificate>, Error> {
-    let crypto = |error: crate::server::Error| Error::Crypto(error.to_string());
-    let path = pki.join(credentials::SERVING);
-    let pair = Pair::read(&path)?.filter(|pair| pair.is_valid_serving(&options.node_name, options.node_ip));
-    let certificate = Arc::new(Certificate::default());
 /// Whether a server that works said no.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code < 500)
 }
 
+/// The node's serving certificate: that of last time, or one that comes once the Node is registered, as the signer
+/// compares the request with the Node's addresses.
+fn serve(
+    client: &kube::Client,
+    options: &JoinOptions,
+    pki: &Path,
+    kept: Arc<Kept>,
+    tasks: &Tasks,
+) -> Result<Arc<Certificate>, Error> {
+    let crypto = |error: crate::server::Error| Error::Crypto(error.to_string());
+    let path = pki.join(credentials::SERVING);
+    let pair = Pair::read(&path)?.filter(|pair| pair.is_valid_serving(&options.node_name, options.node_ip));
+    let certificate = Arc::new(Certificate::default());
     if let Some(pair) = &pair {
         certificate.replace(&pair.certificate, &pair.key).map_err(crypto)?;
     }
     let request = Request::serving(&options.node_name, options.node_ip);
     let shown = certificate.clone();
-    let renewal = renewal::Renewal::new(client.clone(), request, path);
+    let renewal = renewal::Renewal::new(client.clone(), request, path, kept);
     tasks.spawn(renewal.run(pair, move |pair| shown.replace(&pair.certificate, &pair.key).map_err(crypto)));
     Ok(certificate)
 }

@@ -2,11 +2,14 @@
 //! once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use client::expiry;
 use jiff::Timestamp;
 
 use super::Error;
+use super::certificates::Kept;
 use super::credentials::{Pair, Validity};
 use super::csr::Request;
 
@@ -19,30 +22,35 @@ pub(super) struct Renewal {
     client: kube::Client,
     request: Request,
     path: PathBuf,
+    kept: Arc<Kept>,
 }
 
 impl Renewal {
-    pub(super) fn new(client: kube::Client, request: Request, path: PathBuf) -> Renewal {
-        Renewal { client, request, path }
+    pub(super) fn new(client: kube::Client, request: Request, path: PathBuf, kept: Arc<Kept>) -> Renewal {
+        Renewal { client, request, path, kept }
     }
 
     /// Renews `pair` again and again; each new one is stored and handed to `install`.
     pub(super) async fn run(self, pair: Option<Pair>, install: impl Fn(&Pair) -> Result<(), Error>) {
         let mut backoff = RETRY_MIN;
         let validity = pair.and_then(|pair| pair.validity());
-        let mut wait = validity.map_or(Duration::ZERO, |validity| due(validity, Timestamp::now()));
+        self.kept.is(validity);
+        let mut next = validity.map_or_else(Timestamp::now, due);
         loop {
-            tokio::time::sleep(wait).await;
+            expiry::sleep_until(next, &Timestamp::now).await;
             match self.renew(&install).await {
                 Ok(renewed) => {
                     tracing::info!(file = %self.path.display(), "got a new certificate");
                     backoff = RETRY_MIN;
-                    wait =
-                        renewed.validity().map_or(RETRY_MAX, |validity| due(validity, Timestamp::now())).max(RETRY_MIN);
+                    let (validity, now) = (renewed.validity(), Timestamp::now());
+                    self.kept.is(validity);
+                    let soonest = crate::clock::after(now, RETRY_MIN);
+                    next = validity.map_or(crate::clock::after(now, RETRY_MAX), due).max(soonest);
                 }
                 Err(error) => {
                     tracing::warn!(file = %self.path.display(), %error, "cannot renew a certificate");
-                    wait = backoff;
+                    self.kept.failed();
+                    next = crate::clock::after(Timestamp::now(), backoff);
                     backoff = (backoff * 2).min(RETRY_MAX);
                 }
             }
@@ -57,10 +65,10 @@ impl Renewal {
     }
 }
 
-/// How long until 80 % of `validity` are over.
-fn due(validity: Validity, now: Timestamp) -> Duration {
+/// When 80 % of `validity` are over.
+fn due(validity: Validity) -> Timestamp {
     let life = crate::clock::until(validity.from, validity.to);
-    crate::clock::until(now, crate::clock::after(validity.from, life * 4 / 5))
+    crate::clock::after(validity.from, life * 4 / 5)
 }
 
 #[cfg(test)]
@@ -70,8 +78,6 @@ mod tests {
     #[test]
     fn renewal_is_due_at_four_fifths_of_a_life() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let validity = Validity { from: at(1000), to: at(2000) };
-        assert_eq!(due(validity, at(1000)), Duration::from_secs(800));
-        assert_eq!(due(validity, at(1900)), Duration::ZERO);
+        assert_eq!(due(Validity { from: at(1000), to: at(2000) }), at(1800));
     }
 }

@@ -19,6 +19,22 @@ struct Signer {
     bearers: Mutex<Vec<String>>,
     denies: bool,
     created: AtomicUsize,
+    /// How many certificates to sign that have ten seconds left of an hour; others last for ever.
+    short: AtomicUsize,
+}
+
+impl Signer {
+    fn sign(&self, request: &str) -> String {
+        let mut asked = CertificateSigningRequestParams::from_pem(request).unwrap();
+        let one_less = |short: usize| short.checked_sub(1);
+        if self.short.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            let now = Duration::from_secs(jiff::Timestamp::now().as_second().try_into().unwrap());
+            let epoch = rcgen::date_time_ymd(1970, 1, 1);
+            asked.params.not_before = epoch + (now - Duration::from_secs(3590));
+            asked.params.not_after = epoch + (now + Duration::from_secs(10));
+        }
+        asked.signed_by(&self.ca.issuer).unwrap().pem()
+    }
 }
 
 async fn create(State(signer): State<Arc<Signer>>, headers: HeaderMap, Json(mut request): Json<Value>) -> Json<Value> {
@@ -29,10 +45,9 @@ async fn create(State(signer): State<Arc<Signer>>, headers: HeaderMap, Json(mut 
     let decode = |text: &str| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).unwrap();
     let encode = |text: String| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let pem = String::from_utf8(decode(request["spec"]["request"].as_str().unwrap())).unwrap();
-    let certificate = CertificateSigningRequestParams::from_pem(&pem).unwrap().signed_by(&signer.ca.issuer).unwrap();
     request["status"] = match signer.denies {
         true => json!({"conditions": [{"type": "Denied", "status": "True", "reason": "No", "message": "not you"}]}),
-        false => json!({"certificate": encode(certificate.pem())}),
+        false => json!({"certificate": encode(signer.sign(&pem))}),
     };
     signer.requests.lock().push(request);
     Json(answer)
@@ -66,9 +81,9 @@ impl Cluster {
     async fn new(denies: bool) -> Cluster {
         let ca = Ca::new("kubernetes");
         let token = format!("abc123.0123456789abcdef.{}", ca.hash());
-        let signer =
-            Signer { ca, requests: Mutex::default(), bearers: Mutex::default(), denies, created: AtomicUsize::new(0) };
-        let signer = Arc::new(signer);
+        let (requests, bearers) = (Mutex::default(), Mutex::default());
+        let (created, short) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let signer = Arc::new(Signer { ca, requests, bearers, denies, created, short });
         let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
         let router = Router::new().route(path, get(list).post(create)).with_state(signer.clone());
         let address = serve_tls(&signer.ca, router).await;
@@ -106,6 +121,29 @@ async fn machine_joins_once_and_comes_back_without_a_token() {
 
     let renamed = JoinOptions { node_name: "box2".into(), ..again };
     assert!(matches!(join(&renamed, &tasks).await, Err(Error::NoToken)), "they are of another node");
+    assert!(tasks.stop(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn certificates_that_end_soon_are_renewed_while_they_are_used() {
+    let (cluster, dir, tasks) = (Cluster::new(false).await, tempfile::tempdir().unwrap(), Tasks::new());
+    cluster.signer.short.store(1, Ordering::Relaxed);
+    let joined = join(&cluster.options(dir.path()), &tasks).await.unwrap();
+    for kept in [&joined.certificates.client, &joined.certificates.serving] {
+        let mut ends = kept.ends.subscribe();
+        let lasts = |validity: &Option<credentials::Validity>| {
+            validity.is_some_and(|v| v.to > crate::clock::after(jiff::Timestamp::now(), Duration::from_secs(60)))
+        };
+        tokio::time::timeout(Duration::from_secs(60), ends.wait_for(lasts)).await.unwrap().unwrap();
+        assert!(kept.ttl_seconds(jiff::Timestamp::now()) > 60.0);
+        assert_eq!(kept.renew_errors(), 0);
+    }
+    let requests = cluster.signer.requests.lock().clone();
+    let signers = requests.iter().map(|r| r["spec"]["signerName"].as_str().unwrap());
+    let clients = signers.filter(|signer| *signer == api::well_known::SIGNER_KUBELET_CLIENT).count();
+    assert_eq!((clients, requests.len()), (2, 3), "the first had ten seconds left");
+    let stored = Pair::read(&dir.path().join("pki").join(credentials::CLIENT)).unwrap().unwrap();
+    assert_eq!(stored.validity(), *joined.certificates.client.ends.borrow());
     assert!(tasks.stop(Duration::from_secs(5)).await);
 }
 

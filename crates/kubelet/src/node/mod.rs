@@ -20,7 +20,7 @@ use crate::images::puller::Puller;
 use crate::pods::Pods;
 use crate::runtime::Machine;
 use crate::stats::sampler::Sampler;
-use crate::{Config, Kubelet, stats};
+use crate::{Config, Kubelet, bootstrap, stats};
 use eviction::signals::Pressure;
 use eviction::{Manager, Measure};
 
@@ -88,6 +88,9 @@ pub(crate) fn run(
     let (down_sender, runtime_down) = watch::channel(false);
     tasks.spawn(runtime_health::watch(kubelet.clone(), down_sender));
     tasks.spawn(lease::renew(kubelet.clone(), client));
+    for kept in kubelet.config.certificates.iter().flat_map(|all| [&all.client, &all.serving]) {
+        tasks.spawn(bootstrap::warn(kubelet.clone(), kept.clone()));
+    }
     let serves = match &kubelet.config.serving {
         Some(serving) => serving.certificate.is_there(),
         None => watch::channel(true).1,

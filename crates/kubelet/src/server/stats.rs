@@ -85,6 +85,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
         cpu_seconds: process.cpu_seconds,
         resident_bytes: process.resident_bytes,
         open_files: process.open_files,
+        certificates: shared.kubelet.config.certificates.as_ref().map(|all| (all, Timestamp::now())),
     };
     exposed(Ok(exposition::own_metrics(&own)))
 }

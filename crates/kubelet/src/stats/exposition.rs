@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::sampler::Snapshot;
 use super::{ContainerUsage, Usage};
+use crate::bootstrap::Certificates;
 
 /// What content of this kind is called.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,6 +28,7 @@ impl Family {
         let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let at = at.map_or_else(String::new, |at| format!(" {}", at.as_millisecond()));
+        let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
         let _ = writeln!(self.text, "{name}{labels} {value}{at}");
     }
 }
@@ -178,6 +180,8 @@ pub struct Own<'a> {
     pub resident_bytes: Option<f64>,
     /// Files it has open.
     pub open_files: Option<usize>,
+    /// Its certificates, and what time it is.
+    pub certificates: Option<(&'a Certificates, Timestamp)>,
 }
 
 /// The kubelet's own metrics.
@@ -201,7 +205,34 @@ pub fn own_metrics(own: &Own<'_>) -> String {
             family.sample(name, &[], value, None);
         }
     }
+    if let Some((certificates, now)) = own.certificates {
+        family.certificates(certificates, now);
+    }
     family.text
+}
+
+impl Family {
+    /// Names and words of `pkg/kubelet/certificate/kubelet.go` and `pkg/kubelet/metrics`.
+    fn certificates(&mut self, certificates: &Certificates, now: Timestamp) {
+        const LEFT: &str = "TTL (time-to-live) of the Kubelet's";
+        const MEANING: &str = "The value is in seconds until certificate expiry (negative if already expired). \
+                               If {} certificate is invalid or unused, the value will be +INF.";
+        let rows = [
+            ("client", &certificates.client, "kubelet_certificate_manager_client_expiration_renew_errors"),
+            ("serving", &certificates.serving, "kubelet_server_expiration_renew_errors"),
+        ];
+        for (what, kept, errors) in rows {
+            let (name, whole) = match what {
+                "client" => ("kubelet_certificate_manager_client_ttl_seconds", "the"),
+                _ => ("kubelet_certificate_manager_server_ttl_seconds", "the shortest"),
+            };
+            let help = format!("[ALPHA] Gauge of {whole} {LEFT} {what} certificate. {}", MEANING.replace("{}", what));
+            self.begin(name, "gauge", &help);
+            self.sample(name, &[], kept.ttl_seconds(now), None);
+            self.begin(errors, "counter", "[ALPHA] Counter of certificate renewal errors.");
+            self.sample(errors, &[], kept.renew_errors() as f64, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -259,6 +290,22 @@ mod tests {
         let sent = "container_network_transmit_bytes_total{container=\"\",interface=\"eth0\",name=\"id-POD\",namespace=\"ns\",pod=\"web\"} 9 1500";
         assert!(text.lines().any(|l| l == sent), "{text}");
         assert!(text.contains("container_cpu_usage_seconds_total{id=\"/\"} 9 1500"));
+    }
+
+    #[test]
+    fn certificates_are_told_under_upstreams_names() {
+        let certificates = Certificates::default();
+        let own = Own { certificates: Some((&certificates, Timestamp::UNIX_EPOCH)), ..Own::default() };
+        let text = own_metrics(&own);
+        for line in [
+            "# TYPE kubelet_certificate_manager_client_ttl_seconds gauge",
+            "kubelet_certificate_manager_client_ttl_seconds +Inf",
+            "kubelet_certificate_manager_server_ttl_seconds +Inf",
+            "kubelet_certificate_manager_client_expiration_renew_errors 0",
+            "kubelet_server_expiration_renew_errors 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
     }
 
     #[test]
