@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use client::expiry;
+
 use super::facts::{Docker, Facts, Role};
 use super::repair::Repair;
 
@@ -18,9 +20,8 @@ const DOCKER_API_MAX: (u32, u32) = (1, 47);
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Storage drivers that are known to work; others copy whole images, or are gone from Docker.
 const STORAGE_DRIVERS: [&str; 5] = ["overlay2", "overlayfs", "btrfs", "zfs", "fuse-overlayfs"];
-/// Where a disk counts as short: pods are evicted soon, or already.
-const DISK_FREE_MIN: u64 = 15;
-const DISK_FREE_LOW: u64 = 25;
+/// How much more must be free than where pods are evicted, so as not to be noted.
+const DISK_FREE_MORE: u64 = 10;
 /// Seconds two clocks may be apart: more, and tokens and certificates are not valid yet where they are shown.
 const CLOCK_MAX: i64 = 60;
 const CLOCK_NOTED: i64 = 5;
@@ -85,7 +86,8 @@ pub fn findings(facts: &Facts, role: Role) -> Vec<Finding> {
     found.extend(ports(facts, role));
     found.push(addresses(facts, role));
     found.extend(clock(facts));
-    found.extend(disks(facts));
+    found.extend(disks(facts, role));
+    found.extend(certificates(facts));
     found
 }
 
@@ -178,9 +180,15 @@ fn cgroups(facts: &Facts) -> Finding {
 }
 
 fn nftables(facts: &Facts) -> Finding {
+    let fix = "apt-get install nftables";
     match &facts.nft {
         Some(version) => Finding::fine("nftables", version),
-        None => Finding::failure("nftables", "there is no nft: services have no addresses", "apt-get install nftables"),
+        None if facts.minion_installed => {
+            Finding::failure("nftables", "there is no nft: services have no addresses", fix)
+        }
+        None => {
+            Finding::warning("nftables", "there is no nft yet; it is installed with the package of the minion", fix)
+        }
     }
 }
 
@@ -210,9 +218,14 @@ fn programs(facts: &Facts) -> Finding {
         return Finding::fine("programs", "ip, conntrack");
     }
     let fix = "apt-get install iproute2 conntrack";
+    let missing = facts.missing_programs.join(", ");
+    if !facts.minion_installed {
+        let what = format!("missing: {missing}; installed with the package of the minion");
+        return Finding::warning("programs", what, fix);
+    }
     // Without conntrack, UDP clients find out by themselves, later.
     let level = if facts.missing_programs.contains(&"ip") { Level::Failure } else { Level::Warning };
-    Finding::new(level, "programs", format!("missing: {}", facts.missing_programs.join(", ")), fix)
+    Finding::new(level, "programs", format!("missing: {missing}"), fix)
 }
 
 fn forwarding(facts: &Facts) -> Finding {
@@ -290,22 +303,33 @@ fn addresses(facts: &Facts, role: Role) -> Finding {
         (_, None) => {
             let (flag, file) =
                 if role.runs_pods() { ("node-ip", "minion.yaml") } else { ("advertise-address", "master.yaml") };
-            let what = format!("there are several: {all}; the one that leads to the master is taken");
+            let what = match crowded(facts).filter(|_| role.runs_pods()) {
+                Some(name) => {
+                    format!("{name} has several: {all}; if it leads to the master, the minion does not choose")
+                }
+                None => format!("there are several: {all}; the one that leads to the master is taken"),
+            };
             Finding::warning(item, what, format!("say which one other machines use: {flag} in /etc/coracle/{file}"))
         }
     }
 }
 
+/// An interface with more than one address.
+fn crowded(facts: &Facts) -> Option<&str> {
+    let addresses = |name: &str| facts.addresses.iter().filter(|(other, _)| other == name).count();
+    facts.addresses.iter().map(|(name, _)| name.as_str()).find(|name| addresses(name) > 1)
+}
+
 fn resolver(facts: &Facts) -> Finding {
-    let item = "resolver";
+    let (item, file) = ("resolver", facts.resolv_conf.display());
     let local = |ip: &&IpAddr| ip.is_loopback();
     let Some(stub) = facts.name_servers.iter().find(local) else {
         let all: Vec<String> = facts.name_servers.iter().map(ToString::to_string).collect();
         return match all.is_empty() {
             true => Finding::warning(
                 item,
-                "/etc/resolv.conf names no server: pods resolve no names of the Internet",
-                "add a line nameserver ADDRESS to /etc/resolv.conf",
+                format!("{file} names no server: pods resolve no names of the Internet"),
+                format!("add a line nameserver ADDRESS to {file}"),
             ),
             false => Finding::fine(item, all.join(", ")),
         };
@@ -315,8 +339,8 @@ fn resolver(facts: &Facts) -> Finding {
     }
     Finding::warning(
         item,
-        format!("/etc/resolv.conf names {stub}, which in a pod with dnsPolicy Default is the pod itself"),
-        "write the real server into /etc/resolv.conf, or use systemd-resolved (it has them in /run/systemd/resolve)",
+        format!("{file} names {stub}, which in a pod with dnsPolicy Default is the pod itself"),
+        format!("write the real server into {file}, or use systemd-resolved (it has them in /run/systemd/resolve)"),
     )
 }
 
@@ -338,7 +362,7 @@ fn clock(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn disks(facts: &Facts) -> Vec<Finding> {
+fn disks(facts: &Facts, role: Role) -> Vec<Finding> {
     let finding = |disk: &super::facts::Disk| {
         let what = format!(
             "{} % ({} MiB) free for {} in {}",
@@ -349,12 +373,33 @@ fn disks(facts: &Facts) -> Vec<Finding> {
         );
         let fix = "make room: docker system df shows what images and containers take, journalctl --vacuum-size=200M";
         match disk.free_percent {
-            free if free < DISK_FREE_MIN => Finding::failure("disk", format!("{what}: pods will be evicted"), fix),
-            free if free < DISK_FREE_LOW => Finding::warning("disk", what, fix),
+            free if free < disk.evicts_below && role.runs_pods() => {
+                Finding::failure("disk", format!("{what}: pods will be evicted"), fix)
+            }
+            free if free < disk.evicts_below + DISK_FREE_MORE => Finding::warning("disk", what, fix),
             _ => Finding::fine("disk", what),
         }
     };
     facts.disks.iter().map(finding).collect()
+}
+
+fn certificates(facts: &Facts) -> Vec<Finding> {
+    let item = "certificates";
+    let (mut found, mut until) = (Vec::new(), Vec::new());
+    for (file, ending) in &facts.certificates {
+        until.push(ending.at);
+        let Some(said) = expiry::warning(ending, facts.now) else { continue };
+        let level = if ending.at <= facts.now { Level::Failure } else { Level::Warning };
+        // The CA is not made anew: every certificate of the cluster hangs on it.
+        let fix = match file.file_name().and_then(|name| name.to_str()) {
+            Some("ca.crt") => "plan a new cluster, or a new CA: docs/security.md, \"When a certificate ends\"",
+            _ => "it is renewed by its daemon, which says in its log why it could not: journalctl -p warning",
+        };
+        found.push(Finding::new(level, item, format!("{said} ({})", file.display()), fix));
+    }
+    let first = until.iter().min().filter(|_| found.is_empty());
+    found.extend(first.map(|first| Finding::fine(item, format!("good until {first} at least"))));
+    found
 }
 
 #[cfg(test)]

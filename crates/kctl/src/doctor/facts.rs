@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use client::expiry::Ending;
+use jiff::Timestamp;
+
 /// What the machine shall be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -40,6 +43,8 @@ pub struct Facts {
     pub docker_endpoint: String,
     /// Control groups: their version, and the controllers there are.
     pub cgroups: Option<(u8, Vec<String>)>,
+    /// Whether the minion is installed, and with it what its package asks for.
+    pub minion_installed: bool,
     /// What `nft --version` says.
     pub nft: Option<String>,
     /// What `iptables --version` says.
@@ -62,12 +67,18 @@ pub struct Facts {
     pub addresses: Vec<(String, IpAddr)>,
     /// Whether the minion was told which of them is the node's.
     pub node_ip: Option<String>,
-    /// The name servers of `/etc/resolv.conf`.
+    /// The file with the name servers of this machine, or the one the minion was told.
+    pub resolv_conf: PathBuf,
+    /// The name servers in it.
     pub name_servers: Vec<IpAddr>,
     /// The name servers behind systemd-resolved.
     pub resolved_servers: Vec<IpAddr>,
     /// Disks that fill up.
     pub disks: Vec<Disk>,
+    /// Certificates of the daemons, and the files they are in.
+    pub certificates: Vec<(PathBuf, Ending)>,
+    /// What time it is.
+    pub now: Timestamp,
 }
 
 /// A Docker Engine.
@@ -137,6 +148,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// How much of it is free.
     pub free_percent: u64,
+    /// Below which share pods are evicted.
+    pub evicts_below: u64,
     /// Free, in MiB.
     pub free_mib: u64,
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use client::expiry::{self, Ending};
 use serde_json::Value;
 
 use super::facts::{Disk, Docker, Facts, Listening, Ports, Ufw};
@@ -18,6 +19,8 @@ use super::facts::{Disk, Docker, Facts, Listening, Ports, Ufw};
 const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 /// The most of an answer that is read.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Where programs look for their name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Interfaces that are no way to this machine: those of containers and tunnels.
 const INNER: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "coracle", "flannel", "kube-"];
 
@@ -62,13 +65,16 @@ pub fn gather(place: &Place) -> Facts {
     let (master, minion) = (settings("master"), settings("minion"));
     let usual = Ports::default();
     let images = docker.as_ref().map_or_else(|_| PathBuf::from("/var/lib/docker"), |d| d.root.clone());
-    let resolv = |path| place.read(path).map(|text| name_servers(&text)).unwrap_or_default();
+    let resolv = |path: &Path| fs::read_to_string(path).map(|text| name_servers(&text)).unwrap_or_default();
+    let own_resolver: Option<PathBuf> = told(&minion, "resolv-conf");
+    let behind = place.at("/run/systemd/resolve/resolv.conf");
     Facts {
         architecture: place.output("uname", &["-m"]).unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         kernel: place.read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         docker,
         docker_endpoint: place.docker.display().to_string(),
         cgroups: cgroups(place),
+        minion_installed: place.at("/usr/bin/minion").exists(),
         nft: place.output("nft", &["--version"]),
         iptables: place.output("iptables", &["--version"]),
         legacy_rules: place.read("/proc/net/ip_tables_names").is_some_and(|names| !names.trim().is_empty()),
@@ -87,13 +93,36 @@ pub fn gather(place: &Place) -> Facts {
             .map(|t| addresses(&t))
             .unwrap_or_default(),
         node_ip: told(&minion, "node-ip"),
-        name_servers: resolv("/etc/resolv.conf"),
-        resolved_servers: resolv("/run/systemd/resolve/resolv.conf"),
-        disks: [("the daemons' files", PathBuf::from("/var/lib")), ("images", images)]
+        name_servers: resolv(&place.at(&own_resolver.as_deref().unwrap_or(Path::new(RESOLV_CONF)).to_string_lossy())),
+        // A file that is named is taken as it is.
+        resolved_servers: if own_resolver.is_none() { resolv(&behind) } else { Vec::new() },
+        resolv_conf: own_resolver.unwrap_or_else(|| PathBuf::from(RESOLV_CONF)),
+        // Pods are evicted below these shares unless the minion is told otherwise (`--eviction-hard`).
+        disks: [("the daemons' files", PathBuf::from("/var/lib"), 10), ("images", images, 15)]
             .into_iter()
-            .filter_map(|(what, path)| disk(place, what, path))
+            .filter_map(|(what, path, evicts_below)| disk(place, what, path, evicts_below))
             .collect(),
+        certificates: certificates(place, &master, &minion),
+        now: jiff::Timestamp::now(),
     }
+}
+
+/// The daemons' certificates, as far as they may be read.
+fn certificates(place: &Place, master: &str, minion: &str) -> Vec<(PathBuf, Ending)> {
+    let dir = |text, usual: &str| told(text, "data-dir").unwrap_or_else(|| PathBuf::from(usual)).join("pki");
+    let (master, minion) = (dir(master, "/var/lib/coracle"), dir(minion, "/var/lib/coracle-minion"));
+    let all = [
+        ("the certificate of the cluster's CA", master.join("ca.crt")),
+        ("the API server's serving certificate", master.join("apiserver.crt")),
+        ("the API server's certificate for kubelets", master.join("apiserver-kubelet-client.crt")),
+        ("the node's client certificate", minion.join("kubelet-client.pem")),
+        ("the node's serving certificate", minion.join("kubelet-serving.pem")),
+    ];
+    let read = |(what, path): (&str, PathBuf)| {
+        let at = expiry::of_pem(&fs::read(place.at(path.to_str()?)).ok()?)?;
+        Some((path, Ending::new(what, at)))
+    };
+    all.into_iter().filter_map(read).collect()
 }
 
 fn missing_programs(place: &Place) -> Vec<&'static str> {
@@ -242,11 +271,11 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(of_line).collect()
 }
 
-fn disk(place: &Place, what: &'static str, path: PathBuf) -> Option<Disk> {
+fn disk(place: &Place, what: &'static str, path: PathBuf, evicts_below: u64) -> Option<Disk> {
     let found = nix::sys::statvfs::statvfs(&place.at(path.to_str()?)).ok()?;
     let (all, free) = (found.blocks(), found.blocks_available());
     let free_mib = free.saturating_mul(found.fragment_size()) >> 20;
-    Some(Disk { what, path, free_percent: (free.saturating_mul(100)).checked_div(all)?, free_mib })
+    Some(Disk { what, path, free_percent: (free.saturating_mul(100)).checked_div(all)?, evicts_below, free_mib })
 }
 
 /// How many seconds the clock of a server is ahead, by the date on its answer. Its certificate is not checked, and

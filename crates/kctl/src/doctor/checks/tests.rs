@@ -1,3 +1,5 @@
+use client::expiry::Ending;
+
 use super::super::facts::{Disk, Listening, Ports, Ufw};
 use super::*;
 
@@ -15,6 +17,7 @@ fn good() -> Facts {
         }),
         docker_endpoint: "/var/run/docker.sock".to_owned(),
         cgroups: Some((2, ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec())),
+        minion_installed: true,
         nft: Some("nftables v1.0.6".to_owned()),
         iptables: Some("iptables v1.8.9 (nf_tables)".to_owned()),
         legacy_rules: false,
@@ -26,10 +29,20 @@ fn good() -> Facts {
         clock_ahead: Some(Ok(1)),
         addresses: vec![address("eth0", "10.0.0.1")],
         node_ip: None,
+        resolv_conf: "/etc/resolv.conf".into(),
         name_servers: vec!["10.0.0.53".parse().unwrap()],
         resolved_servers: Vec::new(),
-        disks: vec![Disk { what: "images", path: "/var/lib/docker".into(), free_percent: 60, free_mib: 9000 }],
+        disks: vec![
+            Disk { what: "files", path: "/var/lib".into(), free_percent: 60, evicts_below: 10, free_mib: 9000 },
+            Disk { what: "images", path: "/var/lib/docker".into(), free_percent: 60, evicts_below: 15, free_mib: 9000 },
+        ],
+        certificates: vec![("/var/lib/coracle/pki/ca.crt".into(), ending("2039-01-01T00:00:00Z"))],
+        now: "2030-01-01T00:00:00Z".parse().unwrap(),
     }
+}
+
+fn ending(at: &str) -> Ending {
+    Ending::new("it", at.parse().unwrap())
 }
 
 fn listening(port: u16, program: &str) -> Listening {
@@ -100,6 +113,11 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
         ),
         ("no nft", |f| f.nft = None, "Failure nftables: there is no nft"),
         (
+            "no nft before the packages",
+            |f| (f.nft, f.minion_installed) = (None, false),
+            "Warning nftables: there is no nft yet; it is installed with the package",
+        ),
+        (
             "old iptables",
             |f| f.iptables = Some("iptables v1.8.9 (legacy)".to_owned()),
             "Warning iptables: iptables v1.8.9 (legacy)",
@@ -110,6 +128,11 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
             "Warning iptables: iptables v1.8.9 (nf_tables), but there are rules",
         ),
         ("no ip", |f| f.missing_programs = vec!["ip"], "Failure programs: missing: ip"),
+        (
+            "no ip before the packages",
+            |f| (f.missing_programs, f.minion_installed) = (vec!["ip"], false),
+            "Warning programs: missing: ip; installed with the package",
+        ),
         ("no conntrack", |f| f.missing_programs = vec!["conntrack"], "Warning programs: missing: conntrack"),
         ("no forwarding", |f| f.ip_forward = Some(false), "Failure forwarding: net.ipv4.ip_forward is 0"),
         (
@@ -143,6 +166,11 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
             "two addresses",
             |f| f.addresses.push(address("eth1", "192.168.0.5")),
             "Warning address: there are several: 10.0.0.1 (eth0), 192.168.0.5 (eth1); the one that leads to the master is taken -> say which one other machines use: node-ip",
+        ),
+        (
+            "two on one interface",
+            |f| f.addresses.push(address("eth0", "10.0.0.2")),
+            "Warning address: eth0 has several: 10.0.0.1 (eth0), 10.0.0.2 (eth0); if it leads to the master, the minion does not choose -> say which one other machines use: node-ip",
         ),
         (
             "two, and told which",
@@ -181,10 +209,30 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
         ("clock a little", |f| f.clock_ahead = Some(Ok(20)), "Warning clock: the master's is 20 s ahead of this one"),
         (
             "full disk",
-            |f| f.disks[0].free_percent = 9,
-            "Failure disk: 9 % (9000 MiB) free for images in /var/lib/docker: pods will be evicted",
+            |f| f.disks[1].free_percent = 14,
+            "Failure disk: 14 % (9000 MiB) free for images in /var/lib/docker: pods will be evicted",
         ),
-        ("filling disk", |f| f.disks[0].free_percent = 20, "Warning disk: 20 %"),
+        ("filling disk", |f| f.disks[1].free_percent = 20, "Warning disk: 20 %"),
+        ("as full, but for files", |f| f.disks[0].free_percent = 14, "Warning disk: 14 %"),
+        ("full, for files", |f| f.disks[0].free_percent = 9, "Failure disk: 9 %"),
+        (
+            "a resolver of its own",
+            |f| {
+                f.resolv_conf = "/etc/pods.conf".into();
+                f.name_servers = vec!["127.0.0.1".parse().unwrap()];
+            },
+            "Warning resolver: /etc/pods.conf names 127.0.0.1",
+        ),
+        (
+            "old CA",
+            |f| f.certificates[0].1 = ending("2030-01-11T00:00:00Z"),
+            "Warning certificates: it expires in 10 days, at 2030-01-11T00:00:00Z (/var/lib/coracle/pki/ca.crt) -> plan",
+        ),
+        (
+            "expired certificate",
+            |f| f.certificates.push(("/pki/kubelet-client.pem".into(), ending("2029-12-31T00:00:00Z"))),
+            "Failure certificates: it has expired at 2029-12-31T00:00:00Z (/pki/kubelet-client.pem) -> it is renewed",
+        ),
     ];
     for (case, change, expected) in table {
         let mut facts = good();

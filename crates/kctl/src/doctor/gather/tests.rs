@@ -49,6 +49,22 @@ fn a_machine_is_read() {
 }
 
 #[test]
+fn what_the_minion_was_told_counts() {
+    let (_folder, place) = machine(&[
+        ("etc/resolv.conf", "nameserver 127.0.0.53\n"),
+        ("run/systemd/resolve/resolv.conf", "nameserver 10.0.0.53\n"),
+        ("etc/pods.conf", "nameserver 10.0.0.99\n"),
+        ("etc/coracle/minion.yaml", "resolv-conf: /etc/pods.conf\ndata-dir: /data\n"),
+        ("data/pki/kubelet-client.pem", "no certificate"),
+        ("usr/bin/minion", ""),
+    ]);
+    let facts = gather(&place);
+    assert_eq!(facts.resolv_conf, Path::new("/etc/pods.conf"));
+    assert_eq!(facts.name_servers, ["10.0.0.99".parse::<IpAddr>().unwrap()]);
+    assert!(facts.resolved_servers.is_empty() && facts.minion_installed && facts.certificates.is_empty());
+}
+
+#[test]
 fn control_groups_of_the_first_version_count_where_they_are_mounted() {
     let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t40\t1\nmemory\t5\t40\t0\npids\t6\t40\t1\n";
     let (_folder, place) = machine(&[("proc/cgroups", table), ("sys/fs/cgroup/cpu/tasks", "")]);
