@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use kubelet::runtime::docker::DockerRuntime;
 
+use crate::address::NODE_IP;
 use crate::options::{Options, RuntimeKind};
 use crate::start::{NODE_NAME, docker_options, node_name, real_path};
 
@@ -13,7 +14,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let containers = remove_containers(options, &node_name).await;
     let rules = proxy::cleanup().await.context("cannot remove the proxy's rules");
     // Containers that are left are found by the node's name, the next time.
-    let made: &[&str] = if containers.is_ok() { &["pods", "pki", NODE_NAME] } else { &["pods", "pki"] };
+    let made: &[&str] = &["pods", "pki", NODE_IP, NODE_NAME];
+    let made = if containers.is_ok() { made } else { &made[..3] };
     let files = remove_files(options, made);
     let logind = kubelet::node::shutdown::forget().context("cannot remove what logind was told");
     containers.and(rules).and(files).and(logind)?;
@@ -25,7 +27,7 @@ async fn remove_containers(options: &Options, node_name: &str) -> Result<()> {
     if options.runtime == RuntimeKind::Hollow {
         return Ok(());
     }
-    let docker = DockerRuntime::connect(docker_options(options, node_name)).await;
+    let docker = DockerRuntime::connect(docker_options(options, node_name, None)).await;
     let docker = docker.with_context(|| format!("no Docker Engine answers on {}", options.docker_endpoint))?;
     docker.clean_up().await.context("cannot remove the node's containers")
 }
@@ -65,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: &[&str] = &["pods", "pki", NODE_NAME];
+    const ALL: &[&str] = &["pods", "pki", NODE_IP, NODE_NAME];
 
     fn options(data_dir: &Path) -> Options {
         Options::try_parse_from(["minion", "--cleanup", "--data-dir", data_dir.to_str().unwrap()]).unwrap()
@@ -79,6 +81,7 @@ mod tests {
         std::fs::create_dir_all(data_dir.join("pki")).unwrap();
         std::fs::create_dir_all(data_dir.join("seccomp")).unwrap();
         std::fs::write(data_dir.join("node-name"), "box1").unwrap();
+        std::fs::write(data_dir.join("node-ip"), "10.0.0.5").unwrap();
         std::os::unix::fs::symlink(&data_dir, &link).unwrap();
         remove_files(&options(&link), ALL).unwrap();
         let left: Vec<_> = std::fs::read_dir(&data_dir).unwrap().map(|e| e.unwrap().file_name()).collect();

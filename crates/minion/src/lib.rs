@@ -7,12 +7,14 @@
 //!
 //! In reading order:
 //! - [`options`]: the flags, and what is wrong with them.
+//! - `address`: the node's, where the flag does not say it.
 //! - [`start`]: what is built from them, in which order, and how it stops.
 //! - [`cleanup`]: `minion --cleanup`: nothing it ever made is left.
 //! - [`run`](mod@run): the whole program.
 //!
 //! It decides nothing itself: every behaviour lives in the component's own crate.
 
+mod address;
 pub mod cleanup;
 pub mod options;
 pub mod run;

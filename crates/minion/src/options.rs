@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Address other machines reach this one by [default: the one that reaches the master]
+    /// Address other machines reach this one by [default: the one that reaches the master, where there is one such]
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
 
@@ -366,27 +366,6 @@ impl Options {
             None => Ok(nix::unistd::gethostname()?.to_string_lossy().trim().to_lowercase()),
         }
     }
-
-    /// The Node's address: as given, or the source address of packets to the master. No packet is sent to find out.
-    pub fn node_ip(&self) -> Result<Ipv4Addr> {
-        if let Some(IpAddr::V4(ip)) = self.node_ip {
-            return Ok(ip);
-        }
-        // Without a master: the address that leads out of this network. Documentation's addresses lead nowhere.
-        let server = self.servers().into_iter().next().unwrap_or_else(|| "http://192.0.2.1:443".to_owned());
-        let server: http::Uri = server.parse().context("--server")?;
-        let host = server.host().context("--server: no host in the URL")?;
-        let port = server.port_u16().unwrap_or(443);
-        let find = || {
-            let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            socket.connect((host, port))?;
-            socket.local_addr()
-        };
-        match find().with_context(|| format!("no way to {host}: give --node-ip"))?.ip() {
-            IpAddr::V4(ip) => Ok(ip),
-            IpAddr::V6(ip) => bail!("the way to {host} is by {ip}, and only IPv4 is served: give --node-ip"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -479,7 +458,7 @@ mod tests {
     fn the_node_has_the_address_that_reaches_the_master() {
         let all = ["minion", "--data-dir", "/tmp/x", "--server", "https://127.0.0.1:6443/"];
         let options = Options::try_parse_from(all).unwrap();
-        assert_eq!(options.node_ip().unwrap(), Ipv4Addr::LOCALHOST);
+        assert_eq!(crate::address::node_ip(&options).unwrap(), Ipv4Addr::LOCALHOST);
         assert_eq!(options.servers(), ["https://127.0.0.1:6443"]);
     }
 }

@@ -16,6 +16,7 @@ use kubelet::runtime::docker::{DockerOptions, DockerRuntime, DockerTls};
 use kubelet::runtime::hollow::Hollow;
 use proxy::{MemorySink, NftSink, RuleSink};
 
+use crate::address;
 use crate::options::{Options, RuntimeKind};
 
 /// How long a stop may take before it is cut short.
@@ -36,10 +37,11 @@ impl Minion {
             .with_context(|| format!("cannot make --data-dir {}", options.data_dir.display()))?;
         options.data_dir = real_path(&options.data_dir)?;
         let node_name = node_name(&options)?;
-        let node_ip = options.node_ip()?;
+        let node_ip = address::node_ip(&options)?;
         // The engine is asked first: a machine without one does not become a node.
-        let runtime = runtime(&options, &node_name).await?;
+        let runtime = runtime(&options, &node_name, node_ip).await?;
         std::fs::write(options.data_dir.join(NODE_NAME), &node_name)?;
+        address::remember(&options.data_dir, node_ip)?;
         let tasks = Tasks::new();
         if options.server.is_empty() {
             return Minion::start_alone(&options, node_name, node_ip, runtime, tasks).await;
@@ -55,16 +57,16 @@ impl Minion {
         let mut config = config(&options, &node_name, node_ip);
         config.port = options.kubelet_port;
         config.serving = Some(joined.serving);
+        config.certificates = Some(joined.certificates);
         let healthz = SocketAddr::new(options.healthz_bind_address, options.healthz_port);
         config.healthz = Some(healthz).filter(|address| address.port() != 0);
-        config.certificates = Some(joined.certificates);
         config.max_pods = options.max_pods;
         config.lease_duration = Duration::from_secs(options.node_lease_duration_seconds.into());
         config.lease_renew_interval = config.lease_duration / 4;
         config.node_labels = options.node_labels.iter().cloned().collect();
         set_limits(&mut config, &options);
         let kubelet = kubelet::start(joined.client.clone(), config, runtime, &tasks).await?;
-        start_proxy(&options, &node_name, joined.client, &tasks)?;
+        start_proxy(&options, &node_name, node_ip, joined.client, &tasks)?;
         tracing::info!(node = node_name, ip = %node_ip, port = kubelet.port, version = env!("CARGO_PKG_VERSION"), "minion runs");
         Ok(Minion { tasks })
     }
@@ -168,7 +170,7 @@ fn stored_name(data_dir: &Path) -> Option<String> {
 }
 
 /// How this machine's engine is reached, and which containers on it are this node's.
-pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOptions {
+pub(crate) fn docker_options(options: &Options, node_name: &str, node_ip: Option<Ipv4Addr>) -> DockerOptions {
     let files = (&options.docker_tls_ca, &options.docker_tls_cert, &options.docker_tls_key);
     let tls = match files {
         (Some(ca), Some(certificate), Some(key)) => {
@@ -177,22 +179,21 @@ pub(crate) fn docker_options(options: &Options, node_name: &str) -> DockerOption
         _ => None,
     };
     let endpoint = options.docker_endpoint.clone();
-    DockerOptions { endpoint, tls, mtu: mtu(options), ..DockerOptions::new(node_name, &options.data_dir) }
+    DockerOptions { endpoint, tls, mtu: mtu(options, node_ip), ..DockerOptions::new(node_name, &options.data_dir) }
 }
 
 /// How long packets may be where nobody says so: Docker's, and everybody's.
 const USUAL_MTU: u32 = 1500;
 
 /// How long pods' packets may be: as long as the node's own, less what the overlay adds.
-fn mtu(options: &Options) -> Option<u32> {
-    let own = interface_mtu(options);
+fn mtu(options: &Options, node_ip: Option<Ipv4Addr>) -> Option<u32> {
+    let own = node_ip.and_then(interface_mtu);
     let inside = |own: u32| own.saturating_sub(proxy::overlay::OVERHEAD);
     if options.overlay { Some(inside(own.unwrap_or(USUAL_MTU))) } else { own }
 }
 
 /// The longest packet of the interface that has the node's address.
-fn interface_mtu(options: &Options) -> Option<u32> {
-    let node_ip = options.node_ip().ok()?;
+fn interface_mtu(node_ip: Ipv4Addr) -> Option<u32> {
     let has_address = |address: Option<&nix::sys::socket::SockaddrStorage>| {
         address.and_then(|a| a.as_sockaddr_in()).is_some_and(|a| a.ip() == node_ip)
     };
@@ -204,11 +205,11 @@ fn interface_mtu(options: &Options) -> Option<u32> {
     mtu.trim().parse().ok()
 }
 
-async fn runtime(options: &Options, node_name: &str) -> Result<Arc<dyn Runtime>> {
+async fn runtime(options: &Options, node_name: &str, node_ip: Ipv4Addr) -> Result<Arc<dyn Runtime>> {
     if options.runtime == RuntimeKind::Hollow {
         return Ok(Arc::new(Hollow::new(kubelet::clock::Clock::Wall)));
     }
-    let docker = DockerRuntime::connect(docker_options(options, node_name)).await;
+    let docker = DockerRuntime::connect(docker_options(options, node_name, Some(node_ip))).await;
     Ok(Arc::new(docker.with_context(|| format!("no Docker Engine answers on {}", options.docker_endpoint))?))
 }
 
@@ -220,8 +221,13 @@ fn own_dns(options: &Options) -> Option<proxy::dns::Config> {
     Some(proxy::dns::Config { address, domain, resolv_conf: options.resolv_conf.clone() })
 }
 
-fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: &Tasks) -> Result<()> {
-    let node_ip = options.node_ip()?;
+fn start_proxy(
+    options: &Options,
+    node_name: &str,
+    node_ip: Ipv4Addr,
+    client: kube::Client,
+    tasks: &Tasks,
+) -> Result<()> {
     let config = proxy::Config {
         node_port_addresses: options.node_port_networks(node_ip)?,
         cluster_cidr: options.cluster_cidr,
@@ -236,4 +242,24 @@ fn start_proxy(options: &Options, node_name: &str, client: kube::Client, tasks: 
     };
     proxy::start(client, config, sink, tasks);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_name_when_the_host_has_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |flags: &[&str]| {
+            let own = ["minion", "--server", "https://127.0.0.1:6443", "--data-dir", folder.path().to_str().unwrap()];
+            node_name(&Options::try_parse_from(own.iter().chain(flags)).unwrap()).unwrap()
+        };
+        assert_eq!(name(&[]), nix::unistd::gethostname().unwrap().to_string_lossy().trim().to_lowercase());
+        std::fs::write(folder.path().join(NODE_NAME), "box1\n").unwrap();
+        assert_eq!(name(&[]), "box1", "the one it joined with");
+        assert_eq!(name(&["--node-name", "box2"]), "box2", "unless it is told");
+    }
 }
