@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help build package test unit lint fmt deny demo demo-down lab lab-down bench clean
@@ -39,12 +38,11 @@ test: ## install what is missing and run every check and test
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory deny
 
-unit: ## run the tests only
-ifdef NEXTEST
+# Tests that drive Docker and the kernel need a process each, and take turns (.config/nextest.toml): `cargo test` gives
+# them neither.
+unit: ## run the tests only (cargo-nextest)
+	@command -v cargo-nextest >/dev/null || cargo install --quiet --locked --debug cargo-nextest
 	cargo nextest run --locked --workspace
-else
-	cargo test --locked --workspace --all-targets
-endif
 
 lint: ## rustfmt and clippy, warnings denied
 	cargo fmt --all --check
