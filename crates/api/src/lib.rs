@@ -24,11 +24,12 @@
 //! - [`protobuf`]: protobuf bodies as JSON.
 //! - [`printing`]: values for Table cells.
 //! - [`rbac`]: what a rule of a role allows, and which rules cover which.
-//! - [`pods`], [`nodes`], [`owners`], [`well_known`]: what several components must agree on.
+//! - [`pods`], [`nodes`], [`affinity`], [`owners`], [`well_known`]: what several components must agree on.
 //! - [`interner`]: one copy of equal values, for those who keep many objects.
 //!
 //! It does not talk to anyone and keeps no state; HTTP belongs to `apiserver`, connections to `client`.
 
+pub mod affinity;
 pub mod apply;
 pub mod binding;
 pub mod decode;

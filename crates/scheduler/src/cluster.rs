@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::affinity::NodeTerms;
 use rand::Rng;
 
-use crate::affinity::NodeTerms;
 use crate::filter;
 use crate::node::{NodeName, NodeSpec};
 use crate::pod::{Observed, PodInfo};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::affinity::NodeTerms;
 use client::{Change, EventType, Informer, Lister, Outcome, Recorder, Tasks, WorkQueue, run_workers};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
@@ -12,7 +13,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::affinity::NodeTerms;
 use crate::bind;
 use crate::cluster::{Cluster, Step};
 use crate::node::{self, NodeSpec};

@@ -92,7 +92,7 @@ fn claims(pod: &Demand, _node: &NodeInfo, reasons: &mut Vec<Reason>) {
 
 fn volumes(pod: &Demand, node: &NodeInfo, reasons: &mut Vec<Reason>) {
     if let Volumes::On(places) = &pod.volumes
-        && !places.iter().all(|place| place.admit(&node.spec))
+        && !places.iter().all(|place| place.admit(&node.spec.name, &node.spec.labels))
     {
         reasons.push(Reason::VolumeAffinity);
     }
@@ -124,7 +124,7 @@ fn taints(pod: &Demand, node: &NodeInfo, reasons: &mut Vec<Reason>) {
 }
 
 fn node_affinity(pod: &Demand, node: &NodeInfo, reasons: &mut Vec<Reason>) {
-    if !pod.affinity.admits(&node.spec) {
+    if !pod.affinity.admits(&node.spec.name, &node.spec.labels) {
         reasons.push(Reason::NodeAffinity);
     }
 }

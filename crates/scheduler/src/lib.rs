@@ -14,7 +14,7 @@
 //! ordinary function; so is everything up to and including [`cluster`], with time and chance as arguments.
 //!
 //! In reading order:
-//! - [`pod`], [`node`]: what is kept of pods and nodes; [`resources`], [`taints`], [`affinity`]: their parts.
+//! - [`pod`], [`node`]: what is kept of pods and nodes; [`resources`], [`taints`]: their parts.
 //! - [`storage`]: claims, and where the volumes behind them are.
 //! - [`snapshot`]: all nodes with what their pods use, updated event by event.
 //! - [`filter`]: which nodes may take a pod, and why not the others. [`score`]: which of them suits it best.
@@ -25,7 +25,6 @@
 //!
 //! It does not preempt, binds no volumes, knows no affinity between pods yet, and never evicts.
 
-pub mod affinity;
 mod bind;
 pub mod cluster;
 pub mod driver;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::affinity::Affinity;
 use api::pods::HostPort;
 use api::{owners, pods};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec, Toleration};
 
-use crate::affinity::Affinity;
 use crate::resources::{self, Resources};
 use crate::storage::Volumes;
 

@@ -47,7 +47,11 @@ pub fn score(pod: &PodInfo, candidates: &[&NodeInfo]) -> Vec<Scores> {
         least_requested: least_requested(demand, node),
         balanced: balanced(demand, node),
         spread: demand.controller.as_ref().map_or(0, |controller| node.usage.pods_of(controller).into()),
-        affinity: if demand.affinity.has_preferences() { demand.affinity.preference(&node.spec) } else { 0 },
+        affinity: if demand.affinity.has_preferences() {
+            demand.affinity.preference(&node.spec.name, &node.spec.labels)
+        } else {
+            0
+        },
         taints: disliked_taints(demand, node),
     };
     let mut scores: Vec<Scores> = candidates.iter().map(raw).collect();

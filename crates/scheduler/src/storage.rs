@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::affinity::NodeTerms;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
-use crate::affinity::NodeTerms;
 use crate::filter::Reason;
 use crate::pod::{PodInfo, Uid};
 

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
     NodeAffinity as NodeAffinitySpec, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
 };
 
-use crate::node::NodeSpec;
+/// A node's labels.
+pub type Labels = BTreeMap<String, String>;
 
 /// Where a pod may go and would like to go, ready to be matched against many nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +33,9 @@ impl NodeTerms {
         NodeTerms(terms.iter().map(Term::of).collect())
     }
 
-    /// Whether `node` is meant.
-    pub fn admit(&self, node: &NodeSpec) -> bool {
-        self.0.iter().any(|term| term.matches(node))
+    /// Whether the node `name` with these labels is meant.
+    pub fn admit(&self, name: &str, labels: &Labels) -> bool {
+        self.0.iter().any(|term| term.matches(name, labels))
     }
 }
 
@@ -77,15 +78,15 @@ impl Affinity {
         }
     }
 
-    /// Whether the pod may run on `node`.
-    pub fn admits(&self, node: &NodeSpec) -> bool {
-        self.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-            && self.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
+    /// Whether the pod may run on the node `name` with these labels.
+    pub fn admits(&self, name: &str, labels: &Labels) -> bool {
+        self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
     }
 
-    /// The weights of the wishes that `node` fulfils.
-    pub fn preference(&self, node: &NodeSpec) -> i64 {
-        self.preferred.iter().filter(|(_, term)| term.matches(node)).map(|(weight, _)| weight).sum()
+    /// The weights of the wishes that the node fulfils.
+    pub fn preference(&self, name: &str, labels: &Labels) -> i64 {
+        self.preferred.iter().filter(|(_, term)| term.matches(name, labels)).map(|(weight, _)| weight).sum()
     }
 
     /// Whether the pod has wishes at all.
@@ -112,12 +113,12 @@ impl Term {
         }
     }
 
-    fn matches(&self, node: &NodeSpec) -> bool {
+    fn matches(&self, name: &str, labels: &Labels) -> bool {
         if self.expressions.is_empty() && self.fields.is_empty() {
             return false;
         }
-        self.expressions.iter().all(|r| r.holds_for_labels(&node.labels))
-            && self.fields.iter().all(|r| r.key == "metadata.name" && r.test.holds_for(Some(&node.name)))
+        self.expressions.iter().all(|r| r.holds_for_labels(labels))
+            && self.fields.iter().all(|r| r.key == "metadata.name" && r.test.holds_for(Some(name)))
     }
 }
 
@@ -137,7 +138,7 @@ impl Requirement {
         Requirement { key: requirement.key.clone(), test }
     }
 
-    fn holds_for_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn holds_for_labels(&self, labels: &Labels) -> bool {
         self.test.holds_for(labels.get(&self.key).map(String::as_str))
     }
 }
@@ -163,9 +164,8 @@ mod tests {
 
     use super::*;
 
-    fn node() -> NodeSpec {
-        let labels = [("disk", "ssd"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        NodeSpec { name: "n1".into(), labels, ..NodeSpec::default() }
+    fn labels() -> Labels {
+        [("disk", "ssd"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
     }
 
     fn affinity(spec: serde_json::Value) -> Affinity {
@@ -201,7 +201,7 @@ mod tests {
         ];
         for (sentence, expression, expected) in table {
             let affinity = required(json!([{ "matchExpressions": [expression] }]));
-            assert_eq!(affinity.admits(&node()), expected, "{sentence}");
+            assert_eq!(affinity.admits("n1", &labels()), expected, "{sentence}");
         }
     }
 
@@ -231,15 +231,15 @@ mod tests {
             ),
         ];
         for (sentence, terms, expected) in table {
-            assert_eq!(required(terms).admits(&node()), expected, "{sentence}");
+            assert_eq!(required(terms).admits("n1", &labels()), expected, "{sentence}");
         }
     }
 
     #[test]
     fn selector_and_affinity_must_both_hold() {
-        assert!(affinity(json!({"containers": [], "nodeSelector": {"disk": "ssd"}})).admits(&node()));
-        assert!(!affinity(json!({"containers": [], "nodeSelector": {"disk": "hdd"}})).admits(&node()));
-        assert!(affinity(json!({"containers": []})).admits(&node()));
+        assert!(affinity(json!({"containers": [], "nodeSelector": {"disk": "ssd"}})).admits("n1", &labels()));
+        assert!(!affinity(json!({"containers": [], "nodeSelector": {"disk": "hdd"}})).admits("n1", &labels()));
+        assert!(affinity(json!({"containers": []})).admits("n1", &labels()));
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         let wishes = json!([wish(10, "ssd"), wish(5, "hdd"), wish(3, "ssd")]);
         let pod = affinity(json!({"containers": [], "affinity": {"nodeAffinity":
             {"preferredDuringSchedulingIgnoredDuringExecution": wishes}}}));
-        assert_eq!(pod.preference(&node()), 13);
+        assert_eq!(pod.preference("n1", &labels()), 13);
         assert!(pod.has_preferences());
     }
 }
