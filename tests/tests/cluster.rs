@@ -570,3 +570,67 @@ async fn every_example_is_accepted_and_its_pods_run() {
     cluster.until::<Pod>("all pods run", "", |pods| pods.len() >= 6 && ready(pods) == pods.len()).await.unwrap();
     cluster.stop().await;
 }
+
+/// A pod bound to `node-0` by hand, with so much of a core and whatever else of `spec`.
+fn bound(name: &str, cpu: &str, more: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: node-0, {more}
+            terminationGracePeriodSeconds: 1,
+            containers: [{{name: c, image: 'example/web:1', resources: {{requests: {{cpu: '{cpu}'}}}}}}]}}}}"
+    )
+}
+
+/// Waits until the pod is ready, or has failed: why then.
+async fn outcome(cluster: &Cluster, name: &str) -> String {
+    let settled =
+        |pods: &[Arc<Pod>]| pods.len() == 1 && (api::pods::is_ready(&pods[0]) || api::pods::is_terminal(&pods[0]));
+    let pods = cluster.until::<Pod>("the pod runs or fails", &format!("app={name}"), settled).await.unwrap();
+    let status = pods[0].status.clone().unwrap();
+    if api::pods::is_ready(&pods[0]) {
+        return "runs".to_owned();
+    }
+    assert!(status.container_statuses.is_none() || status.reason.as_deref() == Some("Preempting"), "{status:?}");
+    format!("{}: {}", status.reason.unwrap_or_default(), status.message.unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_does_not_fit_its_node_fails_and_takes_nothing() {
+    let mut cluster = Cluster::new().nodes(1).start().await.unwrap();
+    cluster.create(&bound("first", "6", "")).await.unwrap();
+    assert_eq!(outcome(&cluster, "first").await, "runs");
+    cluster.create(&bound("second", "6", "")).await.unwrap();
+    let message = "Node didn't have enough resource: cpu, requested: 6000, used: 6000, capacity: 8000";
+    assert_eq!(outcome(&cluster, "second").await, format!("OutOfcpu: Pod was rejected: {message}"));
+    let told = |events: &[Arc<Event>]| {
+        events.iter().any(|e| e.reason.as_deref() == Some("OutOfcpu") && e.message.as_deref() == Some(message))
+    };
+    cluster.until("an Event says so", "", told).await.unwrap();
+    let on_ssd = "nodeSelector: {disk: ssd},";
+    cluster.create(&bound("elsewhere", "0", on_ssd)).await.unwrap();
+    let why = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+    assert_eq!(outcome(&cluster, "elsewhere").await, format!("NodeAffinity: Pod was rejected: {why}"));
+
+    let nodes: Api<Node> = Api::all(cluster.client());
+    let labels = json!({"metadata": {"labels": {"disk": "ssd"}}});
+    nodes.patch("node-0", &PatchParams::default(), &Patch::Merge(labels)).await.unwrap();
+    cluster.create(&bound("here", "0", on_ssd)).await.unwrap();
+    assert_eq!(outcome(&cluster, "here").await, "runs", "the label is as new as the pod");
+
+    let runtime = cluster.kill_kubelet("node-0").await;
+    let created = runtime.created();
+    cluster.start_kubelet("node-0", runtime.clone()).await.unwrap();
+    cluster.create(&bound("third", "2", "")).await.unwrap();
+    assert_eq!(outcome(&cluster, "third").await, "runs", "who was refused takes nothing, and stays so");
+    assert_eq!(outcome(&cluster, "second").await, format!("OutOfcpu: Pod was rejected: {message}"));
+    assert_eq!(runtime.created(), created + 2, "nothing was made but the third pod");
+
+    let critical = "priorityClassName: system-node-critical,";
+    cluster.create(&bound("critical", "3", critical)).await.unwrap();
+    assert_eq!(outcome(&cluster, "critical").await, "runs");
+    let gone = |pods: &[Arc<Pod>]| pods.iter().all(|pod| api::pods::is_terminal(pod));
+    cluster.until::<Pod>("another has made room", "app=first", gone).await.unwrap();
+    let preempted = "Preempting: Preempted in order to admit critical pod";
+    assert_eq!(outcome(&cluster, "first").await, preempted, "it holds the most of what is missing");
+    assert_eq!(outcome(&cluster, "third").await, "runs");
+    cluster.stop().await;
+}

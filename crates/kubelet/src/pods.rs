@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::Kubelet;
+use crate::node::allocations::Preemption;
+use crate::node::preemption;
 use crate::runtime::{Event, KnownPod, PodIdentity};
 use crate::sources::mirror::Mirrors;
 use crate::status_writer::{Outgoing, StatusWriter};
@@ -59,7 +61,9 @@ impl Pods {
 
     /// Every source was read once: what runs for no pod is nobody's, and goes.
     pub(crate) fn are_complete(&self) {
-        self.kubelet.allocations.are_complete();
+        for preemption in self.kubelet.allocations.are_complete(&self.kubelet.facts()) {
+            self.preempt(preemption);
+        }
         self.complete.send_replace(true);
     }
 
@@ -101,7 +105,9 @@ impl Pods {
         let handle = Arc::new(Handle::new(desired.clone()));
         workers.insert(uid.clone(), handle.clone());
         drop(workers);
-        self.kubelet.allocations.hold(&uid, api::pods::held(&desired.pod), &handle.wake);
+        let enters = !desired.gone;
+        let allocations = &self.kubelet.allocations;
+        let preemption = enters.then(|| allocations.enter(&desired.pod, &handle.wake, &self.kubelet.facts())).flatten();
         let (sender, receiver) = watch::channel(Outgoing::default());
         if crate::sources::is_static(&desired.pod) {
             if !(desired.gone || self.kubelet.config.standalone) {
@@ -118,6 +124,31 @@ impl Pods {
             kubelet.allocations.release(&uid);
             ended.notify_waiters();
         });
+        preemption.into_iter().for_each(|preemption| self.preempt(preemption));
+    }
+
+    /// Ends pods for the sake of another, which runs when nothing of them does.
+    fn preempt(&self, Preemption { uid, victims }: Preemption) {
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            for victim in &victims {
+                this.end_for_another(victim);
+            }
+            for victim in &victims {
+                this.until_stopped(victim).await;
+            }
+            this.kubelet.allocations.admit(&uid);
+        });
+    }
+
+    fn end_for_another(&self, uid: &str) {
+        let Some(handle) = self.workers.lock().get(uid).cloned() else { return };
+        let pod = handle.desired().pod;
+        let (message, condition) = (preemption::MESSAGE.to_owned(), Some(preemption::CONDITION));
+        let reference = client::object_reference(pod.as_ref());
+        self.kubelet.recorder.event(&reference, client::EventType::Warning, "Preempting", message.clone());
+        let grace_seconds = i64::try_from(crate::pod::grace(&pod).as_secs()).unwrap_or(i64::MAX);
+        handle.end(Ending { reason: "Preempting", message, condition, grace_seconds });
     }
 
     /// The pod with this UID is to end, and shows why.

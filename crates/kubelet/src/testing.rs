@@ -109,7 +109,7 @@ pub(crate) fn kubelet<R: Runtime + Clone>(
 /// The node's room, with all its pods known.
 pub(crate) fn allocations(config: &Config, machine: &Machine) -> Allocations {
     let allocations = Allocations::new(crate::node::reserved::room(config, machine));
-    allocations.are_complete();
+    allocations.are_complete(&Default::default());
     allocations
 }
 

@@ -1,6 +1,8 @@
 //! What of the node is set aside for its pods, and which resizes it can bear: upstream's allocation manager
 //! (`pkg/kubelet/allocation`) without its checkpoint, as every worker knows what is set aside for its own pod.
 //!
+//! Whoever comes is judged first (`admission`); who is not admitted has no claim.
+//!
 //! A worker says what its pod holds, and asks when the pod wants more. Whoever cannot have it now is woken when others hold
 //! less. All that wait are judged together and in order ([`decide`]), so it does not matter who asks first.
 
@@ -14,6 +16,9 @@ use tokio::sync::Notify;
 
 use crate::pod::resize::Pending;
 
+mod admission;
+pub(crate) use admission::{Admission, Preemption};
+
 /// What pods may have of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
@@ -21,6 +26,8 @@ pub struct Room {
     pub allocatable: Requests,
     /// One of them at the very most.
     pub capacity: Requests,
+    /// How many pods.
+    pub pods: i64,
 }
 
 /// What a pod that is being resized wants, and how much that matters.
@@ -116,7 +123,7 @@ fn deferred(held: Requests, wanted: Requests, used: Requests, room: &Room) -> Op
     Some(Pending { reason: "Deferred", message })
 }
 
-/// The claims of all pods of the node.
+/// The claims of all pods of the node, and who may claim anything.
 pub(crate) struct Allocations {
     room: Room,
     table: Mutex<Table>,
@@ -127,6 +134,7 @@ struct Table {
     complete: bool,
     claims: BTreeMap<String, Claim>,
     wakes: BTreeMap<String, Arc<Notify>>,
+    guests: BTreeMap<String, admission::Guest>,
 }
 
 impl Table {
@@ -142,16 +150,12 @@ impl Allocations {
         Allocations { room, table: Mutex::default() }
     }
 
-    /// Every pod of the node has said what it holds.
-    pub(crate) fn are_complete(&self) {
-        let mut table = self.table.lock();
-        table.complete = true;
-        table.wake("");
-    }
-
     /// The pod `uid` holds so much, and wants nothing else.
     pub(crate) fn hold(&self, uid: &str, held: Requests, wake: &Arc<Notify>) {
         let mut table = self.table.lock();
+        if !table.may_claim(uid) {
+            return;
+        }
         let old = table.claims.insert(uid.to_owned(), Claim { held, wish: None });
         table.wakes.entry(uid.to_owned()).or_insert_with(|| wake.clone());
         if old.is_some_and(|old| old.wish.is_some() || grows(held, old.held)) {
@@ -162,6 +166,9 @@ impl Allocations {
     /// The pod `uid`, holding so much, would like something else: may it? If so it holds that from now on.
     pub(crate) fn ask(&self, uid: &str, held: Requests, wish: Wish, wake: &Arc<Notify>) -> Verdict {
         let mut table = self.table.lock();
+        if !table.may_claim(uid) {
+            return Verdict::Unknown;
+        }
         table.wakes.entry(uid.to_owned()).or_insert_with(|| wake.clone());
         let old = table.claims.insert(uid.to_owned(), Claim { held, wish: Some(wish) });
         let other = |old: Claim| {
@@ -183,10 +190,11 @@ impl Allocations {
         verdict
     }
 
-    /// The pod `uid` is no more.
+    /// The pod `uid` takes nothing any more.
     pub(crate) fn release(&self, uid: &str) {
         let mut table = self.table.lock();
         table.wakes.remove(uid);
+        table.guests.remove(uid);
         if table.claims.remove(uid).is_some() {
             table.wake(uid);
         }
@@ -198,13 +206,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pod::fit::Facts;
 
     fn of(milli_cpu: i64, memory: i64) -> Requests {
         Requests { milli_cpu, memory, ..Requests::default() }
     }
 
     fn room() -> Room {
-        Room { allocatable: of(4000, 900), capacity: of(4000, 1000) }
+        Room { allocatable: of(4000, 900), capacity: of(4000, 1000), pods: 3 }
     }
 
     fn claim(held: Requests, wanted: Option<Requests>, priority: i32) -> Claim {
@@ -279,7 +288,7 @@ mod tests {
         assert_eq!(allocations.ask("a", of(1000, 0), wish, &a), Verdict::Unknown, "b may be there");
         allocations.hold("b", of(2000, 0), &b);
         let woken = |wake: &Notify| futures::FutureExt::now_or_never(wake.notified()).is_some();
-        allocations.are_complete();
+        allocations.are_complete(&Facts::default());
         assert!(woken(&a));
         assert!(matches!(allocations.ask("a", of(1000, 0), wish, &a), Verdict::Refused(_)));
         allocations.hold("b", of(1500, 0), &b);

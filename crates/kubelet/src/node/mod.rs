@@ -2,7 +2,8 @@
 //! of its own, so that none waits for another, and none for pods.
 //!
 //! - [`register`], [`status`], `sync`: the object. [`lease`]: the heartbeat.
-//! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and what they do have.
+//! - [`machine`], [`reserved`]: what there is, and what of it pods may have; [`allocations`]: and who does have what;
+//!   [`preemption`]: who makes room for whom.
 //! - [`eviction`], `image_gc`: what happens where something runs short; [`container_gc`]:
 //!   what is kept of what ended. `runtime_health`: whether the runtime answers.
 //! - [`shutdown`]: the machine goes down.
@@ -17,6 +18,8 @@ use kube::runtime::watcher;
 use tokio::sync::watch;
 
 use crate::images::puller::Puller;
+use crate::pod::admit::Abilities;
+use crate::pod::fit::Facts;
 use crate::pods::Pods;
 use crate::runtime::Machine;
 use crate::stats::sampler::Sampler;
@@ -30,6 +33,7 @@ pub mod eviction;
 mod image_gc;
 pub mod lease;
 pub mod machine;
+pub mod preemption;
 pub mod register;
 pub mod reserved;
 mod runtime_health;
@@ -48,12 +52,17 @@ pub(crate) struct Shared {
     pub(crate) images: Puller,
     /// Whether the machine is about to go down.
     pub(crate) shutting_down: watch::Sender<bool>,
+    /// What the machine runs short of.
+    pub(crate) pressure: watch::Sender<Pressure>,
+    /// The Node as it was last seen; before that, as it is to be made.
+    pub(crate) object: watch::Sender<Arc<Node>>,
 }
 
 impl Shared {
     pub(crate) fn new(config: &Config, machine: &Machine) -> Shared {
         let images = Puller::new(config.max_parallel_image_pulls);
-        Shared { image_dir: machine.image_dir.clone(), images, ..Shared::default() }
+        let object = watch::Sender::new(Arc::new(register::node(config, machine)));
+        Shared { image_dir: machine.image_dir.clone(), images, object, ..Shared::default() }
     }
 }
 
@@ -71,19 +80,21 @@ pub(crate) fn run(
     let api: Api<Node> = Api::all(client.clone());
     let mut informer = Informer::new(api.clone(), watcher::Config::default().fields(&selector));
     let (sender, node) = watch::channel(None);
+    let object = kubelet.node.object.clone();
     informer.on_change(move |change| {
         let present = match change {
             client::Change::Added(node) | client::Change::Updated { new: node, .. } => Some(node.clone()),
             client::Change::Deleted(_) => None,
         };
+        present.iter().for_each(|node| drop(object.send_replace((*node).clone())));
         sender.send_replace(present);
     });
     let lister = informer.lister();
     informer.run(tasks);
-    let (pressure_sender, pressure) = watch::channel(Pressure::default());
+    let pressure = kubelet.node.pressure.subscribe();
     if kubelet.runtime.uses_files() {
         let measure = measure(&kubelet);
-        tasks.spawn(Manager::new(kubelet.clone(), pods, measure, pressure_sender).run());
+        tasks.spawn(Manager::new(kubelet.clone(), pods, measure, kubelet.node.pressure.clone()).run());
     }
     let (down_sender, runtime_down) = watch::channel(false);
     tasks.spawn(runtime_health::watch(kubelet.clone(), down_sender));
@@ -111,6 +122,27 @@ fn measure(kubelet: &Kubelet) -> Measure {
 }
 
 impl Kubelet {
+    /// What is known of the node now.
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts_of(&self.node.object.borrow())
+    }
+
+    /// The same with `node` for the Node.
+    pub(crate) fn facts_of(&self, node: &Node) -> Facts {
+        Facts {
+            name: self.config.node_name.clone(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: api::nodes::taints(node).to_vec(),
+            pressure: *self.node.pressure.borrow(),
+            abilities: self.abilities(),
+        }
+    }
+
+    /// What the node can do now.
+    pub(crate) fn abilities(&self) -> Abilities {
+        Abilities { shutting_down: *self.node.shutting_down.borrow(), ..self.abilities }
+    }
+
     /// An Event about the node.
     pub(crate) fn node_event(&self, type_: EventType, reason: &str, message: String) {
         // Upstream uses the node's name as the UID here, and tools look for it there.

@@ -43,7 +43,8 @@ pub fn room(config: &Config, machine: &Machine) -> Room {
         let amount = |name: &str| left.get(name).copied().unwrap_or(0);
         Requests { milli_cpu: amount("cpu"), memory: amount("memory"), ephemeral_storage: amount("ephemeral-storage") }
     };
-    Room { allocatable: of(left(config, machine, true)), capacity: of(left(config, machine, false)) }
+    let pods = i64::from(config.max_pods);
+    Room { allocatable: of(left(config, machine, true)), capacity: of(left(config, machine, false)), pods }
 }
 
 fn left(config: &Config, machine: &Machine, keeps_free: bool) -> Reserved {

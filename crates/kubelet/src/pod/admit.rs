@@ -59,6 +59,11 @@ pub fn refusal(pod: &Pod, abilities: Abilities) -> Option<Refusal> {
     if abilities.shutting_down {
         return refuse("NodeShutdown", "Pod was rejected as the node is shutting down.".to_owned());
     }
+    let asked_os = pod.metadata.labels.as_ref().and_then(|labels| labels.get(api::well_known::LABEL_OS));
+    if asked_os.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned();
+        return refuse("PodOSSelectorNodeLabelDoesNotMatch", message);
+    }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return refuse("PodOSNotSupported", message);
@@ -220,6 +225,15 @@ mod tests {
         ] {
             let (found, text) = said(spec.clone()).unwrap_or_else(|| panic!("{spec} is taken"));
             assert!(found == reason && text.starts_with(message), "{spec}: {found} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pod_labelled_for_another_system_is_refused() {
+        let mut other = pod(json!({"containers": [{"name": "c"}]}));
+        for (os, expected) in [("linux", None), ("windows", Some("PodOSSelectorNodeLabelDoesNotMatch"))] {
+            other.metadata.labels = Some([("kubernetes.io/os".to_owned(), os.to_owned())].into());
+            assert_eq!(refusal(&other, Abilities::default()).map(|r| r.reason), expected, "{os}");
         }
     }
 

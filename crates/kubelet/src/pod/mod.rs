@@ -11,6 +11,7 @@ use crate::runtime::PodIdentity;
 pub mod actions;
 pub mod admit;
 pub mod backoff;
+pub mod fit;
 pub mod observed;
 #[cfg(test)]
 mod page_tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, ContainerStatus, PodStatus};
 
-use super::admit::Abilities;
+use super::admit::{Abilities, Refusal};
 use super::probe::Health;
 use super::resize::Standing;
 use crate::node::container_gc;
@@ -62,6 +62,8 @@ pub struct Observed<'a> {
     pub health: &'a BTreeMap<String, Health>,
     /// What the node can do.
     pub abilities: Abilities,
+    /// Why the node did not admit the pod, if it did not.
+    pub refused: Option<&'a Refusal>,
     /// Last words of ended containers, by id.
     pub messages: &'a BTreeMap<String, String>,
     /// What containers were given to use last, by id: an engine may not say so.

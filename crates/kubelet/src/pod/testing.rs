@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) gone: bool,
     pub(crate) actuated: BTreeMap<String, Resources>,
     pub(crate) resize: Standing,
+    pub(crate) refused: Option<super::admit::Refusal>,
     pub(crate) dead: crate::node::container_gc::Policy,
 }
 
@@ -55,6 +56,7 @@ impl World {
             resize: &self.resize,
             dead: self.dead,
             abilities: super::admit::Abilities::default(),
+            refused: self.refused.as_ref(),
         }
     }
 

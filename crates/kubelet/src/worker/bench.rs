@@ -199,7 +199,9 @@ impl<R: Runtime + Clone> Bench<R> {
             config_maps: ObjectCache::new(api.client()),
             secrets: ObjectCache::new(api.client()),
         });
-        let handle = Arc::new(Handle::new(Desired { pod: Arc::new(pod), gone: false }));
+        let pod = Arc::new(pod);
+        let handle = Arc::new(Handle::new(Desired { pod: pod.clone(), gone: false }));
+        kubelet.allocations.enter(&pod, &handle.wake, &kubelet.facts());
         let (sender, status) = watch::channel(Outgoing::default());
         let worker = tokio::spawn(Worker::new(kubelet.clone(), handle.clone(), sender).run());
         let bench = Bench { runtime, api, kubelet, handle, status, network, worker, tasks };

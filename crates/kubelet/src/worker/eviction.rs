@@ -10,7 +10,9 @@ use super::{Desired, Ending, Worker};
 impl Worker {
     /// Takes an eviction into account: whether it is new.
     pub(super) fn evicted(&mut self, desired: &mut Desired) -> bool {
-        let Some(Ending { reason, message, grace_seconds }) = self.handle.ended.lock().clone() else { return false };
+        let Some(Ending { reason, message, condition, grace_seconds }) = self.handle.ended.lock().clone() else {
+            return false;
+        };
         if desired.pod.metadata.deletion_timestamp.is_none() {
             let mut pod = (*desired.pod).clone();
             pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
@@ -23,7 +25,7 @@ impl Worker {
             type_: "DisruptionTarget".to_owned(),
             status: "True".to_owned(),
             reason: Some("TerminationByKubelet".to_owned()),
-            message: Some(message.clone()),
+            message: Some(condition.map_or_else(|| message.clone(), str::to_owned)),
             last_transition_time: Some(Time(self.kubelet.config.clock.now())),
             ..PodCondition::default()
         };

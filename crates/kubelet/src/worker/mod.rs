@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::Kubelet;
 use crate::clock::{after, until};
 use crate::pod::actions::{PodActions, pod_actions};
-use crate::pod::admit::Abilities;
 use crate::pod::observed::{Hold, Observed, Termination};
 use crate::pod::status::status;
 use crate::probes::Probes;
 use crate::runtime::{Container, PodState, Resources};
 use crate::status_writer::Outgoing;
 
+mod admission;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
@@ -74,6 +74,8 @@ pub(crate) struct Ending {
     pub(crate) reason: &'static str,
     /// In words.
     pub(crate) message: String,
+    /// What the condition says; `None`: the message.
+    pub(crate) condition: Option<&'static str>,
     /// How many seconds its containers have.
     pub(crate) grace_seconds: i64,
 }
@@ -164,6 +166,7 @@ pub(crate) struct Worker {
     /// What containers were given to use last, by id.
     actuated: BTreeMap<String, Resources>,
     size: resize::Size,
+    standing: admission::Standing,
 }
 
 /// A pull that failed.
@@ -197,6 +200,7 @@ impl Worker {
             tokens: tokens::Held::default(),
             actuated: BTreeMap::new(),
             size: resize::Size::default(),
+            standing: admission::Standing::default(),
         }
     }
 
@@ -226,6 +230,9 @@ impl Worker {
             let mut desired = self.handle.desired();
             let evicted = self.evicted(&mut desired);
             let Some(state) = self.observe(&desired.pod).await else { return self.retry() };
+            if !self.is_judged(&desired, &state).await {
+                return Next::Wait(None);
+            }
             let sized = self.sized(&desired);
             let seen = std::mem::replace(&mut desired.pod, sized);
             let plan = self.plan(&desired, &seen, &state, evicted);
@@ -298,7 +305,8 @@ impl Worker {
             gone: desired.gone,
             health: &health,
             messages: &self.messages,
-            abilities: Abilities { shutting_down: *self.kubelet.node.shutting_down.borrow(), ..self.kubelet.abilities },
+            abilities: self.kubelet.abilities(),
+            refused: self.standing.refused(),
             actuated: &self.actuated,
             resize: &self.size.standing,
             dead: self.kubelet.config.dead_containers,
@@ -306,6 +314,7 @@ impl Worker {
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
         let stopped = plan.ends && !state.containers.iter().any(Container::is_running);
+        self.leaves(stopped || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")));
         self.handle.stopped.send_if_modified(|was| std::mem::replace(was, stopped) != stopped);
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);

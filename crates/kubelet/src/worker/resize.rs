@@ -35,8 +35,8 @@ impl Worker {
         let uid = crate::pod::uid(pod).to_owned();
         let wanted = resize::wanted(pod);
         let ended = matches!(self.history.phase.as_deref(), Some("Failed" | "Succeeded"));
-        if ended || desired.gone {
-            self.kubelet.allocations.hold(&uid, Requests::default(), &self.handle.wake);
+        if ended || desired.gone || self.standing.left() {
+            self.kubelet.allocations.release(&uid);
             self.size.standing = Standing::default();
             return self.size.allocation.as_ref().map_or_else(|| pod.clone(), |set| resize::with(pod, set));
         }

@@ -127,7 +127,12 @@ async fn a_pod_whose_node_goes_down_has_failed_and_stays_so() {
     let mut web = bench(runs(&["httpd"], "Always")).await;
     web.until_phase("Running").await;
     let message = "Pod was terminated in response to imminent node shutdown.";
-    web.handle.end(super::Ending { reason: "Terminated", message: message.to_owned(), grace_seconds: 5 });
+    web.handle.end(super::Ending {
+        reason: "Terminated",
+        message: message.to_owned(),
+        condition: None,
+        grace_seconds: 5,
+    });
     web.handle.until_stopped().await;
     let status = web.until_phase("Failed").await;
     assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("Terminated"), Some(message)));
@@ -201,7 +206,7 @@ async fn an_evicted_pod_has_failed_and_says_why() {
     web.runtime.ignore_terminate(true);
     let asked = tokio::time::Instant::now();
     let message = "The node was low on resource: memory. ".to_owned();
-    web.handle.end(super::Ending { reason: "Evicted", message, grace_seconds: 1 });
+    web.handle.end(super::Ending { reason: "Evicted", message, condition: None, grace_seconds: 1 });
     let status = web.until_phase("Failed").await;
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory. "));

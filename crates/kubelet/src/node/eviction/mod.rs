@@ -177,7 +177,7 @@ impl Manager {
         tracing::warn!(pod = pod::full_name(pod), message, "evicting a pod");
         let uid = pod::uid(pod).to_owned();
         self.kubelet.recorder.event(&client::object_reference(pod), EventType::Warning, "Evicted", message.clone());
-        self.pods.end(&uid, Ending { reason: "Evicted", message, grace_seconds });
+        self.pods.end(&uid, Ending { reason: "Evicted", message, condition: None, grace_seconds });
         self.evicting = Some((uid, Instant::now()));
     }
 

@@ -53,7 +53,8 @@ pub fn is_critical(pod: &Pod) -> bool {
     is_static || priority(pod) >= CRITICAL_PRIORITY
 }
 
-fn priority(pod: &Pod) -> i32 {
+/// `spec.priority`.
+pub fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
 }
 

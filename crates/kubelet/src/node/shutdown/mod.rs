@@ -94,7 +94,7 @@ async fn end(pods: &Pods, policy: &Policy) {
     for round in plan::rounds(&pods.list(), policy.grace, policy.critical) {
         for (uid, grace_seconds) in &round.pods {
             let (reason, message) = ("Terminated", plan::MESSAGE.to_owned());
-            pods.end(uid, Ending { reason, message, grace_seconds: *grace_seconds });
+            pods.end(uid, Ending { reason, message, condition: None, grace_seconds: *grace_seconds });
         }
         let stopped = futures::future::join_all(round.pods.iter().map(|(uid, _)| pods.until_stopped(uid)));
         if tokio::time::timeout(round.time, stopped).await.is_err() {

@@ -219,11 +219,12 @@ impl<'a> Planner<'a> {
         if matches!(self.observed.history.phase.as_deref(), Some("Succeeded" | "Failed")) {
             return Goal::End;
         }
-        if self.observed.state.is_empty()
-            && let Some(refusal) = refusal(self.pod, self.observed.abilities)
-        {
-            self.out.refusal = Some(refusal);
-            return Goal::End;
+        if self.observed.state.is_empty() {
+            let refused = self.observed.refused.cloned();
+            self.out.refusal = refused.or_else(|| refusal(self.pod, self.observed.abilities));
+            if self.out.refusal.is_some() {
+                return Goal::End;
+            }
         }
         if self.finished() || self.initialization_failed() {
             return Goal::End;
