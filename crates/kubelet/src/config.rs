@@ -63,6 +63,8 @@ pub struct Config {
     pub image_gc: Policy,
     /// What is kept of containers that ended.
     pub dead_containers: container_gc::Policy,
+    /// How long a stream into a pod (exec, attach, port-forward) may be without traffic; zero: for ever.
+    pub streaming_idle_timeout: Duration,
     /// How many images are pulled at a time.
     pub max_parallel_image_pulls: usize,
     /// How often the runtime is asked whether it is there.
@@ -127,6 +129,7 @@ impl Config {
             housekeeping_interval: Duration::from_secs(10),
             image_gc: Policy::default(),
             dead_containers: container_gc::Policy::default(),
+            streaming_idle_timeout: Duration::from_secs(4 * 3600),
             max_parallel_image_pulls: puller::DEFAULT_PARALLEL,
             runtime_ping_interval: Duration::from_secs(5),
             runtime_grace: Duration::from_secs(30),

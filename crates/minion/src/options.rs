@@ -192,6 +192,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub max_parallel_image_pulls: u16,
 
+    /// How long a stream into a pod (exec, attach, port-forward) may be without traffic (0s: for ever)
+    #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = duration)]
+    pub streaming_connection_idle_timeout: Duration,
+
     /// How long pods have to end when the machine shuts down, by systemd-logind (0s: none)
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub shutdown_grace_period: Duration,

@@ -113,6 +113,7 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
     config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
     let (all, critical) = (options.shutdown_grace_period, options.shutdown_grace_period_critical_pods);
     config.shutdown = (!all.is_zero()).then(|| shutdown::Policy::new(all, critical));
+    config.streaming_idle_timeout = options.streaming_connection_idle_timeout;
     config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
     let bound = |count: i32| usize::try_from(count).ok();
     config.dead_containers = container_gc::Policy {

@@ -32,6 +32,7 @@ fn shown(config: &Config) -> Value {
         "nodeStatusUpdateFrequency": go_duration(config.lease_renew_interval),
         "nodeStatusReportFrequency": go_duration(config.node_status_report_interval),
         "nodeLeaseDurationSeconds": config.lease_duration.as_secs(),
+        "streamingConnectionIdleTimeout": go_duration(config.streaming_idle_timeout),
         "maxPods": config.max_pods,
         "maxParallelImagePulls": config.max_parallel_image_pulls,
         "imageGCHighThresholdPercent": config.image_gc.high_percent,

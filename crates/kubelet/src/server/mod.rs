@@ -4,7 +4,8 @@
 //! - [`door`]: who is let in; [`auth`]: who asks, and whether he may.
 //! - [`find`]: from names to pods and containers; [`logs`]: what containers wrote.
 //! - [`upgrade`]: from a request to a byte stream; [`websocket`] and [`crate::spdy`]: streams over it.
-//! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between.
+//! - [`remote_command`]: exec, attach, run; [`port_forward`]; [`pump`]: the copying between;
+//!   [`idle`]: the end of what nobody uses.
 //! - [`images`]: images there, and on their way.
 //! - [`stats`]: usage and metrics; [`configz`], [`health`]: the kubelet itself.
 //! - [`mod@tls`] has the certificates.
@@ -36,6 +37,7 @@ mod configz;
 mod door;
 mod find;
 pub(crate) mod health;
+mod idle;
 mod images;
 mod logs;
 mod port_forward;

@@ -13,15 +13,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::delay_queue::{DelayQueue, Key};
 
 use super::find::{self, Refusal};
 use super::pump::Ends;
 use super::remote_command::Pairs;
-use super::upgrade::{self, Spoken, Transport, Upgrade};
+use super::upgrade::{self, Io, Spoken, Transport, Upgrade};
 use super::{Shared, pump, websocket};
 use crate::mux::{Reader, Writer};
 use crate::runtime::Runtime;
@@ -70,7 +68,7 @@ pub(super) async fn port_forward(
         Err(refusal) => return upgrade::refuse(refusal, &SPOKEN),
     };
     let (transport, protocol) = (upgrade.transport, upgrade.protocol);
-    upgrade.answer(&shared.sessions, async move |io| match (transport, protocol) {
+    upgrade.answer(&shared, async move |io| match (transport, protocol) {
         (Transport::Spdy, _) => {
             let (reader, writer) = tokio::io::split(io);
             let (incoming, connection) = spdy::session(reader, writer);
@@ -102,7 +100,7 @@ fn parse(text: &str) -> Result<u16, Refusal> {
     port.ok_or_else(|| (StatusCode::BAD_REQUEST, format!("port {text:?} is not between 1 and 65535")))
 }
 
-async fn over_channels(io: TokioIo<Upgraded>, protocol: &str, ports: Vec<u16>, pod: Pod) {
+async fn over_channels(io: Io, protocol: &str, ports: Vec<u16>, pod: Pod) {
     let numbers = (0_u8..).step_by(2).take(ports.len());
     let written: Vec<u8> = numbers.clone().collect();
     let (mut channels, connection) = websocket::channels(io, websocket::Form::of(protocol), &written);

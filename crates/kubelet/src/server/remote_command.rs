@@ -10,13 +10,11 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::find::{self, Refusal};
 use super::pump::{self, Streams};
-use super::upgrade::{self, Spoken, Transport, Upgrade};
+use super::upgrade::{self, Io, Spoken, Transport, Upgrade};
 use super::{Shared, plain, websocket};
 use crate::mux::Gone;
 use crate::runtime::{self, Runtime, Session, Wanted};
@@ -186,13 +184,13 @@ async fn open(
     let runtime = shared.kubelet.runtime.clone();
     let start = Start { runtime, container, action, wanted, protocol: upgrade.protocol };
     let transport = upgrade.transport;
-    upgrade.answer(&shared.sessions, async move |io| match transport {
+    upgrade.answer(&shared, async move |io| match transport {
         Transport::Spdy => over_spdy(io, start).await,
         Transport::WebSocket => over_websocket(io, start).await,
     })
 }
 
-async fn over_spdy(io: TokioIo<Upgraded>, start: Start) {
+async fn over_spdy(io: Io, start: Start) {
     let (reader, writer) = tokio::io::split(io);
     let (mut incoming, connection) = spdy::session(reader, writer);
     // `v3` brought the stream for sizes.
@@ -230,7 +228,7 @@ async fn opened(incoming: &mut Incoming, wanted: Wanted, resizes: bool) -> Optio
     Some(streams)
 }
 
-async fn over_websocket(io: TokioIo<Upgraded>, start: Start) {
+async fn over_websocket(io: Io, start: Start) {
     let form = websocket::Form::of(start.protocol);
     let (mut channels, connection) = websocket::channels(io, form, &[STDIN, RESIZE]);
     let wanted = start.wanted;

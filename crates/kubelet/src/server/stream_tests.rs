@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::tests::{Node, node};
+use super::tests::{Node, node, node_with};
 use crate::runtime::hollow::CLOSED_PORT;
 use crate::spdy::frame::{Decoder, Encoder, Frame};
 use crate::spdy::headers::Headers;
@@ -99,12 +99,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Spdy<T> {
     }
 
     async fn next(&mut self) -> Option<Frame> {
+        self.read_frame().await.unwrap()
+    }
+
+    /// The same where a connection that breaks is one that ends.
+    async fn next_if_any(&mut self) -> Option<Frame> {
+        self.read_frame().await.ok().flatten()
+    }
+
+    async fn read_frame(&mut self) -> std::io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.decoder.next().unwrap() {
-                return Some(frame);
+                return Ok(Some(frame));
             }
-            if soon(self.io.read_buf(self.decoder.buffer())).await.unwrap() == 0 {
-                return None;
+            if soon(self.io.read_buf(self.decoder.buffer())).await? == 0 {
+                return Ok(None);
             }
         }
     }
@@ -284,6 +293,37 @@ async fn clients_that_vanish_take_their_commands_and_connections_with_them() {
     soon(node.hollow.until_sessions(1)).await;
     assert!(node.tasks.stop(PATIENCE).await);
     soon(node.hollow.until_sessions(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_without_traffic_end_in_every_protocol() {
+    let node = node_with(|config| config.streaming_idle_timeout = Duration::from_secs(2)).await;
+    let command = "/exec/ns/web/c?input=1&output=1&command=sleep&command=100000";
+    let websockets = [
+        (command, "v5.channel.k8s.io"),
+        ("/attach/ns/web/c?input=1&output=1", "v4.base64.channel.k8s.io"),
+        ("/portForward/ns/web", "SPDY/3.1+portforward.k8s.io"),
+        ("/portForward/ns/web?port=80", "v4.channel.k8s.io"),
+    ];
+    let websockets = websockets.map(async |(path, protocol)| {
+        let mut socket = node.websocket(path, protocol).await;
+        while matches!(soon(socket.next()).await, Some(Ok(_))) {}
+    });
+    let sessions = [
+        (command, "v4.channel.k8s.io", &["error", "stdin", "stdout"][..]),
+        ("/attach/ns/web/c?output=1", "v4.channel.k8s.io", &["error", "stdout"]),
+        ("/portForward/ns/web", "portforward.k8s.io", &["error", "data"]),
+    ];
+    let sessions = sessions.map(async |(path, protocol, streams)| {
+        let mut spdy = node.spdy(path, protocol).await;
+        for (id, name) in (1..).step_by(2).zip(streams) {
+            spdy.open(id, &[("streamtype", name), ("port", "80"), ("requestid", "0")]).await;
+        }
+        while spdy.next_if_any().await.is_some() {}
+    });
+    tokio::join!(futures::future::join_all(websockets), futures::future::join_all(sessions));
+    assert_eq!(node.hollow.running(), 1, "the container stays");
+    node.stop().await;
 }
 
 /// A connection through streams 1 + 2n (error) and 3 + 2n (data): what is sent comes back after the half-close.

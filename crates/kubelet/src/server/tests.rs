@@ -51,6 +51,11 @@ async fn review(
 
 /// A node whose one pod ran `echo hello` and then runs `httpd`.
 pub(super) async fn node() -> Node {
+    node_with(|_| ()).await
+}
+
+/// A node that is told something else than usual.
+pub(super) async fn node_with(change: impl FnOnce(&mut Config)) -> Node {
     let ca = Ca::new("kubernetes");
     let shown = ca.sign("system:node:box1", "system:nodes");
     let certificate = Arc::new(Certificate::from_pem(&shown.certificate, &shown.key).unwrap());
@@ -78,7 +83,9 @@ pub(super) async fn node() -> Node {
     let ip = IpAddr::from([127, 0, 0, 1]);
     let client = kube::Client::new(tower::service_fn(review), "default");
     let machine = hollow.machine().await.unwrap();
-    let kubelet = crate::testing::kubelet(&hollow, &machine, Config::new("box1", ip, "/nonexistent"), &client);
+    let mut config = Config::new("box1", ip, "/nonexistent");
+    change(&mut config);
+    let kubelet = crate::testing::kubelet(&hollow, &machine, config, &client);
     let tasks = Tasks::new();
     let pods = Pods::new(kubelet.clone(), client, &tasks);
     let pod: Pod = serde_json::from_value(json!({

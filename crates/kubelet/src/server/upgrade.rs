@@ -13,7 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::find::Refusal;
-use super::{Sessions, plain};
+use super::idle::Watched;
+use super::{Shared, plain};
+
+/// A connection that was handed over.
+pub(super) type Io = Watched<TokioIo<Upgraded>>;
 
 const SPDY: &str = "SPDY/3.1";
 /// How SPDY clients and servers agree on what the streams mean.
@@ -61,12 +65,9 @@ impl Upgrade {
         Ok(Upgrade { transport, protocol, connection, accept })
     }
 
-    /// Answers 101, and lets `serve` have the connection after that. It ends with the server.
-    pub(super) fn answer<F>(
-        self,
-        sessions: &Sessions,
-        serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
-    ) -> Response
+    /// Answers 101, and lets `serve` have the connection after that. It ends with the server, or when nothing has passed for
+    /// long.
+    pub(super) fn answer<F>(self, shared: &Shared, serve: impl FnOnce(Io) -> F + Send + 'static) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -85,11 +86,16 @@ impl Upgrade {
         if let Some(accept) = self.accept.and_then(|accept| HeaderValue::try_from(accept).ok()) {
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
-        let connection = self.connection;
-        let spawned = sessions.spawn(async move {
-            match connection.await {
-                Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
-                Err(error) => tracing::debug!(%error, "a connection was not handed over"),
+        let (connection, timeout) = (self.connection, shared.kubelet.config.streaming_idle_timeout);
+        let spawned = shared.sessions.spawn(async move {
+            let upgraded = match connection.await {
+                Ok(upgraded) => TokioIo::new(upgraded),
+                Err(error) => return tracing::debug!(%error, "a connection was not handed over"),
+            };
+            let (io, passed) = Watched::new(upgraded);
+            tokio::select! {
+                () = serve(io) => {}
+                () = passed.nothing_for(timeout) => tracing::debug!(?timeout, "a session ends over which nothing passes"),
             }
         });
         if spawned { response } else { plain(StatusCode::SERVICE_UNAVAILABLE, "too many sessions".to_owned()) }

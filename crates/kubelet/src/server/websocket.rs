@@ -12,8 +12,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::sink::Sink;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, ready};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -22,14 +20,13 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
+use super::upgrade::Io;
 use crate::mux::{LINGER, MAX_INCOMING, MAX_OUTGOING, Outgoing, Reader, Writer};
 
 /// The largest message, as upstream's server has it.
 const MAX_MESSAGE_BYTES: usize = 32 << 20;
 /// `v5.channel.k8s.io`: the channel whose messages name a channel of which no more comes.
 const CLOSE_CHANNEL: u8 = 255;
-
-type Io = TokioIo<Upgraded>;
 
 async fn accept(io: Io) -> WebSocketStream<Io> {
     let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
