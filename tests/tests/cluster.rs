@@ -526,6 +526,22 @@ async fn images_are_pulled_with_the_secrets_of_a_pods_account() {
     assert_eq!(names[0].name, "pull", "the account's");
     cluster.create(&secret.to_string()).await.unwrap();
     cluster.until::<Pod>("the image", "app=worker", |pods| ready(pods) == 1).await.unwrap();
+    // It is here now, but for those who have the secret.
+    cluster.create(&pod("late", "default")).await.unwrap();
+    cluster.until::<Pod>("still not for everyone", "app=late", |p| waits(p).is_some()).await.unwrap();
+    let pulls = cluster.runtime("node-0").pulls();
+    cluster.create(&pod("colleague", "builder")).await.unwrap();
+    cluster.until::<Pod>("the image without a pull", "app=colleague", |pods| ready(pods) == 1).await.unwrap();
+    let event = |e: &&Arc<Event>| {
+        e.involved_object.name.as_deref() == Some("colleague") && e.reason.as_deref() == Some("Pulled")
+    };
+    let told = |events: &[Arc<Event>]| events.iter().find(event).is_some();
+    let events = cluster.until::<Event>("it is told", "", told).await.unwrap();
+    let message = events.iter().find(event).and_then(|event| event.message.clone()).unwrap();
+    assert!(
+        message.ends_with("already present on machine and can be accessed by the pod"),
+        "{message} after {pulls} pulls"
+    );
     cluster.stop().await;
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bootstrap::Certificates;
 use crate::clock::Clock;
+use crate::images::access::Verification;
 use crate::images::collect::Policy;
 use crate::images::puller;
 use crate::node::container_gc;
@@ -65,6 +66,8 @@ pub struct Config {
     pub dead_containers: container_gc::Policy,
     /// How long a stream into a pod (exec, attach, port-forward) may be without traffic; zero: for ever.
     pub streaming_idle_timeout: Duration,
+    /// For which images that are here a pod must show credentials.
+    pub image_verification: Verification,
     /// How many images are pulled at a time.
     pub max_parallel_image_pulls: usize,
     /// How often the runtime is asked whether it is there.
@@ -130,6 +133,7 @@ impl Config {
             image_gc: Policy::default(),
             dead_containers: container_gc::Policy::default(),
             streaming_idle_timeout: Duration::from_secs(4 * 3600),
+            image_verification: Verification::default(),
             max_parallel_image_pulls: puller::DEFAULT_PARALLEL,
             runtime_ping_interval: Duration::from_secs(5),
             runtime_grace: Duration::from_secs(30),

@@ -207,7 +207,7 @@ pub async fn start(
     let services = Informer::new(Api::<Service>::all(client.clone()), watcher::Config::default());
     let kubelet = Arc::new(Kubelet {
         resources: node_resources(&config, &machine),
-        node: node::Shared::new(&config, &machine),
+        node: node::Shared::new(&config, &machine, runtime.uses_files()),
         runtime,
         recorder,
         network: network.clone(),
@@ -224,6 +224,7 @@ pub async fn start(
         services.run(tasks);
     }
     tasks.spawn(node::container_gc::run(kubelet.clone()));
+    node::image_gc::recover(&kubelet).await;
     let pods = Pods::new(kubelet.clone(), client.clone(), tasks);
     tasks.spawn(node::shutdown::watch(kubelet.clone(), pods.clone()));
     network_of_last_time(&kubelet, &network_sender).await;

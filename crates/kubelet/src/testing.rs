@@ -91,7 +91,7 @@ pub(crate) fn kubelet<R: Runtime + Clone>(
     std::mem::forget(sender);
     Arc::new(Kubelet {
         resources: crate::node_resources(&config, machine),
-        node: crate::node::Shared::new(&config, machine),
+        node: crate::node::Shared::new(&config, machine, runtime.uses_files()),
         abilities: crate::pod::admit::Abilities::default(),
         allocations: allocations(&config, machine),
         started_at: config.clock.now(),

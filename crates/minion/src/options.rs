@@ -9,6 +9,7 @@ use api::names::{NameRule, validate_name};
 use clap::{Parser, ValueEnum};
 use daemon::Flags;
 use ipnet::Ipv4Net;
+use kubelet::images::access::Verification;
 use kubelet::node::eviction::signals::{Amount, Signal, Threshold, of_signal, soft};
 
 /// What runs the containers.
@@ -188,6 +189,15 @@ pub struct Options {
     #[arg(long, value_name = "IMAGES", value_delimiter = ',')]
     pub pinned_images: Vec<String>,
 
+    /// For which images that are on the node a pod must show credentials: NeverVerify, NeverVerifyPreloadedImages (all that
+    /// were not pulled for a pod), NeverVerifyAllowlistedImages, AlwaysVerify
+    #[arg(long, value_name = "POLICY", default_value = "NeverVerifyPreloadedImages")]
+    pub image_pull_credentials_verification_policy: String,
+
+    /// The images of NeverVerifyAllowlistedImages: names without tag, or beginnings of names with /* behind
+    #[arg(long, value_name = "IMAGES", value_delimiter = ',')]
+    pub preloaded_images_verification_allowlist: Vec<String>,
+
     /// How many images are pulled at a time
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub max_parallel_image_pulls: u16,
@@ -307,6 +317,9 @@ impl Options {
         if let Err(error) = soft(&self.eviction_soft, &self.eviction_soft_grace_period) {
             bail!("--eviction-soft: {error}");
         }
+        if let Err(error) = self.image_verification() {
+            bail!("--image-pull-credentials-verification-policy: {error}");
+        }
         // The words of upstream's `ValidateKubeletConfiguration`.
         let (all, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
         ensure!(
@@ -335,6 +348,12 @@ impl Options {
             None => {}
         }
         Ok(())
+    }
+
+    /// For which images a pod must show credentials.
+    pub fn image_verification(&self) -> Result<Verification, String> {
+        let list = &self.preloaded_images_verification_allowlist;
+        Verification::new(&self.image_pull_credentials_verification_policy, list)
     }
 
     /// The networks in which NodePorts answer on a node with that address; all but loopback where there are none.
@@ -390,6 +409,8 @@ mod tests {
         let server = ["--server", "https://127.0.0.1:6443", "--node-name", "box1"];
         let table: &[(&[&str], &str)] = &[
             (&[], "fine"),
+            (&["--image-pull-credentials-verification-policy", "Sometimes"], "unknown image pull credential"),
+            (&["--preloaded-images-verification-allowlist", "app"], "of use only with the policy"),
             (&["--server", "http://127.0.0.1:6443"], "it looks like https://"),
             (&["--server", "https://10.0.0.1:6443,https://10.0.0.2:6443"], "fine"),
             (&["--server", "https://10.0.0.1:6443,10.0.0.2"], "it looks like https://"),

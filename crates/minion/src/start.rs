@@ -113,6 +113,8 @@ fn set_limits(config: &mut kubelet::Config, options: &Options) {
     config.eviction_pressure_transition_period = options.eviction_pressure_transition_period;
     let (all, critical) = (options.shutdown_grace_period, options.shutdown_grace_period_critical_pods);
     config.shutdown = (!all.is_zero()).then(|| shutdown::Policy::new(all, critical));
+    // Refused before anything started, where it is no policy.
+    config.image_verification = options.image_verification().unwrap_or_default();
     config.streaming_idle_timeout = options.streaming_connection_idle_timeout;
     config.max_parallel_image_pulls = options.max_parallel_image_pulls.into();
     let bound = |count: i32| usize::try_from(count).ok();

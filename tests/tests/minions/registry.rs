@@ -157,12 +157,25 @@ async fn a_registry_hears_only_who_has_the_password() {
     lab.create("friend", spec).await;
     lab.until("friend", "it runs", api::pods::is_ready).await;
 
+    // Now it is here, for those who have the password.
+    lab.create("guest", pod_of(&image, "IfNotPresent")).await;
+    assert!(until_waits(&lab, "guest", "ErrImagePull").await.contains("no basic auth credentials"));
+    lab.create("blind", pod_of(&image, "Never")).await;
+    until_waits(&lab, "blind", "ErrImageNeverPull").await;
+    lab.delete("guest").await;
+    registry.asked();
+    let mut spec = pod_of(&image, "IfNotPresent");
+    spec["imagePullSecrets"] = json!([{"name": "right"}]);
+    lab.create("kin", spec).await;
+    lab.until("kin", "it runs", api::pods::is_ready).await;
+    assert_eq!(registry.asked(), [""; 0], "who is known is not asked for again");
+
     let accounts: Api<ServiceAccount> = Api::default_namespaced(lab.boxes.client());
     let patch = Patch::Merge(json!({"imagePullSecrets": [{"name": "right"}]}));
     accounts.patch("default", &PatchParams::default(), &patch).await.unwrap();
     lab.create("member", pod_of(&image, "Always")).await;
     lab.until("member", "it runs with the secret of its account", api::pods::is_ready).await;
-    for pod in ["nobody", "liar", "dreamer", "friend", "member"] {
+    for pod in ["nobody", "liar", "dreamer", "friend", "blind", "kin", "member"] {
         lab.delete(pod).await;
     }
     lab.stop().await;

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 
+use super::access::{PullSecret, hash};
 use super::reference::Reference;
 use crate::runtime::Credentials;
 
@@ -26,18 +27,33 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// The credentials in `secrets` for the registry of `image`, the most specific first.
-pub fn matching(image: &str, secrets: &[Arc<Secret>]) -> Vec<Credentials> {
+/// The credentials in `secrets` for the registry of `image`, the most specific first, and whose each are.
+pub fn matching(image: &str, secrets: &[Arc<Secret>]) -> Vec<(Credentials, PullSecret)> {
     let Some(reference) = Reference::parse(image) else { return Vec::new() };
-    let mut found: Vec<(usize, Credentials)> = Vec::new();
-    for (server, entry) in secrets.iter().flat_map(|secret| entries(secret)) {
-        let (host, path) = place(&server);
-        if host == reference.registry && below(path, &reference.repository) {
-            found.push((path.len(), credentials(server.clone(), entry)));
+    let mut found: Vec<(usize, Credentials, PullSecret)> = Vec::new();
+    for secret in secrets {
+        for (server, entry) in entries(secret) {
+            let (host, path) = place(&server);
+            if host == reference.registry && below(path, &reference.repository) {
+                let credentials = credentials(server.clone(), entry);
+                let source = source(secret, &credentials);
+                found.push((path.len(), credentials, source));
+            }
         }
     }
-    found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    found.into_iter().map(|(_, credentials)| credentials).collect()
+    found.sort_by_key(|(length, ..)| std::cmp::Reverse(*length));
+    found.into_iter().map(|(_, credentials, source)| (credentials, source)).collect()
+}
+
+fn source(secret: &Secret, credentials: &Credentials) -> PullSecret {
+    let metadata = &secret.metadata;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    PullSecret {
+        uid: text(&metadata.uid),
+        namespace: text(&metadata.namespace),
+        name: text(&metadata.name),
+        credential_hash: hash(credentials),
+    }
 }
 
 fn entries(secret: &Secret) -> BTreeMap<String, Entry> {
@@ -102,9 +118,9 @@ mod tests {
             ("localhost:5000/x", vec!["l"]),
             ("gcr.io/x", vec![]),
         ] {
-            let users: Vec<String> = matching(image, &both).into_iter().map(|c| c.username).collect();
+            let users: Vec<String> = matching(image, &both).into_iter().map(|(c, _)| c.username).collect();
             assert_eq!(users, expected, "{image}");
         }
-        assert_eq!(matching("busybox", &both)[0].password, "world");
+        assert_eq!(matching("busybox", &both)[0].0.password, "world");
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! - [`reference`], [`credentials`]: names, and who may ask for them.
 //! - [`puller`]: pulls, many at a time. [`collect`]: which images go.
+//! - [`access`], [`records`]: which pods may use what was pulled for others, and what is remembered for that.
 
 use crate::runtime::image::Progress;
 use crate::runtime::{Credentials, Image, Runtime};
 
+pub mod access;
 pub mod collect;
 pub mod credentials;
 pub mod puller;
+pub mod records;
 pub mod reference;
 
 /// What to do about an image before a container is made from it (`shouldPullImage`).
@@ -42,24 +45,26 @@ pub struct ImageError {
     pub message: String,
 }
 
-/// Pulls `image`, with the first of `credentials` that the registry accepts, or without any where there are none.
+/// Pulls `image`, with the first of `credentials` that the registry accepts, or without any where there are none; which it
+/// was.
 pub async fn pull(
     runtime: &dyn Runtime,
     image: &str,
     credentials: &[Credentials],
     progress: &Progress,
-) -> Result<Image, ImageError> {
+) -> Result<(Image, Option<usize>), ImageError> {
     let failed = |message: String| ImageError { reason: "ErrImagePull", message };
-    let mut attempts: Vec<Option<&Credentials>> = credentials.iter().map(Some).collect();
+    let mut attempts: Vec<Option<usize>> = (0..credentials.len()).map(Some).collect();
     if attempts.is_empty() {
         attempts.push(None);
     }
     let mut refusals: Vec<String> = Vec::new();
-    for credentials in attempts {
-        match runtime.pull(image, credentials, progress).await {
+    for index in attempts {
+        match runtime.pull(image, index.map(|index| &credentials[index]), progress).await {
             Ok(()) => {
                 let found = runtime.image(image).await.map_err(|error| failed(error.to_string()))?;
-                return found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")));
+                let found = found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")))?;
+                return Ok((found, index));
             }
             Err(error) => refusals.push(error.to_string()),
         }

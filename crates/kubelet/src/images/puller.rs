@@ -21,8 +21,18 @@ pub const DEFAULT_PARALLEL: usize = 5;
 /// How long a pull takes before it is said how far it is.
 const FIRST_TOLD: Duration = Duration::from_secs(30);
 
-/// A pull's end: the image, and how long the pull itself took.
-type Pulled = Result<(Image, Duration), ImageError>;
+/// What was pulled.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    /// The image.
+    pub image: Image,
+    /// Which of the credentials the registry accepted; `None`: it asked for none.
+    pub accepted: Option<usize>,
+    /// How long the pull itself took.
+    pub took: Duration,
+}
+
+type Pulled = Result<Pull, ImageError>;
 type Flight = BoxFuture<'static, Pulled>;
 
 /// The pulls under way, by what is pulled with which credentials: whoever wants the same joins.
@@ -94,8 +104,8 @@ impl Puller {
             let failed = |message: String| ImageError { reason: "ErrImagePull", message };
             let _slot = slots.acquire().await.map_err(|error| failed(error.to_string()))?;
             let begun = Instant::now();
-            let pulled = super::pull(runtime.as_ref(), &image, &credentials, &told).await?;
-            Ok((pulled, begun.elapsed()))
+            let (image, accepted) = super::pull(runtime.as_ref(), &image, &credentials, &told).await?;
+            Ok(Pull { image, accepted, took: begun.elapsed() })
         });
         let flight = flight.shared();
         flights.extend(flight.downgrade().map(|weak| (key, (weak, progress.clone()))));
@@ -120,7 +130,7 @@ mod tests {
         assert_eq!(hollow.pulls(), 3, "two share one");
         assert_eq!(begun.elapsed().as_secs(), 20, "two at a time, and the third after them");
         for pulled in [a, b, c, d] {
-            assert_eq!(pulled.unwrap().1.as_secs(), 10, "waiting is not pulling");
+            assert_eq!(pulled.unwrap().took.as_secs(), 10, "waiting is not pulling");
         }
         pull("one").await.unwrap();
         assert_eq!(hollow.pulls(), 4, "who comes later pulls again");

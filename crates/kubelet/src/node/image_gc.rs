@@ -15,6 +15,18 @@ use crate::stats::node::{FileSystem, NodeUsage};
 /// How often images are looked at (`ImageGCPeriod`).
 const PERIOD: Duration = Duration::from_secs(300);
 
+/// Takes note of pulls whose end the kubelet before this one did not see.
+pub(crate) async fn recover(kubelet: &Kubelet) {
+    let records = kubelet.node.records.clone();
+    if !records.are_incomplete() {
+        return;
+    }
+    match kubelet.runtime.images().await {
+        Ok(images) => drop(tokio::task::spawn_blocking(move || records.recover(&images)).await),
+        Err(error) => tracing::warn!(%error, "cannot list images; those on their way at the last end stay for nobody"),
+    }
+}
+
 /// Removes images.
 pub(super) struct ImageCollector {
     kubelet: Arc<Kubelet>,
@@ -35,6 +47,7 @@ impl ImageCollector {
         }
         let Ok(images) = self.kubelet.runtime.images().await else { return };
         self.looked = Some(Instant::now());
+        self.forget(&images, now).await;
         self.memory.observe(&images, now);
         let policy = self.kubelet.config.image_gc.clone();
         let removable = collect::removable(&images, &self.memory, &policy, now);
@@ -47,6 +60,13 @@ impl ImageCollector {
             Some(wanted) => self.free(&removable, wanted, &fs).await,
             None => self.failed = false,
         }
+    }
+
+    /// Forgets who may use images that are not there any more.
+    async fn forget(&self, images: &[Image], before: Timestamp) {
+        let (records, images) = (self.kubelet.node.records.clone(), images.to_vec());
+        // A panic there is told by the runtime.
+        let _ = tokio::task::spawn_blocking(move || records.prune(&images, before)).await;
     }
 
     /// Removes every image that may go.

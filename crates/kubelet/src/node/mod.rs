@@ -18,6 +18,7 @@ use kube::runtime::watcher;
 use tokio::sync::watch;
 
 use crate::images::puller::Puller;
+use crate::images::records::Records;
 use crate::pod::admit::Abilities;
 use crate::pod::fit::Facts;
 use crate::pods::Pods;
@@ -30,7 +31,7 @@ use eviction::{Manager, Measure};
 pub mod allocations;
 pub mod container_gc;
 pub mod eviction;
-mod image_gc;
+pub(crate) mod image_gc;
 pub mod lease;
 pub mod machine;
 pub mod preemption;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) sampler: Sampler,
     /// Pulls under way.
     pub(crate) images: Puller,
+    /// What is remembered of those that ended.
+    pub(crate) records: Arc<Records>,
     /// Whether the machine is about to go down.
     pub(crate) shutting_down: watch::Sender<bool>,
     /// What the machine runs short of.
@@ -59,10 +62,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, machine: &Machine) -> Shared {
+    /// For a node on `machine`, whose `files` are of any use.
+    pub(crate) fn new(config: &Config, machine: &Machine, files: bool) -> Shared {
         let images = Puller::new(config.max_parallel_image_pulls);
+        let records = Arc::new(Records::open(files.then_some(config.data_dir.as_path())));
         let object = watch::Sender::new(Arc::new(register::node(config, machine)));
-        Shared { image_dir: machine.image_dir.clone(), images, object, ..Shared::default() }
+        Shared { image_dir: machine.image_dir.clone(), images, records, object, ..Shared::default() }
     }
 }
 

@@ -12,6 +12,8 @@ use super::Result;
 pub struct Image {
     /// As a pod's status names it.
     pub id: String,
+    /// What it is, whatever its names: the engine's own id of it.
+    pub content: String,
     /// `repository:tag` and `repository@digest`.
     pub names: Vec<String>,
     /// Bytes.

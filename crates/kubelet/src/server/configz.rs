@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use crate::config::Config;
+use crate::images::access::Verification;
 use crate::names::go_duration;
 use crate::node::eviction::signals::{self, Amount, Signal, Threshold};
 
@@ -34,6 +35,7 @@ fn shown(config: &Config) -> Value {
         "nodeLeaseDurationSeconds": config.lease_duration.as_secs(),
         "streamingConnectionIdleTimeout": go_duration(config.streaming_idle_timeout),
         "maxPods": config.max_pods,
+        "imagePullCredentialsVerificationPolicy": config.image_verification.name(),
         "maxParallelImagePulls": config.max_parallel_image_pulls,
         "imageGCHighThresholdPercent": config.image_gc.high_percent,
         "imageGCLowThresholdPercent": config.image_gc.low_percent,
@@ -48,6 +50,9 @@ fn shown(config: &Config) -> Value {
     if let Some(shutdown) = &config.shutdown {
         shown["shutdownGracePeriod"] = json!(go_duration(shutdown.grace));
         shown["shutdownGracePeriodCriticalPods"] = json!(go_duration(shutdown.critical));
+    }
+    if let Verification::NotListed(patterns) = &config.image_verification {
+        shown["preloadedImagesVerificationAllowlist"] = json!(patterns);
     }
     if let Some(dns) = config.cluster_dns {
         shown["clusterDNS"] = json!([dns]);

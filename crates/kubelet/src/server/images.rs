@@ -74,8 +74,8 @@ pub(super) async fn pull(State(shared): State<Shared>, RawQuery(query): RawQuery
         let credentials = credentials(&headers)?;
         let kubelet = &shared.kubelet;
         let pulled = kubelet.node.images.pull(&kubelet.runtime, &reference, credentials.into_iter().collect()).await;
-        let (image, _) = pulled.map_err(|error| (StatusCode::BAD_GATEWAY, error.message))?;
-        Ok(Json(shown(&image)).into_response())
+        let pulled = pulled.map_err(|error| (StatusCode::BAD_GATEWAY, error.message))?;
+        Ok(Json(shown(&pulled.image)).into_response())
     };
     answered(pulled.await)
 }
@@ -98,6 +98,7 @@ pub(super) async fn tag(State(shared): State<Shared>, RawQuery(query): RawQuery)
     let tagged = async {
         let (reference, name) = (one(&query, "reference")?, valid(one(&query, "name")?)?);
         shared.kubelet.runtime.tag(&reference, &name).await.map_err(refusal)?;
+        note_preloaded(&shared, std::slice::from_ref(&name)).await;
         Ok(Json(json!({"tagged": [name]})).into_response())
     };
     answered(tagged.await)
@@ -122,9 +123,21 @@ pub(super) async fn load(State(shared): State<Shared>, request: Request) -> Resp
         if loaded.is_empty() {
             return Err((StatusCode::BAD_REQUEST, "the archive has no image in it".to_owned()));
         }
+        note_preloaded(&shared, &loaded).await;
         Ok(Json(json!({"loaded": loaded})).into_response())
     };
     answered(loaded.await)
+}
+
+/// What is put here by hand is for all pods, though something else may have been pulled that is the same.
+async fn note_preloaded(shared: &Shared, names: &[String]) {
+    for name in names {
+        if let Ok(Some(found)) = shared.kubelet.runtime.image(name).await {
+            let (records, name) = (shared.kubelet.node.records.clone(), name.clone());
+            // A panic there is told by the runtime.
+            let _ = tokio::task::spawn_blocking(move || records.preloaded(&name, &found)).await;
+        }
+    }
 }
 
 pub(super) async fn save(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {

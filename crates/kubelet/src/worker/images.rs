@@ -1,5 +1,6 @@
 //! Sees that images are there before something is made from them (`pkg/kubelet/images/image_manager.go`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::EventType;
@@ -8,6 +9,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::execute::StartError;
 use super::{ImageBackoff, Worker};
 use crate::clock::{after, until};
+use crate::images::access::PullSecret;
+use crate::images::puller::Pull;
+use crate::images::records::Records;
 use crate::images::{self, Decision, ImageError, credentials};
 use crate::names::go_duration;
 use crate::pod::backoff;
@@ -37,19 +41,45 @@ impl Worker {
         }
         let present = self.kubelet.runtime.image(image).await;
         let present = present.map_err(|e| StartError { reason: "ImageInspectError", message: e.to_string() })?;
-        match (images::decide(policy, present.is_some()), present) {
-            (Decision::Use, Some(found)) => {
-                let message = format!("Container image \"{image}\" already present on machine");
-                self.image_event(pod, container, EventType::Normal, "Pulled", message);
-                Ok(found)
-            }
-            (Decision::Refuse, _) => {
-                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.image_event(pod, container, EventType::Warning, "ErrImageNeverPull", message.clone());
-                Err(self.image_error(pod, container, ImageError { reason: "ErrImageNeverPull", message }))
-            }
+        let present = match (images::decide(policy, present.is_some()), present) {
+            (Decision::Use, Some(found)) => found,
+            (Decision::Refuse, _) => return Err(self.never_pulled(pod, container, image)),
+            _ => return self.pull(pod, container, image).await,
+        };
+        if self.may_use(pod, image, &present).await {
+            let message =
+                format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+            self.image_event(pod, container, EventType::Normal, "Pulled", message);
+            return Ok(present);
+        }
+        match policy {
+            // For who may not use it, it is not there.
+            Some("Never") => Err(self.never_pulled(pod, container, image)),
             _ => self.pull(pod, container, image).await,
         }
+    }
+
+    fn never_pulled(&self, pod: &Pod, container: Option<&str>, image: &str) -> StartError {
+        let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+        self.image_event(pod, container, EventType::Warning, "ErrImageNeverPull", message.clone());
+        self.image_error(pod, container, ImageError { reason: "ErrImageNeverPull", message })
+    }
+
+    /// Whether the pod may use an image that is here, by what its registry said before.
+    async fn may_use(&mut self, pod: &Pod, image: &str, found: &Image) -> bool {
+        let secrets = credentials::matching(image, &self.pull_secrets(pod).await);
+        let secrets: Vec<PullSecret> = secrets.into_iter().map(|(_, secret)| secret).collect();
+        let (policy, image, found) = (self.kubelet.config.image_verification.clone(), image.to_owned(), found.clone());
+        self.recorded(move |records| records.may_use(&policy, &image, &found, &secrets)).await.unwrap_or(false)
+    }
+
+    /// Looks into what is remembered, or adds to it: on disk, so beside the tasks.
+    async fn recorded<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Records>) -> T + Send + 'static) -> Option<T> {
+        let records = self.kubelet.node.records.clone();
+        if !self.kubelet.runtime.uses_files() {
+            return Some(work(&records));
+        }
+        tokio::task::spawn_blocking(move || work(&records)).await.ok()
     }
 
     async fn pull(&mut self, pod: &Pod, container: Option<&str>, image: &str) -> Result<Image, StartError> {
@@ -64,7 +94,11 @@ impl Worker {
             return Err(StartError { reason: error.reason, message: error.message });
         }
         self.image_event(pod, container, EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
-        let credentials = credentials::matching(image, &self.pull_secrets(pod).await);
+        let (credentials, secrets): (Vec<_>, Vec<_>) =
+            credentials::matching(image, &self.pull_secrets(pod).await).into_iter().unzip();
+        let name = image.to_owned();
+        // Held until it is remembered how the pull ended.
+        let _intent = self.recorded(move |records| records.intend(&name)).await;
         let kubelet = self.kubelet.clone();
         let tell = |done, total| {
             let message = format!("Pulling image \"{image}\": {done} of {total} bytes so far");
@@ -72,7 +106,10 @@ impl Worker {
         };
         let pulled = kubelet.node.images.pull_and_tell(&kubelet.runtime, image, credentials, tell).await;
         match pulled {
-            Ok((found, pulling)) => {
+            Ok(Pull { image: found, accepted, took: pulling }) => {
+                let secret = accepted.and_then(|index| secrets.get(index).cloned());
+                let (name, there) = (image.to_owned(), found.clone());
+                self.recorded(move |records| records.pulled(&name, &there, secret)).await;
                 self.image_backoffs.remove(image);
                 let waiting = until(now, self.kubelet.config.clock.now());
                 let [pulling, waiting] =

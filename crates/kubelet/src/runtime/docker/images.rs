@@ -77,6 +77,7 @@ pub(super) async fn find(docker: &Docker, reference: &str) -> Result<Option<Imag
     let labels = inspected.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
     Ok(Some(Image {
         id: status_id(inspected.id.as_deref().unwrap_or_default(), &digests),
+        content: inspected.id.unwrap_or_default(),
         pinned: is_pinned(&names, &labels),
         names,
         size: inspected.size.unwrap_or(0),
@@ -110,7 +111,8 @@ async fn list(docker: &Docker) -> Result<Vec<Image>> {
         Image {
             in_use: used.contains(&summary.id),
             pinned: is_pinned(&names, &summary.labels),
-            id: summary.id,
+            id: summary.id.clone(),
+            content: summary.id,
             names,
             size: summary.size,
             user: String::new(),

@@ -16,8 +16,8 @@ use super::{Hollow, State};
 pub(super) struct Images {
     /// Why pulls of some fail.
     broken: BTreeMap<String, String>,
-    /// Who may pull those that are not for everyone, and have not been pulled: user and password.
-    locked: BTreeMap<String, (String, String)>,
+    /// Who may pull those that are not for everyone: user and password, and whether anybody has.
+    locked: BTreeMap<String, (String, String, bool)>,
     /// Sizes of those that are listed, by name.
     listed: BTreeMap<String, i64>,
     pull_time: Duration,
@@ -32,7 +32,7 @@ impl Hollow {
 
     /// Lets only who is `username` with that `password` pull `reference`.
     pub fn lock_image(&self, reference: &str, username: &str, password: &str) {
-        let who = (username.to_owned(), password.to_owned());
+        let who = (username.to_owned(), password.to_owned(), false);
         self.shared.state.lock().images.locked.insert(reference.to_owned(), who);
     }
 
@@ -61,6 +61,7 @@ impl State {
     fn image(&self, reference: &str) -> Image {
         Image {
             id: format!("hollow://{reference}"),
+            content: reference.to_owned(),
             names: vec![reference.to_owned()],
             size: self.images.listed.get(reference).copied().unwrap_or(1),
             user: String::new(),
@@ -75,7 +76,7 @@ impl ImageStore for Hollow {
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         let state = self.shared.state.lock();
         let name = reference.trim_start_matches("hollow://");
-        let absent = state.images.broken.contains_key(name) || state.images.locked.contains_key(name);
+        let absent = state.images.broken.contains_key(name) || state.images.locked.get(name).is_some_and(|l| !l.2);
         Ok((!absent).then(|| state.image(name)))
     }
 
@@ -91,12 +92,12 @@ impl ImageStore for Hollow {
             if let Some(message) = state.images.broken.get(reference) {
                 return Err(Error::Refused(message.clone()));
             }
-            if let Some((username, password)) = state.images.locked.get(reference) {
+            if let Some((username, password, pulled)) = state.images.locked.get_mut(reference) {
                 if !credentials.is_some_and(|c| c.username == *username && c.password == *password) {
                     let message = format!("pull access denied for {reference}, may require 'docker login'");
                     return Err(Error::Refused(message));
                 }
-                state.images.locked.remove(reference);
+                *pulled = true;
             }
             (state.images.pull_time, state.image(reference).size as u64)
         };
