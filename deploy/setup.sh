@@ -126,6 +126,18 @@ if [ "$level" = test ]; then
         fi
         rm -rf "$fetched"
     fi
+    # logind itself, without systemd: run by a test on a bus of its own, where it turns nothing off.
+    logind=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/elogind
+    if have apt-get && [ ! -x "$logind/lib/elogind/elogind" ] && [ ! -x "$logind/usr/libexec/elogind" ]; then
+        say "fetching elogind"
+        fetched=$(mktemp -d)
+        if (cd "$fetched" && { apt-get download elogind || { apt-get update && apt-get download elogind; }; }) >"$fetched/log" 2>&1; then
+            dpkg-deb -x "$fetched"/elogind_*.deb "$logind"
+        else
+            say "there is none here ($(tail -1 "$fetched/log")); the tests say what they leave out"
+        fi
+        rm -rf "$fetched"
+    fi
     wanted=$(dirname "$0")/../tests/tests/clients/requirements.txt
     if ! cmp -s "$wanted" "$cache/python/requirements.txt"; then
         say "fetching the Python client"

@@ -16,6 +16,8 @@ use crate::worker::Ending;
 use logind::Logind;
 
 mod bus;
+#[cfg(test)]
+mod elogind_tests;
 pub mod logind;
 pub mod plan;
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn logind_is_left_as_it_was_found() {
 }
 
 /// Waits for what must come.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("it comes in time")
 }
 
@@ -48,25 +48,31 @@ struct Login1 {
     shutdowns: mpsc::Sender<bool>,
 }
 
+/// A bus that listens at `bus` in `dir`; `None`, said why, where there is no `dbus-daemon`.
+pub(super) async fn start_bus(dir: &std::path::Path) -> Option<tokio::process::Child> {
+    let (config, socket) = (dir.join("bus.conf"), dir.join("bus"));
+    std::fs::write(&config, CONFIG.replace("SOCKET", socket.to_str().unwrap())).unwrap();
+    let mut daemon = tokio::process::Command::new("dbus-daemon");
+    daemon.args(["--nofork", "--print-address=1"]).arg(format!("--config-file={}", config.display()));
+    let mut daemon = match daemon.stdout(Stdio::piped()).kill_on_drop(true).spawn() {
+        Ok(daemon) => daemon,
+        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("dbus is needed: {error}"),
+        Err(error) => {
+            eprintln!("skipped: dbus-daemon: {error}");
+            return None;
+        }
+    };
+    let mut said = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    assert!(soon(said.next_line()).await.unwrap().is_some_and(|address| address.starts_with("unix:")));
+    Some(daemon)
+}
+
 impl Login1 {
     /// `None`, said why, where there is no `dbus-daemon`.
     async fn start() -> Option<Login1> {
         let dir = tempfile::tempdir().unwrap();
-        let (config, socket) = (dir.path().join("bus.conf"), dir.path().join("bus"));
-        std::fs::write(&config, CONFIG.replace("SOCKET", socket.to_str().unwrap())).unwrap();
-        let mut daemon = tokio::process::Command::new("dbus-daemon");
-        daemon.args(["--nofork", "--print-address=1"]).arg(format!("--config-file={}", config.display()));
-        let mut daemon = match daemon.stdout(Stdio::piped()).kill_on_drop(true).spawn() {
-            Ok(daemon) => daemon,
-            Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("dbus is needed: {error}"),
-            Err(error) => {
-                eprintln!("skipped: dbus-daemon: {error}");
-                return None;
-            }
-        };
-        let mut said = BufReader::new(daemon.stdout.take().unwrap()).lines();
-        assert!(soon(said.next_line()).await.unwrap().is_some_and(|address| address.starts_with("unix:")));
-        let mut bus = Bus::connect(&socket).await.unwrap();
+        let daemon = start_bus(dir.path()).await?;
+        let mut bus = Bus::connect(&dir.path().join("bus")).await.unwrap();
         for name in ["org.freedesktop.login1", "org.freedesktop.systemd1"] {
             bus.request_name(name).await.unwrap();
         }
@@ -137,7 +143,7 @@ async fn answer(bus: &mut Bus, call: &Message, dir: &std::path::Path, delay: &mu
     }
 }
 
-fn pod(name: &str, priority: i32, grace: i64) -> Arc<k8s_openapi::api::core::v1::Pod> {
+pub(super) fn pod(name: &str, priority: i32, grace: i64) -> Arc<k8s_openapi::api::core::v1::Pod> {
     let pod: Value = json!({
         "metadata": {"name": name, "namespace": "ns", "uid": name},
         "spec": {"priority": priority, "terminationGracePeriodSeconds": grace, "containers": [{"name": "c", "image": "i"}]},
