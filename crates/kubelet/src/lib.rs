@@ -287,10 +287,13 @@ fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks:
     tasks.spawn(pods.clone().follow_runtime());
     let (kubelet, pods) = (kubelet.clone(), pods.clone());
     tasks.spawn(async move {
-        statics.all_read().await;
+        // Static pods come first, but nobody else waits for a source that does not answer.
+        let _ = tokio::time::timeout(STATICS_FIRST, statics.all_read()).await;
         if !standalone {
             lister.synced().await;
         }
+        pods.admit_waiting();
+        statics.all_read().await;
         remove_orphan_directories(&kubelet, &pods).await;
         pods.are_complete();
         let known =
@@ -298,6 +301,9 @@ fn follow_pods(kubelet: &Arc<Kubelet>, pods: &Pods, client: kube::Client, tasks:
         pods.mirrors().remove_orphans(known).await;
     });
 }
+
+/// How long pods of the API wait for those of manifests, which then find their room taken.
+const STATICS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn follow_manifests(kubelet: &Kubelet, pods: &Pods, tasks: &Tasks) -> StaticPods {
     let config = &kubelet.config;

@@ -61,10 +61,14 @@ impl Pods {
 
     /// Every source was read once: what runs for no pod is nobody's, and goes.
     pub(crate) fn are_complete(&self) {
+        self.complete.send_replace(true);
+    }
+
+    /// The pods of the API are known: those that waited for that are judged, the oldest first.
+    pub(crate) fn admit_waiting(&self) {
         for preemption in self.kubelet.allocations.are_complete(&self.kubelet.facts()) {
             self.preempt(preemption);
         }
-        self.complete.send_replace(true);
     }
 
     /// Waits until no pod called `name` (`namespace/name`) but the one with this UID has a worker.

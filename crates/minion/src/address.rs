@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 
 use crate::options::Options;
+use crate::start::NODE_NAME;
 
 /// The file below the data directory that keeps the address.
 pub(crate) const NODE_IP: &str = "node-ip";
@@ -41,7 +42,11 @@ pub(crate) fn node_ip(options: &Options) -> Result<Ipv4Addr> {
         return Ok(ip);
     }
     let stored = std::fs::read_to_string(options.data_dir.join(NODE_IP)).ok().and_then(|ip| ip.trim().parse().ok());
-    choose(&machine(), &ways(&options.servers()), stored)
+    let ways = ways(&options.servers());
+    // A node that is in the cluster from before addresses were kept has the one by which it reaches the master.
+    let is_joined = || options.data_dir.join(NODE_NAME).exists();
+    let reached_by = ways.iter().find_map(|way| way.from.as_ref().ok().copied());
+    choose(&machine(), &ways, stored.or_else(|| reached_by.filter(|_| is_joined())))
 }
 
 /// Keeps the address for the next start.
@@ -68,7 +73,9 @@ pub(crate) fn choose(machine: &[Candidate], ways: &[Way], stored: Option<Ipv4Add
                 several => pick(several, stored, &format!("the interface by which {} reached has", way_of(*ip))),
             }
         }
-        [] if !from.is_empty() => Ok(from.into_iter().next().unwrap_or(Ipv4Addr::LOCALHOST)),
+        [] if !from.is_empty() && ways.iter().all(|way| way.from.is_ok()) => {
+            Ok(from.into_iter().next().unwrap_or(Ipv4Addr::LOCALHOST))
+        }
         [] => {
             let whole: Vec<&Candidate> = machine.iter().filter(|candidate| is_outer(candidate)).collect();
             let why = ways.iter().find_map(|way| Some((&way.to, way.from.as_ref().err()?)));
@@ -191,6 +198,13 @@ mod tests {
                 two,
                 &[way("https://localhost", "127.0.0.1"), way(b, "192.168.0.5")],
                 None,
+                "192.168.0.5",
+            ),
+            (
+                "it is here, and another one is away",
+                two,
+                &[way("https://localhost", "127.0.0.1"), way(b, "no such host")],
+                Some("192.168.0.5"),
                 "192.168.0.5",
             ),
             ("two masters by one way", two, &[way(a, "10.0.0.5"), way(b, "10.0.0.5")], None, "10.0.0.5"),

@@ -87,7 +87,10 @@ impl Pki {
 
     /// Makes anew what ends before long, and shows it from now on.
     fn renew(&self, config: &Config) -> Result<(), Error> {
-        let (_, ca_key_pem) = authority(&config.data_dir.join("pki"), "kubernetes")?;
+        let key = files::read(&config.data_dir.join("pki").join("ca.key"))?;
+        let ca_key_pem = key.ok_or_else(|| damaged("ca.key is gone"))?;
+        // Another CA counts from the next start on.
+        check_ca(&self.ca_certificate_pem, &ca_key_pem)?;
         let leaves = Leaves::load_or_create(config, &self.ca, (&self.ca_certificate_pem, &ca_key_pem))?;
         self.server.replace(&leaves.server, Some(&self.ca))?;
         self.kubelet_client.replace(&leaves.kubelet_client, None)?;

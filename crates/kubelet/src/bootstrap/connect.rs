@@ -162,7 +162,8 @@ impl Connections {
     }
 
     fn current(&self) -> Http {
-        let (wanted, mut current) = (self.generation.load(Ordering::Acquire), self.current.lock());
+        let mut current = self.current.lock();
+        let wanted = self.generation.load(Ordering::Acquire);
         if current.0 != wanted {
             *current = (wanted, http(&self.connector));
         }

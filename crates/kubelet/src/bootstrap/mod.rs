@@ -170,7 +170,7 @@ async fn bootstrap(servers: &[http::Uri], pki: &Path, user: &str, token: &pin::T
 
 /// Whether a server that works said no.
 fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code < 500)
+    matches!(error, kube::Error::Api(status) if status.code < 500 && status.code != 429)
 }
 
 /// The node's serving certificate: that of last time, or one that comes once the Node is registered, as the signer

@@ -62,8 +62,10 @@ pub async fn pull(
     for index in attempts {
         match runtime.pull(image, index.map(|index| &credentials[index]), progress).await {
             Ok(()) => {
-                let found = runtime.image(image).await.map_err(|error| failed(error.to_string()))?;
-                let found = found.ok_or_else(|| failed(format!("image \"{image}\" is not there after its pull")))?;
+                // It may be there, and nobody knows who may use it: another reason than that it was not pulled.
+                let unknown = |message| ImageError { reason: "ImageInspectError", message };
+                let found = runtime.image(image).await.map_err(|error| unknown(error.to_string()))?;
+                let found = found.ok_or_else(|| unknown(format!("image \"{image}\" is not there after its pull")))?;
                 return Ok((found, index));
             }
             Err(error) => refusals.push(error.to_string()),

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -48,19 +49,36 @@ pub struct Records {
 struct Known {
     /// By file name.
     pulled: BTreeMap<String, Record>,
-    /// Names of images, and how many pulls of each are under way.
-    intended: BTreeMap<String, usize>,
+    /// By the names of images.
+    intended: BTreeMap<String, Pulls>,
+}
+
+/// The pulls of an image that are not known to be over.
+#[derive(Default)]
+struct Pulls {
+    /// How many are under way.
+    under_way: usize,
+    /// Whether one may have brought the image without anyone noting it.
+    unseen: bool,
 }
 
 /// A pull under way; when it is dropped, it is not any more.
 pub struct Intent {
     records: Arc<Records>,
     image: String,
+    settled: AtomicBool,
+}
+
+impl Intent {
+    /// It is known how the pull ended, and kept where it brought the image.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Intent {
     fn drop(&mut self) {
-        self.records.forget_intent(&self.image);
+        self.records.ended(&self.image, self.settled.load(Ordering::Relaxed));
     }
 }
 
@@ -81,7 +99,7 @@ impl Records {
             }
             for (_, bytes) in files(&dir.join("pulling")) {
                 if let Ok(Intended { image }) = serde_json::from_slice(&bytes) {
-                    known.intended.insert(image, 0);
+                    known.intended.insert(image, Pulls { unseen: true, under_way: 0 });
                 }
             }
         }
@@ -110,15 +128,15 @@ impl Records {
 
     /// A pull of `image` begins: should nobody hear of its end, it is known that there was one.
     pub fn intend(self: &Arc<Records>, image: &str) -> Intent {
-        *self.known.lock().intended.entry(image.to_owned()).or_default() += 1;
+        self.known.lock().intended.entry(image.to_owned()).or_default().under_way += 1;
         let intent = json!({"kind": "ImagePullIntent", "apiVersion": API_VERSION, "image": image});
         self.write("pulling", &file_name(image), intent.to_string().as_bytes());
-        Intent { records: self.clone(), image: image.to_owned() }
+        Intent { records: self.clone(), image: image.to_owned(), settled: AtomicBool::new(false) }
     }
 
-    /// `image` was pulled as `found`, by its registry's leave for `secret`, or for everyone.
-    pub fn pulled(&self, image: &str, found: &Image, secret: Option<PullSecret>) {
-        self.grant(image, &found.content, Some(Granted::to(secret)));
+    /// `image` was pulled as `found`, by its registry's leave for `secret`, or for everyone; whether that is kept.
+    pub fn pulled(&self, image: &str, found: &Image, secret: Option<PullSecret>) -> bool {
+        self.grant(image, &found.content, Some(Granted::to(secret)))
     }
 
     /// Someone put `found` here as `image`, or gave it that name, and meant it for all.
@@ -130,21 +148,20 @@ impl Records {
 
     /// Whether there were pulls whose end no kubelet saw.
     pub fn are_incomplete(&self) -> bool {
-        self.known.lock().intended.values().any(|count| *count == 0)
+        self.known.lock().intended.values().any(|pulls| pulls.unseen)
     }
 
     /// Makes records of pulls whose end no kubelet saw, as far as `images` has them.
     pub fn recover(&self, images: &[Image]) {
         let left: Vec<String> = {
             let known = self.known.lock();
-            known.intended.iter().filter(|(_, count)| **count == 0).map(|(image, _)| image.clone()).collect()
+            known.intended.iter().filter(|(_, pulls)| pulls.unseen).map(|(image, _)| image.clone()).collect()
         };
         for image in left {
             let is = |found: &&Image| found.names.iter().any(|n| same_reference(n, &image));
-            if let Some(found) = images.iter().find(is) {
-                self.grant(&image, &found.content, None);
+            if images.iter().find(is).is_none_or(|found| self.grant(&image, &found.content, None)) {
+                self.seen(&image);
             }
-            self.forget_intent(&image);
         }
     }
 
@@ -164,40 +181,56 @@ impl Records {
         }
     }
 
-    fn grant(&self, image: &str, content: &str, granted: Option<Granted>) {
+    /// Adds to the record of an image; whether it is on the disk.
+    fn grant(&self, image: &str, content: &str, granted: Option<Granted>) -> bool {
         let file = file_name(content);
         let mut known = self.known.lock();
         let is_new = !known.pulled.contains_key(&file);
         let record = known.pulled.entry(file.clone()).or_default();
         let changed =
             granted.is_some_and(|granted| record.credential_mapping.entry(name(image)).or_default().merge(granted));
-        if is_new || changed {
-            record.kind = "ImagePulledRecord".to_owned();
-            record.api_version = API_VERSION.to_owned();
-            record.image_ref = content.to_owned();
-            record.last_updated_time = Some(Timestamp::now());
-            // Under the lock, so that the last word is the newest.
-            let bytes = serde_json::to_vec(record).unwrap_or_default();
-            self.write("pulled", &file, &bytes);
+        if !is_new && !changed {
+            return true;
         }
+        record.kind = "ImagePulledRecord".to_owned();
+        record.api_version = API_VERSION.to_owned();
+        record.image_ref = content.to_owned();
+        record.last_updated_time = Some(Timestamp::now());
+        // Under the lock, so that the last word is the newest.
+        let bytes = serde_json::to_vec(record).unwrap_or_default();
+        self.write("pulled", &file, &bytes)
     }
 
-    fn forget_intent(&self, image: &str) {
+    /// A pull of `image` is over, `settled` or not.
+    fn ended(&self, image: &str, settled: bool) {
         let mut known = self.known.lock();
-        match known.intended.get_mut(image) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                known.intended.remove(image);
-                self.remove("pulling", &file_name(image));
-            }
+        let Some(pulls) = known.intended.get_mut(image) else { return };
+        pulls.under_way = pulls.under_way.saturating_sub(1);
+        pulls.unseen |= !settled;
+        self.forget_if_over(&mut known, image);
+    }
+
+    /// What an unseen pull of `image` brought is kept.
+    fn seen(&self, image: &str) {
+        let mut known = self.known.lock();
+        known.intended.get_mut(image).into_iter().for_each(|pulls| pulls.unseen = false);
+        self.forget_if_over(&mut known, image);
+    }
+
+    fn forget_if_over(&self, known: &mut Known, image: &str) {
+        if known.intended.get(image).is_some_and(|pulls| pulls.under_way == 0 && !pulls.unseen) {
+            known.intended.remove(image);
+            self.remove("pulling", &file_name(image));
         }
     }
 
-    fn write(&self, folder: &str, file: &str, bytes: &[u8]) {
-        let Some(dir) = &self.dir else { return };
-        if let Err(error) = write(&dir.join(folder), file, bytes) {
-            tracing::warn!(folder, file, %error, "cannot write what is remembered of an image");
-        }
+    /// Whether it is on the disk, where there is one.
+    fn write(&self, folder: &str, file: &str, bytes: &[u8]) -> bool {
+        let Some(dir) = &self.dir else { return true };
+        let written = write(&dir.join(folder), file, bytes);
+        written
+            .inspect_err(|error| tracing::warn!(folder, file, %error, "cannot write what is remembered of an image"))
+            .is_ok()
     }
 
     fn remove(&self, folder: &str, file: &str) {

@@ -11,7 +11,7 @@ use super::{ImageBackoff, Worker};
 use crate::clock::{after, until};
 use crate::images::access::PullSecret;
 use crate::images::puller::Pull;
-use crate::images::records::Records;
+use crate::images::records::{Intent, Records};
 use crate::images::{self, Decision, ImageError, credentials};
 use crate::names::go_duration;
 use crate::pod::backoff;
@@ -98,7 +98,7 @@ impl Worker {
             credentials::matching(image, &self.pull_secrets(pod).await).into_iter().unzip();
         let name = image.to_owned();
         // Held until it is remembered how the pull ended.
-        let _intent = self.recorded(move |records| records.intend(&name)).await;
+        let intent = self.recorded(move |records| records.intend(&name)).await;
         let kubelet = self.kubelet.clone();
         let tell = |done, total| {
             let message = format!("Pulling image \"{image}\": {done} of {total} bytes so far");
@@ -109,7 +109,8 @@ impl Worker {
             Ok(Pull { image: found, accepted, took: pulling }) => {
                 let secret = accepted.and_then(|index| secrets.get(index).cloned());
                 let (name, there) = (image.to_owned(), found.clone());
-                self.recorded(move |records| records.pulled(&name, &there, secret)).await;
+                let kept = self.recorded(move |records| records.pulled(&name, &there, secret)).await;
+                intent.iter().filter(|_| kept == Some(true)).for_each(Intent::settle);
                 self.image_backoffs.remove(image);
                 let waiting = until(now, self.kubelet.config.clock.now());
                 let [pulling, waiting] =
@@ -122,6 +123,7 @@ impl Worker {
                 Ok(found)
             }
             Err(error) => {
+                intent.iter().filter(|_| error.reason == "ErrImagePull").for_each(Intent::settle);
                 self.back_off_pulling(image, &error);
                 let message = format!("Failed to pull image \"{image}\": {error}");
                 self.image_event(pod, container, EventType::Warning, "Failed", message);

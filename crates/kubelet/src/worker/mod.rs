@@ -313,8 +313,10 @@ impl Worker {
         };
         let plan = pod_actions(&desired.pod, &observed, now);
         let status = status(&desired.pod, &observed, &plan, self.kubelet.node_facts(), now);
-        let stopped = plan.ends && !state.containers.iter().any(Container::is_running);
-        self.leaves(stopped || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")));
+        let runs = state.containers.iter().any(Container::is_running);
+        let stopped = plan.ends && !runs;
+        // One that is put out has failed before its containers have stopped, and until then has what it has.
+        self.leaves(!runs && (plan.ends || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))));
         self.handle.stopped.send_if_modified(|was| std::mem::replace(was, stopped) != stopped);
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);
