@@ -19,7 +19,9 @@ pub(super) fn style(text: &str, block: bool) -> Style {
         let literal = block && !marks.special && !marks.space_break && !text.ends_with(' ');
         return if literal { Style::Literal } else { Style::DoubleQuoted };
     }
-    if marks.special || reads_as_other(text) {
+    // As a key it would stand for what another map holds; kubectl's plain one is not read back.
+    let merges = !block && text == "<<";
+    if marks.special || merges || reads_as_other(text) {
         Style::DoubleQuoted
     } else if marks.indicator || text.starts_with(' ') || text.ends_with(' ') {
         Style::SingleQuoted

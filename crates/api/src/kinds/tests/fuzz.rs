@@ -67,14 +67,8 @@ fn patched(kind: &Kind, media_type: &str, patch: &Value, object: &Value) -> Opti
     Some(patched)
 }
 
-/// Few, as each is asked of every kind; `PROPTEST_CASES` asks for more.
-fn cases() -> ProptestConfig {
-    let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    if asked { ProptestConfig::default() } else { ProptestConfig::with_cases(16) }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_object_passes_through_a_write(seed: u64) {
