@@ -126,6 +126,19 @@ impl Boxes {
         Ok(self)
     }
 
+    /// Stops the only minion, hollow and called `name`, and starts it again with other flags; `installed_anew` without
+    /// anything it kept on disk. Its containers are lost either way.
+    pub async fn come_back(mut self, name: &str, installed_anew: bool, flags: &[&str]) -> Result<Boxes> {
+        for minion in std::mem::take(&mut self.minions) {
+            minion.stop().await;
+        }
+        if installed_anew {
+            std::fs::remove_dir_all(self.data(name))?;
+        }
+        self.add(name, &[&["--runtime", "hollow"], flags].concat()).await?;
+        Ok(self)
+    }
+
     /// Stops the master and starts it again where it was.
     pub async fn restart_master(self) -> Result<Boxes> {
         self.restart_master_after(async {}).await

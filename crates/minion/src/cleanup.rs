@@ -14,7 +14,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let containers = remove_containers(options, &node_name).await;
     let rules = proxy::cleanup().await.context("cannot remove the proxy's rules");
     // Containers that are left are found by the node's name, the next time.
-    let made: &[&str] = &["pods", "pki", NODE_IP, NODE_NAME];
+    let made: &[&str] = &["image_manager", "pods", "pki", NODE_IP, NODE_NAME];
     let made = if containers.is_ok() { made } else { &made[..3] };
     let files = remove_files(options, made);
     let logind = kubelet::node::shutdown::forget().context("cannot remove what logind was told");
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: &[&str] = &["pods", "pki", NODE_IP, NODE_NAME];
+    const ALL: &[&str] = &["image_manager", "pods", "pki", NODE_IP, NODE_NAME];
 
     fn options(data_dir: &Path) -> Options {
         Options::try_parse_from(["minion", "--cleanup", "--data-dir", data_dir.to_str().unwrap()]).unwrap()

@@ -296,7 +296,8 @@ mod tests {
         let records = open();
         assert!(may(&records, &[]), "who put it here meant it for all");
         let intent = records.intend(APP);
-        records.pulled(APP, &image("sha256:1"), Some(secret("a", "hash-1")));
+        assert!(records.pulled(APP, &image("sha256:1"), Some(secret("a", "hash-1"))));
+        intent.settle();
         drop(intent);
         assert_eq!(names(&dir.path().join("image_manager/pulling")), [""; 0]);
         for records in [records, open()] {
@@ -339,6 +340,15 @@ mod tests {
         records.recover(&[image("sha256:1")]);
         assert_eq!(names(&dir.path().join("image_manager/pulling")), [""; 0]);
         assert!(!open().may_use(&policy, APP, &image("sha256:1"), &[]), "the registry is to say who may");
+        // Neither does one that was given up in the middle, nor a refusal that follows it, let anyone in.
+        drop(records.intend("r.example.com/third:1"));
+        let refused = records.intend("r.example.com/third:1");
+        refused.settle();
+        drop(refused);
+        assert!(records.are_incomplete());
+        assert!(!open().may_use(&policy, "r.example.com/third:1", &image("sha256:3"), &[]));
+        records.recover(&[]);
+        assert!(!records.are_incomplete(), "it is not here");
         let broken = dir.path().join("image_manager/pulled").join(file_name("sha256:2"));
         fs::write(broken, "{").unwrap();
         assert!(!open().may_use(&policy, APP, &image("sha256:2"), &[]), "what cannot be read hides nothing");
