@@ -103,7 +103,12 @@ impl Pods {
         let uid = crate::pod::uid(&desired.pod).to_owned();
         let mut workers = self.workers.lock();
         if let Some(handle) = workers.get(&uid) {
+            let gone = desired.gone;
             handle.set(desired);
+            if gone {
+                // Its room is another's at once: whoever took it away knows no more of it, and may have given it already.
+                self.kubelet.allocations.release(&uid);
+            }
             return;
         }
         let handle = Arc::new(Handle::new(desired.clone()));

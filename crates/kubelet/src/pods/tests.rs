@@ -58,3 +58,26 @@ async fn a_thousand_lives_leave_neither_tasks_nor_files_behind() {
     assert_eq!(left, 0, "nothing is left on disk");
     assert!(tasks.stop(Duration::from_secs(5)).await);
 }
+
+#[tokio::test]
+async fn who_was_taken_away_has_no_place_any_more_though_it_still_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let hollow = Hollow::new(Clock::Wall);
+    hollow.ensure_network("10.0.0.0/24".parse().unwrap()).await.unwrap();
+    hollow.ignore_terminate(true);
+    let mut config = Config::new("box1", [127, 0, 0, 1].into(), dir.path());
+    config.max_pods = 1;
+    let (client, machine) = (crate::testing::empty_api(), hollow.machine().await.unwrap());
+    let tasks = Tasks::new();
+    let pods = Pods::new(crate::testing::kubelet(&hollow, &machine, config, &client), client, &tasks);
+    tasks.spawn(pods.clone().follow_runtime());
+    let (first, second) = (pod("first"), pod("second"));
+    pods.set(first.clone());
+    tokio::time::timeout(LIMIT, hollow.until_running(1)).await.expect("the first runs");
+    pods.removed(first);
+    pods.set(second.clone());
+    tokio::time::timeout(LIMIT, hollow.until_running(2)).await.expect("the second runs beside it");
+    pods.removed(second);
+    tokio::time::timeout(LIMIT, pods.until_idle()).await.expect("both end");
+    assert!(tasks.stop(Duration::from_secs(5)).await);
+}
