@@ -254,6 +254,26 @@ fn nft_reads_our_messages_as_the_script_they_were_made_of() {
     }
 }
 
+/// The kernel answers each line it refuses with that line, and drops what does not fit into the socket's buffer.
+#[test]
+fn more_refusals_than_are_heard_are_told_and_spoil_nothing_that_follows() {
+    let Some(lab) = Lab::new() else { return };
+    lab.inside("pod1", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tables = Tables::open().unwrap();
+            let table = "add table ip coracle\nadd chain ip coracle c\n";
+            let wrong = "add rule ip coracle c goto nowhere\n".repeat(3000);
+            for _ in 0..2 {
+                let error = tables.run(format!("{table}{wrong}")).await.unwrap_err().to_string();
+                assert!(error.contains("No such file or directory") && error.contains("goto nowhere"), "{error}");
+                tables.run(table.to_owned()).await.expect("what was refused before is over");
+                tables.run("delete table ip coracle".to_owned()).await.unwrap();
+            }
+        });
+    });
+}
+
 /// A service with four endpoints; `shift` moves them.
 fn one_of_many(i: u32, shift: u32) -> (Service, EndpointSlice) {
     let ip = |base: [u8; 4], i: u32| std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::from(base)) + i);

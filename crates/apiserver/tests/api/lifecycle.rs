@@ -271,6 +271,11 @@ async fn some_kinds_are_created_by_an_update_and_leases_replaced_by_version_only
     for (seen, code, words) in [
         (json!({"resourceVersion": "5"}), 404, r#"leases.coordination.k8s.io "l" not found"#),
         (json!({"uid": "5"}), 409, "Precondition failed: UID in precondition: 5, UID in object meta: "),
+        (
+            json!({"uid": "5", "resourceVersion": "5"}),
+            409,
+            "Precondition failed: UID in precondition: 5, UID in object meta: ",
+        ),
     ] {
         let answer = server.put(&path, &lease(seen)).await;
         assert!(answer.code == code && answer.message().ends_with(words), "{}", answer.text);

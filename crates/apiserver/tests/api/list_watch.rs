@@ -325,7 +325,9 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     let large = json!({"metadata": {"name": "large"}, "data": {"k": text}});
     server.create(CONFIG_MAPS, &large).await;
     server.config_map("small").await;
-    for (path, is_compressed) in [("large", true), ("small", false), ("", true)] {
+    for (path, is_compressed) in
+        [("large", true), ("small", false), ("", true), ("large?pretty=true", true), ("small?pretty=true", false)]
+    {
         let request = http::Request::builder().uri(format!("{CONFIG_MAPS}/{path}")).header("accept-encoding", "gzip");
         let request = request.body(axum::body::Body::empty()).unwrap();
         let response = server.api.service_as(User::master("admin")).oneshot(request).await.unwrap();
@@ -338,6 +340,7 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
         let mut plain = String::new();
         std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut plain).unwrap();
         assert!(serde_json::from_str::<Value>(&plain).unwrap().is_object());
+        assert_eq!(plain.starts_with("{\n"), path.ends_with("pretty=true"), "{path}");
     }
     assert!(server.get(&format!("{CONFIG_MAPS}/large")).await.headers.get("content-encoding").is_none());
 }

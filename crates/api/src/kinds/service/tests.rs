@@ -177,6 +177,16 @@ fn only_a_balancer_has_addresses_of_one_and_they_make_sense() {
         ),
         (
             "LoadBalancer",
+            serde_json::json!({"hostname": "lb.example.com", "ipMode": "VIP"}),
+            "status.loadBalancer.ingress[0].ipMode: Forbidden: may not be specified when `ip` is not set",
+        ),
+        (
+            "LoadBalancer",
+            serde_json::json!({"ip": "192.0.2.1", "ipMode": "Foo"}),
+            r#"status.loadBalancer.ingress[0].ipMode: Unsupported value: "Foo": supported values: "Proxy", "VIP""#,
+        ),
+        (
+            "LoadBalancer",
             serde_json::json!({"hostname": "192.0.2.1"}),
             r#"status.loadBalancer.ingress[0].hostname: Invalid value: "192.0.2.1": must be a DNS name"#,
         ),
