@@ -13,7 +13,10 @@ const DUAL: &str = "RequireDualStack";
 /// Completes policy and families of a service that has addresses, and refuses what this cluster has not. What is stored
 /// already and not changed stays as it is.
 pub(super) fn settle(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, errors: &mut ErrorList) {
-    if let Some(old) = old {
+    if !super::has_address(spec) {
+        return;
+    }
+    if let Some(old) = old.filter(|old| super::has_address(old)) {
         if are_same(spec, old) {
             return;
         }
@@ -21,9 +24,6 @@ pub(super) fn settle(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, errors: 
             // Who asks for one family and says nothing of it means the first (`trimFieldsForDualStackDowngrade`).
             spec.ip_families.iter_mut().for_each(|families| families.truncate(1));
         }
-    }
-    if !super::has_address(spec) {
-        return;
     }
     let path = Path::new("spec");
     let is_headless = spec.cluster_ip.as_deref() == Some("None");
@@ -148,5 +148,10 @@ mod tests {
         let mut stored = spec(before.clone());
         settle(&mut stored, Some(&spec(before.clone())), &mut errors);
         assert_eq!((stored, errors.len()), (spec(before), 0));
+
+        // One that had no address so far has none of a family either.
+        let mut new = spec(json!({"type": "ClusterIP"}));
+        settle(&mut new, Some(&spec(json!({"type": "ExternalName", "externalName": "a.example.org"}))), &mut errors);
+        assert_eq!((new.ip_families, new.ip_family_policy), (Some(vec![IPV4.to_owned()]), Some(SINGLE.to_owned())));
     }
 }

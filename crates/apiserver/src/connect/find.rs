@@ -17,7 +17,7 @@ pub(super) fn object<T: Default + 'static>(
     let kind = api::kinds::by_kind("v1", kind).ok_or(ApiError::PathNotFound)?;
     let missing = || ApiError::NotFound(Subject::new(kind.info, name));
     let entry = shared.cache.of(kind).get(&kind.info.registry_key(namespace, name)).ok_or_else(missing)?;
-    kind.typed(entry.json()).ok_or_else(missing)
+    kind.typed(entry.json()).ok_or_else(|| ApiError::Internal(format!("{} {name:?} cannot be decoded", kind.info.kind)))
 }
 
 /// The pod a request names, as it is now.
