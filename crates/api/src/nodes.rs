@@ -20,6 +20,14 @@ pub fn internal_ip(node: &Node) -> Option<&str> {
     addresses.iter().find(|a| a.type_ == "InternalIP").map(|a| a.address.as_str())
 }
 
+/// Whether by an interface of this name no other machine reaches this one: those of containers and tunnels. Docker's bridges
+/// are called by twelve digits of their network's id; others that begin so may be a machine's own.
+pub fn is_inner_interface(name: &str) -> bool {
+    const INNER: [&str; 7] = ["docker", "veth", "virbr", "cni", "coracle", "flannel", "kube-"];
+    let of_docker = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    INNER.iter().any(|inner| name.starts_with(inner)) || name.strip_prefix("br-").is_some_and(of_docker)
+}
+
 /// Whether the node is cordoned.
 pub fn is_unschedulable(node: &Node) -> bool {
     node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false)

@@ -15,8 +15,6 @@ use crate::start::NODE_NAME;
 
 /// The file below the data directory that keeps the address.
 pub(crate) const NODE_IP: &str = "node-ip";
-/// Interfaces by which no other machine reaches this one: those of containers and tunnels.
-const INNER: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "coracle", "flannel", "kube-"];
 /// Documentation's addresses lead nowhere, so the way there is the way out of this network (RFC 5737).
 const OUTSIDE: &str = "192.0.2.1:443";
 
@@ -108,9 +106,7 @@ fn pick(choices: &[&Candidate], stored: Option<Ipv4Addr>, why: &str) -> Result<I
 }
 
 fn is_outer(candidate: &Candidate) -> bool {
-    !candidate.ip.is_loopback()
-        && candidate.interface != "lo"
-        && !INNER.iter().any(|i| candidate.interface.starts_with(i))
+    !candidate.ip.is_loopback() && candidate.interface != "lo" && !api::nodes::is_inner_interface(&candidate.interface)
 }
 
 /// This machine's addresses.
@@ -184,7 +180,7 @@ mod tests {
     #[test]
     fn the_way_to_the_master_decides_or_nobody_does() {
         let (one, two) = ("lo=127.0.0.1 eth0=10.0.0.5", "lo=127.0.0.1 eth0=10.0.0.5 eth1=192.168.0.5");
-        let inner = "lo=127.0.0.1 lo=10.96.0.10 docker0=172.17.0.1 eth0=10.0.0.5 coracle0=10.244.1.1 br-7=172.18.0.1";
+        let inner = "lo=127.0.0.1 lo=10.96.0.10 docker0=172.17.0.1 eth0=10.0.0.5 coracle0=10.244.1.1 br-0a1b2c3d4e5f=172.18.0.1";
         let twice = "lo=127.0.0.1 eth0=10.0.0.5 eth0=10.0.0.6 eth1=192.168.0.5";
         let (a, b) = ("https://10.0.0.1:6443", "https://192.168.0.1:6443");
         let table: &[Case<'_>] = &[
@@ -192,6 +188,13 @@ mod tests {
             ("the route decides", two, &[way(b, "192.168.0.5")], None, "192.168.0.5"),
             ("whatever was before", two, &[way(b, "192.168.0.5")], Some("10.0.0.5"), "192.168.0.5"),
             ("containers' networks do not count", inner, &[way("", "unreachable")], None, "10.0.0.5"),
+            (
+                "a bridge of the machine's own does",
+                "br-lan=10.0.0.5 docker0=172.17.0.1",
+                &[way("", "unreachable")],
+                None,
+                "10.0.0.5",
+            ),
             ("the master is here", inner, &[way("https://127.0.0.1:6443", "127.0.0.1")], None, "127.0.0.1"),
             (
                 "and elsewhere",

@@ -21,8 +21,6 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Where programs look for their name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Interfaces that are no way to this machine: those of containers and tunnels.
-const INNER: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "coracle", "flannel", "kube-"];
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -242,7 +240,7 @@ fn addresses(text: &str) -> Vec<(String, IpAddr)> {
     let mut found = Vec::new();
     for interface in interfaces.as_array().into_iter().flatten() {
         let name = interface["ifname"].as_str().unwrap_or_default();
-        if INNER.iter().any(|inner| name.starts_with(inner)) {
+        if api::nodes::is_inner_interface(name) {
             continue;
         }
         for address in interface["addr_info"].as_array().into_iter().flatten() {

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_certificate_is_shown_on_a_connection_of_its_own() {
+    async fn connections_are_made_anew_when_the_certificate_is_exchanged() {
         let ca = crate::testing::Ca::new("kubernetes");
         let pair = |name: &str| {
             let signed = ca.sign(name, "system:nodes");
