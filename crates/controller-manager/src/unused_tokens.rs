@@ -27,30 +27,31 @@ const CONTROLLER: &str = "legacy-service-account-token-cleaner";
 const LOOK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 struct Controller {
-    tokens: Lister<Secret>,
     period: SignedDuration,
     rest: Rest,
 }
 
 /// Adds the controller.
 pub(crate) fn register(context: &mut Context) {
-    let tokens = context.caches().account_tokens;
+    let tokens: Lister<Secret> = context.caches().account_tokens;
     let period = SignedDuration::try_from(context.config.unused_token_period).unwrap_or(SignedDuration::MAX);
-    let controller = Arc::new(Controller { tokens: tokens.clone(), period, rest: context.rest.clone() });
+    let controller = Arc::new(Controller { period, rest: context.rest.clone() });
     let queue: WorkQueue<&'static str> = new_queue();
     queue.add("all tokens");
+    let held = tokens.clone();
     let synced = async move { tokens.synced().await };
     context.run_workers(synced, &queue, 1, move |key| {
-        let controller = controller.clone();
-        async move { outcome(CONTROLLER, &key, controller.sync(Timestamp::now()).await) }
+        let (controller, tokens) = (controller.clone(), held.list());
+        async move { outcome(CONTROLLER, &key, controller.sync(tokens, Timestamp::now()).await) }
     });
 }
 
 impl Controller {
-    async fn sync(&self, now: Timestamp) -> Result<Outcome, Error> {
+    /// Looks at all `tokens` as they are at `now`.
+    async fn sync(&self, tokens: Vec<Arc<Secret>>, now: Timestamp) -> Result<Outcome, Error> {
         // A time before all is one nobody has lived through.
         let before = day(now.checked_sub(self.period).unwrap_or(Timestamp::MIN));
-        let unused: Vec<_> = self.tokens.list().into_iter().filter(|secret| is_unused(secret, before)).collect();
+        let unused: Vec<_> = tokens.into_iter().filter(|secret| is_unused(secret, before)).collect();
         if unused.is_empty() || self.tracked_since().await?.is_none_or(|since| since >= before) {
             return Ok(Outcome::After(LOOK_AGAIN));
         }
@@ -196,6 +197,9 @@ fn plan(secret: &Secret, before: Date, today: Date) -> Option<Action> {
 
 #[cfg(test)]
 mod tests {
+    use api::well_known::ANNOTATION_SERVICE_ACCOUNT_NAME;
+    use http_body_util::BodyExt;
+    use parking_lot::Mutex;
     use serde_json::json;
 
     use super::*;
@@ -232,6 +236,79 @@ mod tests {
         assert_eq!(plan(&marked("2025-11-28"), YEAR_AGO, TODAY), None);
         assert_eq!(plan(&marked("2025-11-27"), YEAR_AGO, TODAY), Some(Action::Delete));
         assert_eq!(plan(&marked("soon"), YEAR_AGO, TODAY), Some(Action::Mark(first)));
+    }
+
+    /// An API with an account that lists three tokens, and a pod that mounts one; what it is told to change.
+    fn api(changes: Arc<Mutex<Vec<String>>>) -> kube::Client {
+        let answers = move |request: http::Request<kube::client::Body>| {
+            let changes = changes.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let (code, answer) = match (parts.method.as_str(), parts.uri.path()) {
+                    ("GET", "/api/v1/namespaces/kube-system/configmaps") => {
+                        let map = json!({"metadata": {"name": TOKEN_TRACKING}, "data": {"since": "2024-01-01"}});
+                        (200, json!({"items": [map]}))
+                    }
+                    ("GET", "/api/v1/namespaces/ns/serviceaccounts") => {
+                        let secrets = ["old", "mounted", "marked", "just-used"].map(|name| json!({"name": name}));
+                        (200, json!({"items": [{"metadata": {"name": "robot"}, "secrets": secrets}]}))
+                    }
+                    ("GET", "/api/v1/namespaces/ns/pods") => {
+                        let volumes = json!([{"name": "v", "secret": {"secretName": "mounted"}}]);
+                        (200, json!({"items": [{"spec": {"volumes": volumes}}]}))
+                    }
+                    ("GET", _) => (500, json!({"kind": "Status", "code": 500, "status": "Failure"})),
+                    (method, path) => {
+                        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+                        let label = &told["metadata"]["labels"][LABEL_TOKEN_INVALID_SINCE];
+                        let version = &told["preconditions"]["resourceVersion"];
+                        changes.lock().push(format!("{method} {path} {label} {version}"));
+                        match path.ends_with("just-used") {
+                            true => (409, json!({"kind": "Status", "code": 409, "status": "Failure"})),
+                            false => (200, json!({"metadata": {}})),
+                        }
+                    }
+                };
+                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
+            }
+        };
+        kube::Client::new(tower::service_fn(answers), "default")
+    }
+
+    #[tokio::test]
+    async fn only_what_its_account_lists_and_nobody_mounts_is_ended_as_it_was_seen() {
+        let changes: Arc<Mutex<Vec<String>>> = Arc::default();
+        let controller =
+            Controller { period: SignedDuration::from_hours(365 * 24), rest: Rest::new(api(changes.clone())) };
+        let named = |namespace: &str, name: &str, labels: Value| {
+            let mut secret = token("2020-01-01", labels);
+            secret.metadata.namespace = Some(namespace.to_owned());
+            secret.metadata.name = Some(name.to_owned());
+            secret.metadata.resource_version = Some("7".to_owned());
+            let robot = (ANNOTATION_SERVICE_ACCOUNT_NAME.to_owned(), "robot".to_owned());
+            secret.metadata.annotations = Some([robot].into());
+            Arc::new(secret)
+        };
+        let ended = || json!({LABEL_TOKEN_INVALID_SINCE: "2025-01-01"});
+        let tokens = vec![
+            named("broken", "a", json!({})),
+            named("ns", "old", json!({})),
+            named("ns", "mounted", json!({})),
+            named("ns", "by-hand", json!({})),
+            named("ns", "just-used", ended()),
+            named("ns", "marked", ended()),
+        ];
+        let now = "2026-11-28T12:00:00Z".parse().unwrap();
+        controller.sync(tokens, now).await.expect_err("one namespace cannot be read");
+        let path = "/api/v1/namespaces/ns/secrets";
+        let expected = [
+            format!("PUT {path}/old \"2026-11-28\" null"),
+            format!("DELETE {path}/just-used null \"7\""),
+            format!("DELETE {path}/marked null \"7\""),
+        ];
+        assert_eq!(*changes.lock(), expected, "what is refused or unreadable keeps no other");
     }
 
     #[test]
