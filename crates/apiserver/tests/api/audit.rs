@@ -5,7 +5,7 @@ use apiserver::{AuditConfig, AuditLogLimits, User};
 use serde_json::{Value, json};
 
 /// What `ask` leaves in a log under `policy`.
-async fn lines(policy: Option<&str>, ask: impl AsyncFnOnce(&Server)) -> Vec<Value> {
+fn lines(policy: Option<&str>, ask: impl AsyncFnOnce(&Server)) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let (log_path, policy_path) = (folder.path().join("audit.log"), folder.path().join("policy.yaml"));
     let policy_file = policy.map(|policy| {
@@ -14,17 +14,19 @@ async fn lines(policy: Option<&str>, ask: impl AsyncFnOnce(&Server)) -> Vec<Valu
     });
     let limits = AuditLogLimits { max_size_megabytes: 0, max_backups: 0, max_age_days: 0 };
     let config = AuditConfig { log_path: log_path.clone(), policy_file, limits };
-    let server = Server::start_with(|c| c.audit = Some(config)).await;
-    ask(&server).await;
-    server.stop.cancel();
-    // The last handle on the server writes what still waits.
-    drop(server);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::start_with(|c| c.audit = Some(config)).await;
+        ask(&server).await;
+    });
+    // The last handle on the server, which its tasks have, writes what still waits.
+    drop(runtime);
     let text = std::fs::read_to_string(log_path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[tokio::test]
-async fn every_request_leaves_a_line_without_a_policy() {
+#[test]
+fn every_request_leaves_a_line_without_a_policy() {
     let all = lines(None, async |server| {
         let headers = [("user-agent", "test/1"), ("audit-id", "mine"), ("x-forwarded-for", "10.0.0.7, nonsense")];
         let created = server.send("POST", CONFIG_MAPS, &headers, &config_map("a").to_string()).await;
@@ -33,8 +35,7 @@ async fn every_request_leaves_a_line_without_a_policy() {
         let refused = server.send_as(alice, "GET", &format!("{PODS}/x/log?container=c"), &[], "").await;
         assert!(refused.headers.contains_key("audit-id"));
         server.send("GET", "/version", &[("impersonate-user", "bob")], "").await;
-    })
-    .await;
+    });
     assert_eq!(all.len(), 3, "{all:?}");
     let first = &all[0];
     let part = |keys: &[&str]| -> Value {
@@ -71,8 +72,8 @@ async fn every_request_leaves_a_line_without_a_policy() {
     );
 }
 
-#[tokio::test]
-async fn the_policy_says_how_much_and_secrets_are_never_shown() {
+#[test]
+fn the_policy_says_how_much_and_secrets_are_never_shown() {
     let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [
         {level: None, nonResourceURLs: ['*']}, {level: None, verbs: [get]}, {level: RequestResponse}]}";
     let all = lines(Some(policy), async |server| {
@@ -83,8 +84,7 @@ async fn the_policy_says_how_much_and_secrets_are_never_shown() {
         server.create("/api/v1/namespaces/default/secrets", &secret).await;
         let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Da")).await;
         assert_eq!(watch.told().await, "ADDED a");
-    })
-    .await;
+    });
     let told: Vec<String> = all
         .iter()
         .map(|e| {
@@ -113,8 +113,8 @@ async fn the_policy_says_how_much_and_secrets_are_never_shown() {
     assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "a password was written down");
 }
 
-#[tokio::test]
-async fn what_pod_security_only_audits_is_written_down() {
+#[test]
+fn what_pod_security_only_audits_is_written_down() {
     let all = lines(None, async |server| {
         let labels =
             json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"});
@@ -126,8 +126,7 @@ async fn what_pod_security_only_audits_is_written_down() {
         assert_eq!(server.post(PODS, &privileged).await.code, 403);
         server.create("/api/v1/namespaces/default/replicationcontrollers", &rc("c")).await;
         server.config_map("d").await;
-    })
-    .await;
+    });
     let told: Vec<(&str, bool)> = all[1..]
         .iter()
         .map(|line| {
