@@ -109,6 +109,7 @@ impl ApiServer {
         let tokens = config.token_auth_file.as_deref();
         let authenticator = Authenticator::new(tokens, issuer.clone(), cache.clone(), uses)?;
         tokio::spawn(cache::run(cache.clone(), store.clone(), stop.clone()));
+        tokio::spawn(cache::age(cache.clone(), stop.clone()));
         let shared = Arc::new(Shared {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
             kubelets: KubeletClient::new(&pki)?,

@@ -18,6 +18,8 @@ use super::wakes::{Urgency, Wakes};
 
 /// The field whose watchers are woken only for their own value: every kubelet watches the pods of one node.
 const INDEXED_FIELD: &str = "spec.nodeName";
+/// How many bytes of the past stay however old they are, so that watchers of what seldom changes may come back late.
+const KEEP_BYTES: usize = 512 * 1024;
 
 /// The cache of one kind.
 pub(crate) struct KindCache {
@@ -259,6 +261,21 @@ impl KindCache {
                 touched.insert(value.clone());
             }
         }
+    }
+
+    /// Forgets what was past already when this was last called, but for a little; whether there is more than that.
+    pub(super) fn age(&self) -> bool {
+        let mut state = self.state.write();
+        let mut old = state.ring.age(KEEP_BYTES);
+        let mut is_long = state.ring.bytes() > KEEP_BYTES;
+        for slot in state.slots.values_mut() {
+            // Nobody comes back to a slot's past: the kind's own is for that.
+            old.extend(slot.ring.age(0));
+            is_long |= slot.ring.bytes() > 0;
+        }
+        drop(state);
+        drop(old);
+        is_long
     }
 
     /// Forgets everything: the store has another history now. Watchers fall off.

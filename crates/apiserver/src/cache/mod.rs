@@ -8,6 +8,7 @@
 //! Watchers are cursors into the ring; nothing is queued for them, and nobody waits for a slow one.
 //! Compare `k8s.io/apiserver/pkg/storage/cacher`.
 
+mod age;
 mod chunk;
 mod entry;
 mod feeder;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
+pub(crate) use age::age;
 pub(crate) use chunk::{Chunk, SharedChunk};
 pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
@@ -89,6 +91,11 @@ impl Cache {
     /// The revision up to which everything is in.
     pub(crate) fn revision(&self) -> Revision {
         *self.revision.borrow()
+    }
+
+    /// Lets the past of all kinds age; whether there will be something to forget next time.
+    fn age(&self) -> bool {
+        self.kinds().filter(|kind| kind.age()).count() > 0
     }
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<KindCache>> {

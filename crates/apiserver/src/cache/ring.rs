@@ -1,4 +1,4 @@
-//! A bounded past: events in revision order, the oldest forgotten first.
+//! A bounded past: events in revision order, the oldest forgotten first, and what is old, but for a little.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub(crate) struct Ring {
     /// The number of the oldest event held.
     first: u64,
     bytes: usize,
+    /// The number the next event had when the ring last aged.
+    aged: u64,
     /// Every event after this revision is held.
     complete_after: Revision,
 }
@@ -68,11 +70,34 @@ impl Ring {
         self.bytes += bytes(&event);
         self.events.push_back(event);
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > 1) {
-            let Some(oldest) = self.events.pop_front() else { break };
-            self.first += 1;
-            self.bytes -= bytes(&oldest);
-            self.complete_after = oldest.entry.revision;
+            if self.forget_oldest().is_none() {
+                break;
+            }
         }
+    }
+
+    fn forget_oldest(&mut self) -> Option<Arc<CacheEvent>> {
+        let oldest = self.events.pop_front()?;
+        self.first += 1;
+        self.bytes -= bytes(&oldest);
+        self.complete_after = oldest.entry.revision;
+        Some(oldest)
+    }
+
+    /// How many bytes of events there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives up what was here already when this was last called, but for the newest `keep` bytes.
+    pub(crate) fn age(&mut self, keep: usize) -> Vec<Arc<CacheEvent>> {
+        let mut old = Vec::new();
+        while self.bytes > keep && self.first < self.aged {
+            old.extend(self.forget_oldest());
+        }
+        self.aged = self.next();
+        self.events.shrink_to(2 * self.events.len());
+        old
     }
 
     /// The number the next event will get.

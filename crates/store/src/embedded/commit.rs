@@ -25,7 +25,7 @@ use super::queue::{Outcome, Reply, Taken, Wait, Work};
 use super::ring::{Change, Entry};
 use super::room::grows;
 use super::row::{LeaseChange, Position, Writes};
-use super::tidy::RETRY_EVERY;
+use super::tidy::{AGE, RETRY_EVERY};
 use super::{Options, Shared};
 use crate::{Action, Error, Expect, LeaseId, Op, Revision};
 
@@ -93,12 +93,14 @@ pub(super) struct Committer {
     pub(super) shrink_at: Option<Instant>,
     /// When to find out whether the disk is well again.
     pub(super) retry_at: Option<Instant>,
+    /// When to forget what is old in the ring.
+    pub(super) age_at: Option<Instant>,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, leases: Leases, options: &Options) -> Committer {
         let compaction = Compaction::new(options, &shared.state.read());
-        Committer { shared, leases, compaction, shrink_at: None, retry_at: None }
+        Committer { shared, leases, compaction, shrink_at: None, retry_at: None, age_at: None }
     }
 
     /// When there is something to do without being asked; now, where something is under way.
@@ -114,8 +116,8 @@ impl Committer {
 
     fn deadline(&self) -> Option<Instant> {
         let lease = self.leases.next_deadline().map(|(deadline, _)| deadline);
-        let deadlines =
-            [lease, self.compaction.deadline(), self.shared.log.flush_deadline(), self.shrink_at, self.retry_at];
+        let (compaction, flush) = (self.compaction.deadline(), self.shared.log.flush_deadline());
+        let deadlines = [lease, compaction, flush, self.shrink_at, self.retry_at, self.age_at];
         deadlines.into_iter().flatten().min()
     }
 
@@ -238,6 +240,9 @@ impl Committer {
             state.ring.push(entry.clone());
         }
         state.revision = newest;
+        if state.ring.is_long() {
+            self.age_at.get_or_insert_with(|| Instant::now() + AGE);
+        }
         self.shared.watchers.published(&entries);
     }
 

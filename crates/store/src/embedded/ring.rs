@@ -1,7 +1,8 @@
 //! The newest changes in memory, shared by all watchers and by reads of what was just written.
 //!
 //! Invariant: the revisions in the ring are contiguous and end at the newest published one; what no longer fits the
-//! byte bound leaves at the old end. A value is one [`Bytes`] however many watchers tell it.
+//! byte bound leaves at the old end, and so does what is old, but for a little. A value is one [`Bytes`] however many
+//! watchers tell it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use crate::{Event, KeyValue, LeaseId, Revision};
 
 /// What an event costs beside its key and value, with what the allocator rounds up.
 const CHANGE_BYTES: usize = 384;
+/// What stays however old it is.
+const KEEP_BYTES: usize = 512 << 10;
 
 /// One change of one key.
 #[derive(Clone, Debug)]
@@ -86,11 +89,13 @@ pub(super) struct Ring {
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
     limit_bytes: usize,
+    /// The newest revision when the ring last aged.
+    aged: Revision,
 }
 
 impl Ring {
     pub(super) fn new(limit_bytes: usize) -> Ring {
-        Ring { entries: VecDeque::new(), bytes: 0, limit_bytes }
+        Ring { entries: VecDeque::new(), bytes: 0, limit_bytes, aged: 0 }
     }
 
     /// Adds the next revision.
@@ -101,6 +106,24 @@ impl Ring {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.bytes -= oldest.bytes();
         }
+    }
+
+    /// Whether there is more here than stays.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes > KEEP_BYTES
+    }
+
+    /// Gives up what was here already when this was last called, but for what stays.
+    pub(super) fn age(&mut self) -> Vec<Arc<Entry>> {
+        let mut old = Vec::new();
+        while self.is_long() && self.entries.front().is_some_and(|oldest| oldest.revision <= self.aged) {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+            old.push(oldest);
+        }
+        self.aged = self.entries.back().map_or(self.aged, |newest| newest.revision);
+        self.entries.shrink_to(2 * self.entries.len());
+        old
     }
 
     /// Whether everything from `revision` up to the newest is here.
@@ -150,5 +173,19 @@ mod tests {
         assert!(ring.change(Position { revision: 4, op: 0 }).is_some());
         ring.push(entry(7, 10_000));
         assert!(!ring.covers(7, 7), "an entry larger than the ring does not stay");
+    }
+
+    #[test]
+    fn what_is_old_leaves_but_for_a_little() {
+        let mut ring = Ring::new(usize::MAX);
+        let size = KEEP_BYTES / 4 - CHANGE_BYTES - 1;
+        (2..=9).for_each(|revision| ring.push(entry(revision, size)));
+        assert!(ring.age().is_empty() && ring.is_long(), "nothing is old yet");
+        (10..=11).for_each(|revision| ring.push(entry(revision, size)));
+        assert_eq!(ring.age().len(), 6);
+        assert!(ring.covers(8, 11) && !ring.covers(7, 11) && !ring.is_long());
+        (12..=20).for_each(|revision| ring.push(entry(revision, size)));
+        assert_eq!(ring.age().len(), 4, "what came since stays once more");
+        assert!(ring.covers(12, 20) && ring.change(Position { revision: 12, op: 0 }).is_some());
     }
 }

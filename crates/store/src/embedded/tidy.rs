@@ -1,4 +1,5 @@
-//! What the commit thread does without being asked: leases that end, compaction, a smaller file, a disk that is well again.
+//! What the commit thread does without being asked: leases that end, compaction, a smaller file, a disk that is well again,
+//! memory of what is long past.
 //! Each has a deadline; between them the thread sleeps.
 
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ const LIVE_MAX: u64 = 64 << 20;
 /// How long after a write that failed an empty one is tried.
 pub(super) const RETRY_EVERY: Duration = Duration::from_secs(5);
 
+/// For how long the ring holds what happened, at least; up to twice that.
+pub(super) const AGE: Duration = Duration::from_secs(30);
+
 impl Committer {
     /// What has to be done whether somebody asks or not.
     pub(super) fn tidy(&mut self, idle: bool) {
@@ -22,6 +26,7 @@ impl Committer {
         self.compact(idle);
         self.shrink(idle);
         self.retry();
+        self.age();
         if self.shared.log.flush_deadline().is_some_and(|deadline| deadline <= Instant::now())
             && let Err(error) = self.shared.log.flush()
         {
@@ -69,6 +74,18 @@ impl Committer {
         }
         // Not again and again, where there is nothing to win.
         self.shrink_at = self.worth_shrinking().then(|| Instant::now() + SHRINK_EVERY);
+    }
+
+    /// Live watches have long told what is old; whoever still needs it reads the log.
+    fn age(&mut self) {
+        if self.age_at.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let mut state = self.shared.state.write();
+        let old = state.ring.age();
+        self.age_at = state.ring.is_long().then(|| Instant::now() + AGE);
+        drop(state);
+        drop(old);
     }
 
     fn worth_shrinking(&self) -> bool {
