@@ -10,10 +10,10 @@ use parking_lot::{Mutex, RwLock};
 use store::Revision;
 use tokio::sync::watch;
 
-use super::chunk::{Joined, SharedChunk};
 use super::entry::{Change, Entry};
 use super::filter::Filter;
 use super::ring::{CacheEvent, Ring};
+use super::runs::{Runs, SharedChunk};
 use super::wakes::{Urgency, Wakes};
 
 /// The field whose watchers are woken only for their own value: every kubelet watches the pods of one node.
@@ -28,7 +28,7 @@ pub(crate) struct KindCache {
     indexed: Option<usize>,
     state: RwLock<State>,
     wakes: Arc<Wakes>,
-    joined: Mutex<Joined>,
+    runs: Mutex<Runs>,
 }
 
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl KindCache {
             indexed: kind.info.selectable_fields.iter().position(|f| *f == INDEXED_FIELD),
             state: RwLock::default(),
             wakes: Arc::new(Wakes::new()),
-            joined: Mutex::default(),
+            runs: Mutex::default(),
         }
     }
 
@@ -275,6 +275,7 @@ impl KindCache {
         }
         drop(state);
         drop(old);
+        self.runs.lock().forget();
         is_long
     }
 
@@ -395,11 +396,13 @@ impl Cursor {
     pub(crate) fn read_joined(&mut self, filter: &Filter) -> Result<Option<(Arc<SharedChunk>, Revision)>, FellBehind> {
         self.changed.mark_unchanged();
         let state = self.cache.state.read();
-        let events = state.ring.from(self.next).ok_or(FellBehind)?;
+        if state.ring.from(self.next).is_none() {
+            return Err(FellBehind);
+        }
         if self.next == state.ring.next() {
             return Ok(None);
         }
-        let (chunk, next) = self.cache.joined.lock().of(filter, self.next, events);
+        let (chunk, next) = self.cache.runs.lock().next(filter, self.next, &state.ring);
         self.next = next;
         if next < state.ring.next() {
             self.changed.mark_changed();

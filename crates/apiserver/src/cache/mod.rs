@@ -17,6 +17,7 @@ mod fresh;
 mod hints;
 mod kind_cache;
 mod ring;
+mod runs;
 mod wakes;
 
 use std::collections::HashMap;
@@ -28,12 +29,13 @@ use store::{Revision, Store};
 use tokio::sync::watch;
 
 pub(crate) use age::age;
-pub(crate) use chunk::{Chunk, SharedChunk};
+pub(crate) use chunk::Chunk;
 pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
 pub(crate) use filter::Filter;
 pub(crate) use kind_cache::{Cursor, FellBehind, KindCache, Snapshot};
 pub(crate) use ring::CacheEvent;
+pub(crate) use runs::SharedChunk;
 pub(crate) use wakes::Urgency;
 
 use crate::rbac;

@@ -67,14 +67,14 @@ impl Told {
     fn plain(self) -> Bytes {
         match self {
             Told::One(chunk) => chunk,
-            Told::All(chunk) => chunk.plain.clone(),
+            Told::All(chunk) => chunk.plain().clone(),
         }
     }
 
     fn packed(self, stream: &mut GzipStream) -> Bytes {
         match self {
-            Told::One(chunk) => stream.push(&Packed::new(&chunk)),
-            Told::All(chunk) => stream.push(chunk.packed()),
+            Told::One(chunk) => stream.push(&Packed::new(&chunk, &[]), None),
+            Told::All(chunk) => stream.push(chunk.packed_after(stream.mark()), chunk.mark()),
         }
     }
 }
