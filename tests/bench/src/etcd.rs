@@ -12,7 +12,8 @@ use crate::process::Process;
 pub(crate) struct Etcd {
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
-    _process: Process,
+    /// The process.
+    pub(crate) process: Process,
 }
 
 /// Starts etcd with its data below `folder`; `None` where none is installed.
@@ -42,5 +43,5 @@ pub(crate) fn start(folder: &Path) -> Result<Option<Etcd>> {
         ensure!(begun.elapsed() < Duration::from_secs(10), "etcd does not listen after 10 s");
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(Some(Etcd { endpoint, _process: process }))
+    Ok(Some(Etcd { endpoint, process }))
 }

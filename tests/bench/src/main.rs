@@ -15,6 +15,7 @@ mod process;
 mod report;
 mod services;
 mod stream;
+mod upstream;
 mod watchers;
 
 use std::path::PathBuf;
@@ -31,7 +32,8 @@ async fn main() -> Result<()> {
     };
     let only: Vec<String> = std::env::args().skip(2).collect();
     let folder = tempfile::Builder::new().prefix("coracle-bench-").tempdir()?;
-    let mut bench = Bench { binaries, folder: folder.path().to_owned(), port: 16443, report: Report::default() };
+    let mut bench =
+        Bench { binaries, folder: folder.path().to_owned(), port: 16443, upstream: None, report: Report::default() };
     for (name, part) in parts::ALL {
         if only.is_empty() || only.iter().any(|o| o == name) {
             eprintln!("{name}");

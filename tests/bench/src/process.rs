@@ -85,6 +85,9 @@ pub(crate) struct MasterProcess {
     pub(crate) ready_after: Duration,
 }
 
+/// The one who asks, and everything is allowed to.
+pub(crate) const TOKENS: &str = "benchtoken,bench,bench,\"system:masters\"\n";
+
 /// Starts a master on `port` and waits until it is ready.
 pub(crate) async fn start_master(binaries: &Path, data_dir: &Path, port: u16, extra: &[&str]) -> Result<MasterProcess> {
     let mut arguments = vec![
@@ -96,7 +99,7 @@ pub(crate) async fn start_master(binaries: &Path, data_dir: &Path, port: u16, ex
         port.to_string(),
     ];
     let tokens = data_dir.with_extension("tokens");
-    std::fs::write(&tokens, "benchtoken,bench,bench,\"system:masters\"\n")?;
+    std::fs::write(&tokens, TOKENS)?;
     arguments.extend(["--token-auth-file".to_owned(), tokens.display().to_string()]);
     arguments.extend(extra.iter().map(|s| (*s).to_owned()));
     let begun = Instant::now();

@@ -24,20 +24,25 @@ impl Samples {
 
 /// The figures, in the order they were measured, with what was wanted.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<[String; 3]>);
+pub(crate) struct Report {
+    rows: Vec<[String; 3]>,
+    /// Whose they are, where not a master's: then nothing is wanted.
+    pub(crate) of: Option<&'static str>,
+}
 
 impl Report {
     /// Adds a row and shows it at once, on standard error: the table is for standard output.
     #[allow(clippy::print_stderr)]
     pub(crate) fn add(&mut self, what: &str, measured: String, wanted: &str) {
+        let (what, wanted) = self.of.map_or((what.to_owned(), wanted), |of| (format!("{of}: {what}"), ""));
         eprintln!("  {what}: {measured}");
-        self.0.push([what.to_owned(), measured, wanted.to_owned()]);
+        self.rows.push([what, measured, wanted.to_owned()]);
     }
 
     /// The rows as a Markdown table.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from("| figure | measured | wanted |\n| --- | --- | --- |\n");
-        for [what, measured, wanted] in &self.0 {
+        for [what, measured, wanted] in &self.rows {
             text.push_str(&format!("| {what} | {measured} | {wanted} |\n"));
         }
         text

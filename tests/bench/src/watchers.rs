@@ -58,7 +58,7 @@ impl Arrivals {
 
 /// Creates as fast as 32 clients can, with watchers on everything.
 pub(crate) async fn burst(bench: &mut Bench) -> Result<()> {
-    let master = bench.master(&["--components", "apiserver"]).await?;
+    let master = bench.api_server("apiserver").await?;
     let arrivals = Arrivals::new(BURST_WATCHERS * BURST_CHANGES);
     let seen = arrivals.clone();
     let streams = load::watchers(&master.target, BURST_WATCHERS, Accepts::Plain, move |_, chunk| {
