@@ -4,7 +4,7 @@ import json
 import threading
 
 import yaml
-from kubernetes import client, config, dynamic, watch
+from kubernetes import client, config, dynamic, utils, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import ConflictError, NotFoundError
 from kubernetes.stream import portforward, stream
@@ -224,6 +224,77 @@ def logs(core):
     assert list(following) == [], "it ends with the pod"
 
 
+CONTROLLER = """
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: few}
+spec:
+  replicas: 1
+  selector: {app: few}
+  template:
+    metadata: {labels: {app: few}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: "example/web:1", command: [serve, everything]}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot}
+"""
+
+
+def manifests(api, core):
+    objects = list(yaml.safe_load_all(CONTROLLER))
+    made = utils.create_from_yaml(api, yaml_objects=objects, namespace=NAMESPACE)
+    assert [one[0].kind for one in made] == ["ReplicationController", "ServiceAccount"], made
+    try:
+        utils.create_from_yaml(api, yaml_objects=objects, namespace=NAMESPACE)
+        raise AssertionError("made twice")
+    except utils.FailToCreateError as error:
+        assert [one.status for one in error.api_exceptions] == [409, 409], error
+    scale = core.read_namespaced_replication_controller_scale("few", NAMESPACE)
+    assert (scale.kind, scale.spec.replicas, scale.status.selector) == ("Scale", 1, "app=few"), scale
+    scale.spec.replicas = 2
+    replaced = core.replace_namespaced_replication_controller_scale("few", NAMESPACE, scale)
+    assert replaced.spec.replicas == 2
+    patched = core.patch_namespaced_replication_controller_scale("few", NAMESPACE, {"spec": {"replicas": 1}})
+    assert patched.spec.replicas == 1
+    orphan = client.V1DeleteOptions(propagation_policy="Orphan")
+    core.delete_namespaced_replication_controller("few", NAMESPACE, body=orphan)
+    error = refused(core.delete_namespaced_service_account, "robot", NAMESPACE, body={"preconditions": {"uid": "other"}})
+    assert error.status == 409, error
+
+
+def identities(api, core):
+    spec = client.V1TokenRequestSpec(audiences=[], expiration_seconds=600)
+    request = client.AuthenticationV1TokenRequest(spec=spec)
+    token = core.create_namespaced_service_account_token("robot", NAMESPACE, request).status.token
+    reviewer = client.AuthenticationV1Api(api)
+    review = reviewer.create_token_review(client.V1TokenReview(spec=client.V1TokenReviewSpec(token=token)))
+    name = f"system:serviceaccount:{NAMESPACE}:robot"
+    assert review.status.authenticated and review.status.user.username == name, review
+    settings = client.Configuration()
+    settings.host, settings.ssl_ca_cert = api.configuration.host, api.configuration.ssl_ca_cert
+    settings.api_key = {"authorization": f"Bearer {token}"}
+    robot = client.CoreV1Api(client.ApiClient(settings))
+    error = refused(robot.list_pod_for_all_namespaces)
+    assert error.status == 403 and f'User "{name}" cannot list resource "pods"' in json.loads(error.body)["message"]
+    settings.api_key = {"authorization": "Bearer nonsense"}
+    error = refused(client.CoreV1Api(client.ApiClient(settings)).list_namespace)
+    assert (error.status, error.reason) == (401, "Unauthorized"), error
+
+
+def leases(api):
+    coordination = client.CoordinationV1Api(api)
+    lease = client.V1Lease(metadata={"name": "leader"}, spec=client.V1LeaseSpec(holder_identity="a"))
+    held = coordination.create_namespaced_lease(NAMESPACE, lease)
+    stale = coordination.read_namespaced_lease("leader", NAMESPACE)
+    held.spec.holder_identity = "b"
+    assert coordination.replace_namespaced_lease("leader", NAMESPACE, held).spec.holder_identity == "b"
+    error = refused(coordination.replace_namespaced_lease, "leader", NAMESPACE, stale)
+    assert error.status == 409, error
+
+
 def others(api):
     version = client.VersionApi(api).get_code()
     assert (version.major, version.minor) == ("1", "35"), version
@@ -254,6 +325,9 @@ def main():
     run_pod(core)
     streams(core)
     logs(core)
+    manifests(api, core)
+    identities(api, core)
+    leases(api)
     others(api)
     core.delete_namespace(NAMESPACE)
 
