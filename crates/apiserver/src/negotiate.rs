@@ -7,6 +7,9 @@ use crate::status::ApiError;
 
 /// What is read.
 const BODIES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// The version of `meta.k8s.io` today, and the one before, which is still served.
+const META: &str = "meta.k8s.io/v1";
+const META_BETA: &str = "meta.k8s.io/v1beta1";
 /// What is written.
 const ANSWERS: &str = "application/json, application/yaml";
 
@@ -26,15 +29,16 @@ pub(crate) enum Encoding {
     Yaml,
 }
 
-/// Which shape of an object or list the client asked for.
+/// Which shape of an object or list the client asked for. Those that are not the object itself are of `meta.k8s.io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// As it is.
     Object,
-    /// `meta.k8s.io/v1` Table.
     Table,
-    /// `meta.k8s.io/v1` PartialObjectMetadata.
+    /// PartialObjectMetadata: of one object.
     Metadata,
+    /// PartialObjectMetadataList: of a list.
+    MetadataList,
 }
 
 /// The answer's form.
@@ -42,10 +46,12 @@ pub(crate) enum Shape {
 pub(crate) struct Output {
     pub(crate) encoding: Encoding,
     pub(crate) shape: Shape,
+    /// `apiVersion` of the shapes of `meta.k8s.io`.
+    pub(crate) meta: &'static str,
 }
 
 impl Output {
-    pub(crate) const JSON: Output = Output { encoding: Encoding::Json, shape: Shape::Object };
+    pub(crate) const JSON: Output = Output { encoding: Encoding::Json, shape: Shape::Object, meta: META };
 
     /// Whether stored bytes can be sent as they are.
     pub(crate) fn is_plain(self) -> bool {
@@ -113,13 +119,21 @@ fn clause_output(clause: &str) -> Option<Output> {
             _ => {}
         }
     }
-    let shape = match (kind, group, version) {
-        ("", ..) => Shape::Object,
-        ("Table", "meta.k8s.io", "v1") => Shape::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Metadata,
+    if kind.is_empty() {
+        return Some(Output { encoding, ..Output::JSON });
+    }
+    let meta = match (group, version) {
+        ("meta.k8s.io", "v1") => META,
+        ("meta.k8s.io", "v1beta1") => META_BETA,
         _ => return None,
     };
-    Some(Output { encoding, shape })
+    let shape = match kind {
+        "Table" => Shape::Table,
+        "PartialObjectMetadata" => Shape::Metadata,
+        "PartialObjectMetadataList" => Shape::MetadataList,
+        _ => return None,
+    };
+    Some(Output { encoding, shape, meta })
 }
 
 #[cfg(test)]
@@ -134,12 +148,15 @@ mod tests {
 
     #[test]
     fn the_first_acceptable_clause_wins() {
-        let table = Output { encoding: Encoding::Json, shape: Shape::Table };
-        let yaml = Output { encoding: Encoding::Yaml, shape: Shape::Object };
-        let metadata = Output { encoding: Encoding::Json, shape: Shape::Metadata };
+        let table = Output { shape: Shape::Table, ..Output::JSON };
+        let older = Output { meta: META_BETA, ..table };
+        let yaml = Output { encoding: Encoding::Yaml, ..Output::JSON };
+        let metadata = Output { shape: Shape::MetadataList, ..Output::JSON };
         let cases = [
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(table)),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(Output::JSON)),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(older)),
+            ("application/json;as=Table;v=v1alpha1;g=meta.k8s.io,application/json", Some(Output::JSON)),
+            ("application/json;as=Chart;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io", Some(table)),
             ("application/vnd.kubernetes.protobuf, application/json; q=0.9", Some(Output::JSON)),
             ("application/json;q=0.5, application/yaml", Some(yaml)),
             ("application/yaml;q=0.1,application/json;q=0.8,*/*;q=x", Some(Output::JSON)),

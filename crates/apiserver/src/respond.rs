@@ -20,6 +20,8 @@ const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 pub(crate) const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
+const NO_LIST: &str = "you requested PartialObjectMetadataList, but the requested object is not a list";
+
 /// Bytes that are JSON.
 pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> ApiResponse {
     with_type(code, JSON, Body::from(bytes))
@@ -63,8 +65,9 @@ pub(crate) fn encoded(code: StatusCode, json: Bytes, encoding: Encoding) -> ApiR
 pub(crate) fn object(code: StatusCode, kind: &'static Kind, json: Bytes, output: Output) -> ApiResponse {
     let json = match output.shape {
         Shape::Object => json,
-        Shape::Metadata => table::partial_metadata(&json).into(),
-        Shape::Table => table::Table::new(kind, table::IncludeObject::Metadata).of_one(&json).into(),
+        Shape::Metadata => table::partial_metadata(&json, output.meta).into(),
+        Shape::MetadataList => return error(&ApiError::NotOfThatShape(NO_LIST)),
+        Shape::Table => table::Table::new(kind, table::IncludeObject::Metadata, output.meta).of_one(&json).into(),
     };
     encoded(code, json, output.encoding)
 }

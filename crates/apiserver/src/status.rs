@@ -98,6 +98,9 @@ pub(crate) enum ApiError {
     MethodNotAllowed,
     #[error("only the following media types are accepted: {0}")]
     NotAcceptable(&'static str),
+    /// One object was asked for as a list, or a list as one object.
+    #[error("{0}")]
+    NotOfThatShape(&'static str),
     #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
     UnsupportedMediaType(&'static str),
     #[error("{0}")]
@@ -172,7 +175,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::BadRequest(_) => ("BadRequest", StatusCode::BAD_REQUEST),
         ApiError::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
         ApiError::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
-        ApiError::NotAcceptable(_) => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
+        ApiError::NotAcceptable(_) | ApiError::NotOfThatShape(_) => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
         ApiError::UnsupportedMediaType(_) => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ApiError::TooLarge(_) => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
         ApiError::Expired(_) | ApiError::ExpiredContinue(_) => ("Expired", StatusCode::GONE),

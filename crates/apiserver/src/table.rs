@@ -1,4 +1,4 @@
-//! The other shapes of objects: `meta.k8s.io/v1` Table and PartialObjectMetadata.
+//! The other shapes of objects: `meta.k8s.io` Table and PartialObjectMetadata, in the version that was asked for.
 
 use api::Kind;
 use jiff::Timestamp;
@@ -40,22 +40,24 @@ fn metadata(object: &[u8]) -> &str {
     serde_json::from_slice::<OnlyMetadata<'_>>(object).map_or("{}", |o| o.metadata.get())
 }
 
-/// An object reduced to its metadata.
-pub(crate) fn partial_metadata(object: &[u8]) -> Vec<u8> {
+/// An object reduced to its metadata, in version `meta`.
+pub(crate) fn partial_metadata(object: &[u8], meta: &str) -> Vec<u8> {
     let metadata = metadata(object);
-    format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{metadata}}}"#).into_bytes()
+    format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"{meta}","metadata":{metadata}}}"#).into_bytes()
 }
 
 /// Makes Tables of one kind.
 pub(crate) struct Table {
     kind: &'static Kind,
     include: IncludeObject,
+    meta: &'static str,
     now: Timestamp,
 }
 
 impl Table {
-    pub(crate) fn new(kind: &'static Kind, include: IncludeObject) -> Table {
-        Table { kind, include, now: Timestamp::now() }
+    /// Tables of version `meta`.
+    pub(crate) fn new(kind: &'static Kind, include: IncludeObject, meta: &'static str) -> Table {
+        Table { kind, include, meta, now: Timestamp::now() }
     }
 
     /// Ages are counted up to now.
@@ -70,9 +72,9 @@ impl Table {
         with_columns: bool,
         objects: impl Iterator<Item = &'a [u8]>,
     ) -> Vec<u8> {
-        let columns = if with_columns { self.columns() } else { Value::Null };
+        let (meta, columns) = (self.meta, if with_columns { self.columns() } else { Value::Null });
         let start = format!(
-            r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{list_metadata},"columnDefinitions":{columns},"rows":["#
+            r#"{{"kind":"Table","apiVersion":"{meta}","metadata":{list_metadata},"columnDefinitions":{columns},"rows":["#
         );
         let mut out = start.into_bytes();
         for (index, object) in objects.enumerate() {
@@ -119,7 +121,7 @@ impl Table {
         out.extend_from_slice(br#","object":"#);
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
-            IncludeObject::Metadata => out.extend_from_slice(&partial_metadata(object)),
+            IncludeObject::Metadata => out.extend_from_slice(&partial_metadata(object, self.meta)),
             IncludeObject::Object => out.extend_from_slice(object),
         }
         out.push(b'}');

@@ -7,11 +7,9 @@ use http::StatusCode;
 
 use crate::call::Call;
 use crate::metadata::check_namespace;
-use crate::negotiate::Shape;
 use crate::respond::{self, ApiResponse};
 use crate::status::ApiError;
 use crate::subresources::binding;
-use crate::table::{IncludeObject, Table, partial_metadata};
 use crate::{body, component_status, reviews, usage, verbs};
 
 /// Answers a request for a virtual kind, whichever of its verbs it has.
@@ -57,15 +55,7 @@ pub(crate) fn show<T: Object>(call: &Call, found: &[T]) -> Result<ApiResponse, A
         return Ok(respond::object(StatusCode::OK, kind, object.into(), call.output));
     }
     let objects = encoded.iter().map(Vec::as_slice);
-    let json = match call.output.shape {
-        Shape::Object => verbs::list::join_typed(kind.info, metadata, objects),
-        Shape::Metadata => {
-            let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
-            let reduced = reduced.iter().map(Vec::as_slice);
-            verbs::list::join("PartialObjectMetadataList", "meta.k8s.io/v1", metadata, reduced)
-        }
-        Shape::Table => Table::new(kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
-    };
+    let json = verbs::list::in_one_piece(call, metadata, objects)?;
     Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
 }
 

@@ -124,5 +124,5 @@ fn scaled(subject: &Subject, tracking: &Tracking, current: &Current, scale: &dyn
 fn answer(call: &Call, json: &[u8]) -> Result<ApiResponse, ApiError> {
     let object = (call.info.kind.decode)(json).map_err(|e| ApiError::Internal(e.to_string()))?.object;
     let scale = api::scale::of(controller(&*object)?).encode();
-    Ok(respond::encoded(StatusCode::OK, scale.into(), call.output.encoding))
+    Ok(respond::object(StatusCode::OK, &api::scale::KIND, scale.into(), call.output))
 }

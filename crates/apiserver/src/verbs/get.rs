@@ -19,7 +19,8 @@ pub(super) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
     let entry = call.shared.cache.of(call.info.kind).get(&call.info.key());
     let entry = entry.ok_or_else(|| ApiError::NotFound(call.info.subject()))?.shown_as(call.info.kind);
     if call.output.shape == Shape::Table {
-        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?).of_one(entry.json());
+        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?, call.output.meta);
+        let table = table.of_one(entry.json());
         return Ok(respond::encoded(StatusCode::OK, table.into(), call.output.encoding));
     }
     Ok(respond::object(StatusCode::OK, call.info.kind, entry.json_bytes(), call.output))

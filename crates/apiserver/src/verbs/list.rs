@@ -21,6 +21,8 @@ use crate::table::{IncludeObject, Table, partial_metadata};
 
 /// Objects read from the store at once when a page of the past needs more than it got.
 const STORE_PAGE: usize = 500;
+/// Why a list is not shown as one object.
+const A_LIST: &str = "you requested PartialObjectMetadata, but the requested object is a list";
 
 pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
     let filter =
@@ -175,21 +177,30 @@ fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResp
     if call.info.kind.view.is_some() {
         snapshot.items.iter_mut().for_each(|entry| *entry = entry.shown_as(call.info.kind));
     }
-    let objects = snapshot.items.iter().map(|e| e.json());
-    let json = match call.output.shape {
-        Shape::Object if call.output.is_plain() => {
-            let body = ListBody::new(info, metadata, snapshot.items);
-            return Ok(respond::json_body(axum::body::Body::new(body)));
-        }
-        Shape::Object => join_typed(info, metadata, objects),
-        Shape::Metadata => {
-            let reduced: Vec<Vec<u8>> = objects.map(partial_metadata).collect();
-            let reduced = reduced.iter().map(Vec::as_slice);
-            join("PartialObjectMetadataList", "meta.k8s.io/v1", metadata, reduced)
-        }
-        Shape::Table => Table::new(call.info.kind, IncludeObject::parse(&call.query)?).of(metadata, true, objects),
-    };
+    if call.output.is_plain() {
+        let body = ListBody::new(info, metadata, snapshot.items);
+        return Ok(respond::json_body(axum::body::Body::new(body)));
+    }
+    let json = in_one_piece(call, metadata, snapshot.items.iter().map(|e| e.json()))?;
     Ok(respond::encoded(StatusCode::OK, json.into(), call.output.encoding))
+}
+
+/// A whole list in the shape asked for.
+pub(crate) fn in_one_piece<'a>(
+    call: &Call,
+    metadata: &str,
+    objects: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<u8>, ApiError> {
+    let (kind, meta) = (call.info.kind, call.output.meta);
+    match call.output.shape {
+        Shape::Object => Ok(join_typed(kind.info, metadata, objects)),
+        Shape::Metadata => Err(ApiError::NotOfThatShape(A_LIST)),
+        Shape::MetadataList => {
+            let items: Vec<Vec<u8>> = objects.map(|object| partial_metadata(object, meta)).collect();
+            Ok(join("PartialObjectMetadataList", meta, metadata, items.iter().map(Vec::as_slice)))
+        }
+        Shape::Table => Ok(Table::new(kind, IncludeObject::parse(&call.query)?, meta).of(metadata, true, objects)),
+    }
 }
 
 /// A whole list of objects of one kind, in one piece.
@@ -199,12 +210,7 @@ pub(crate) fn join_typed<'a>(info: &KindInfo, metadata: &str, objects: impl Iter
 }
 
 /// A whole list in one piece.
-pub(crate) fn join<'a>(
-    kind: &str,
-    api_version: &str,
-    metadata: &str,
-    objects: impl Iterator<Item = &'a [u8]>,
-) -> Vec<u8> {
+fn join<'a>(kind: &str, api_version: &str, metadata: &str, objects: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut out = super::list_body::start(kind, api_version, metadata);
     for (index, object) in objects.enumerate() {
         if index > 0 {

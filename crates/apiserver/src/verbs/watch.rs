@@ -18,7 +18,7 @@ use crate::cache::{CacheEvent, Change, Chunk, Cursor, Entry, FellBehind, Filter,
 use crate::call::Call;
 use crate::component_status::Presence;
 use crate::compress::{self, GzipStream, Packed, takes_gzip};
-use crate::negotiate::{Encoding, Shape};
+use crate::negotiate::{Encoding, Output, Shape};
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
 use crate::status::{ApiError, status_of};
@@ -284,7 +284,7 @@ fn tell(
 /// The shape in which a watcher sees objects.
 struct View {
     kind: &'static Kind,
-    shape: Shape,
+    output: Output,
     table: Table,
     /// Whether a Table with column definitions has been sent.
     has_columns: bool,
@@ -292,13 +292,13 @@ struct View {
 
 impl View {
     fn of(call: &Call) -> Result<View, ApiError> {
-        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?);
-        Ok(View { kind: call.info.kind, shape: call.output.shape, table, has_columns: false })
+        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?, call.output.meta);
+        Ok(View { kind: call.info.kind, output: call.output, table, has_columns: false })
     }
 
     /// Whether it shows the very bytes the cache has.
     fn is_plain(&self) -> bool {
-        self.shape == Shape::Object && self.kind.view.is_none()
+        self.output.shape == Shape::Object && self.kind.view.is_none()
     }
 
     fn event(&mut self, change: Change, event: &CacheEvent) -> Bytes {
@@ -307,9 +307,9 @@ impl View {
 
     fn frame(&mut self, change: Change, entry: &Arc<Entry>) -> Bytes {
         let entry = entry.shown_as(self.kind);
-        let object = match self.shape {
+        let object = match self.output.shape {
             Shape::Object => return entry.frame(change),
-            Shape::Metadata => partial_metadata(entry.json()),
+            Shape::Metadata | Shape::MetadataList => partial_metadata(entry.json(), self.output.meta),
             Shape::Table => {
                 self.table.set_now();
                 let columns = !std::mem::replace(&mut self.has_columns, true);
@@ -321,20 +321,20 @@ impl View {
 
     /// An event that only tells how far the world is.
     fn bookmark(&self, filter: &Filter, revision: Revision, initial_end: bool) -> Bytes {
-        let (kind, api_version) = match self.shape {
+        let (kind, api_version) = match self.output.shape {
             Shape::Object => (filter.info().kind, filter.info().api_version()),
-            Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
-            Shape::Table => ("Table", "meta.k8s.io/v1".to_owned()),
+            Shape::Metadata | Shape::MetadataList => ("PartialObjectMetadata", self.output.meta.to_owned()),
+            Shape::Table => ("Table", self.output.meta.to_owned()),
         };
         let mut metadata = json!({"resourceVersion": revision.to_string()});
-        if self.shape != Shape::Table {
+        if self.output.shape != Shape::Table {
             metadata["creationTimestamp"] = json!(null);
         }
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        if self.shape == Shape::Table {
+        if self.output.shape == Shape::Table {
             object["rows"] = json!([]);
         }
         format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()

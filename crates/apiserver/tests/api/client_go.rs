@@ -133,6 +133,54 @@ async fn clients_that_like_protobuf_better_get_json() {
 
 /// `Reflector.list` and `Reflector.watch`, with the parameters they send.
 #[tokio::test]
+async fn tables_and_metadata_come_in_the_version_a_client_reads() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let (one, map) =
+        (format!("{CONFIG_MAPS}/a"), |kind: &str, v: &str| format!("application/json;as={kind};g=meta.k8s.io;v={v}"));
+    for version in ["v1", "v1beta1"] {
+        let api_version = format!("meta.k8s.io/{version}");
+        for (path, kind) in [
+            (CONFIG_MAPS, "Table"),
+            (one.as_str(), "Table"),
+            (CONFIG_MAPS, "PartialObjectMetadataList"),
+            (one.as_str(), "PartialObjectMetadata"),
+        ] {
+            let answer = get(&server, path, &[("accept", map(kind, version).as_str())]).await.json();
+            assert_eq!((&answer["kind"], &answer["apiVersion"]), (&json!(kind), &json!(api_version)), "{path}");
+            let inner = [&answer["rows"][0]["object"], &answer["items"][0]];
+            for object in inner.into_iter().filter(|object| !object.is_null()) {
+                let expected = (&json!("PartialObjectMetadata"), &json!(api_version));
+                assert_eq!((&object["kind"], &object["apiVersion"]), expected, "{path}");
+            }
+        }
+        let told = |kind| {
+            (
+                kind,
+                format!(
+                    "{CONFIG_MAPS}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+                ),
+            )
+        };
+        for (kind, path) in [told("Table"), told("PartialObjectMetadata")] {
+            let mut watch =
+                server.watch_as(User::master("admin"), &path, &[("accept", map(kind, version).as_str())]).await;
+            // Ours, and the bookmark at the end of what there is.
+            for _ in 0..2 {
+                let event = watch.next().await.unwrap();
+                let object = (&event["object"]["kind"], &event["object"]["apiVersion"]);
+                assert_eq!(object, (&json!(kind), &json!(api_version)), "{event}");
+            }
+        }
+    }
+    let refused = get(&server, CONFIG_MAPS, &[("accept", map("PartialObjectMetadata", "v1").as_str())]).await;
+    assert_eq!((refused.code, &refused.json()["reason"]), (406, &json!("NotAcceptable")));
+    assert_eq!(refused.message(), "you requested PartialObjectMetadata, but the requested object is a list");
+    let refused = get(&server, &one, &[("accept", map("PartialObjectMetadataList", "v1").as_str())]).await;
+    assert_eq!(refused.message(), "you requested PartialObjectMetadataList, but the requested object is not a list");
+}
+
+#[tokio::test]
 async fn a_reflector_goes_on_where_it_was() {
     let server = Server::start().await;
     server.config_map("a").await;

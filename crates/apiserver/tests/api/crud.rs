@@ -296,6 +296,10 @@ async fn a_scale_changes_replicas_and_nothing_else() {
     let path = "/api/v1/namespaces/default/replicationcontrollers/web/scale";
     let scale = server.get(path).await.json();
     assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+    let table =
+        server.send("GET", path, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await.json();
+    assert_eq!(table["columnDefinitions"][1]["name"], "Desired", "{table}");
+    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("web"), json!(2), json!(0)]);
     assert_eq!(scale["status"]["selector"], "app=web");
     let patched = server.patch(path, &json!({"spec": {"replicas": 4}})).await;
     assert_eq!((patched.code, &patched.json()["spec"]["replicas"]), (200, &json!(4)), "{}", patched.text);
