@@ -1,5 +1,6 @@
 //! What everyone may ask: am I alive, am I ready, which version am I.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -10,8 +11,27 @@ use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
 use crate::status::ApiError;
 
-/// The checks behind the health paths.
-const CHECKS: [&str; 4] = ["ping", "store", "watch-cache", "shutdown"];
+/// The checks behind the health paths, in kube-apiserver's order and under its names: dashboards and installers ask for
+/// them one by one. What the hooks do is done before the first request is answered; who is asked about the log has not been
+/// held up by it.
+const CHECKS: [&str; 8] = [
+    "ping",
+    "log",
+    ETCD,
+    ETCD_READINESS,
+    INFORMER_SYNC,
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    SHUTDOWN,
+];
+/// The store answers.
+const ETCD: &str = "etcd";
+/// The store takes what is written, too.
+const ETCD_READINESS: &str = "etcd-readiness";
+/// The watch cache is as new as the store.
+const INFORMER_SYNC: &str = "informer-sync";
+/// The server does not stop.
+const SHUTDOWN: &str = "shutdown";
 
 /// The answer if `path` is a health path or `/version`.
 pub(crate) async fn respond(shared: &Arc<Shared>, path: &str, query: &Query) -> Option<Result<ApiResponse, ApiError>> {
@@ -19,7 +39,9 @@ pub(crate) async fn respond(shared: &Arc<Shared>, path: &str, query: &Query) -> 
     match segments.as_slice() {
         ["version"] => Some(Ok(respond::json(StatusCode::OK, &version(shared)))),
         [endpoint @ ("healthz" | "livez" | "readyz")] => Some(Ok(all(shared, endpoint, query).await)),
-        ["healthz" | "livez" | "readyz", check] => Some(one(shared, check).await),
+        [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
+            Some(one(shared, endpoint, &check.join("/")).await)
+        }
         _ => None,
     }
 }
@@ -27,8 +49,12 @@ pub(crate) async fn respond(shared: &Arc<Shared>, path: &str, query: &Query) -> 
 fn version(shared: &Shared) -> serde_json::Value {
     let git_version = &shared.config.git_version;
     let mut numbers = git_version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));
+    // As it says of itself where it emulates no older version: compatible with the one before.
+    let before = minor.parse::<u32>().map(|minor| minor.saturating_sub(1).to_string()).unwrap_or_default();
     json!({
-        "major": numbers.next().unwrap_or(""), "minor": numbers.next().unwrap_or(""),
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": before,
         "gitVersion": git_version, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": platform(),
     })
@@ -46,24 +72,25 @@ fn platform() -> String {
 /// Whether a check passes, or why not.
 async fn check(shared: &Shared, name: &str) -> Result<(), String> {
     match name {
-        "store" => shared.store.health().await.map_err(|e| e.to_string()),
-        "watch-cache" => shared.cache.catch_up().await.map(|_| ()).map_err(|e| e.to_string()),
-        "shutdown" if shared.stop.is_cancelled() => Err("process is shutting down".into()),
+        ETCD => shared.store.revision().await.map(drop).map_err(|e| e.to_string()),
+        ETCD_READINESS => shared.store.health().await.map_err(|e| e.to_string()),
+        INFORMER_SYNC => shared.cache.catch_up().await.map(drop).map_err(|e| e.to_string()),
+        SHUTDOWN if shared.stop.is_cancelled() => Err("process is shutting down".into()),
         _ => Ok(()),
     }
 }
 
-/// Being alive needs no store and lasts until the end; being ready needs everything.
+/// Being ready needs everything; being alive lasts until the end, also when nothing can be written.
 fn belongs(endpoint: &str, name: &str) -> bool {
-    endpoint == "readyz" || name == "ping" || (endpoint == "healthz" && name != "shutdown")
+    endpoint == "readyz" || !matches!(name, ETCD_READINESS | INFORMER_SYNC | SHUTDOWN)
 }
 
 async fn all(shared: &Shared, endpoint: &str, query: &Query) -> ApiResponse {
-    let excluded: Vec<&str> = query.all("exclude").collect();
+    let mut excluded: BTreeSet<&str> = query.all("exclude").collect();
     let mut lines = String::new();
     let mut failed = false;
     for name in CHECKS.iter().filter(|name| belongs(endpoint, name)) {
-        if excluded.contains(name) {
+        if excluded.remove(*name) {
             lines.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
@@ -77,15 +104,20 @@ async fn all(shared: &Shared, endpoint: &str, query: &Query) -> ApiResponse {
             }
         }
     }
-    match (failed, query.flag("verbose")) {
+    if !excluded.is_empty() {
+        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let names = names.join(",");
+        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
+    }
+    match (failed, query.all("verbose").next().is_some()) {
         (true, _) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n")),
         (false, true) => respond::text(StatusCode::OK, format!("{lines}{endpoint} check passed\n")),
         (false, false) => respond::text(StatusCode::OK, "ok"),
     }
 }
 
-async fn one(shared: &Shared, name: &str) -> Result<ApiResponse, ApiError> {
-    if !CHECKS.contains(&name) {
+async fn one(shared: &Shared, endpoint: &str, name: &str) -> Result<ApiResponse, ApiError> {
+    if !CHECKS.contains(&name) || !belongs(endpoint, name) {
         return Err(ApiError::PathNotFound);
     }
     Ok(match check(shared, name).await {

@@ -84,7 +84,7 @@ async fn a_full_disk_is_an_error_and_goes_by() {
     assert!(refused.contains(words) && refused.contains("500") && refused.contains("InternalError"), "{refused}");
 
     let get = async |path: &str| ask(&master, "GET", path, String::new()).await;
-    assert!(get("/readyz/store").await.is_err() && get("/livez").await.is_ok());
+    assert!(get("/readyz/etcd-readiness").await.is_err() && get("/livez").await.is_ok());
     let status = get("/api/v1/componentstatuses/etcd-0").await.unwrap();
     assert!(status.contains("\"False\"") && status.contains("space exceeded"), "{status}");
     if taken > 0 {
@@ -95,7 +95,7 @@ async fn a_full_disk_is_an_error_and_goes_by() {
 
     std::fs::remove_file(disk.path().join("filler")).unwrap();
     create(&master, taken).await.unwrap();
-    get("/readyz/store").await.unwrap();
+    get("/readyz/etcd-readiness").await.unwrap();
     master.stop().await;
 
     let master = start(&data_dir).await;

@@ -162,11 +162,23 @@ async fn discovery_names_every_kind_in_both_forms() {
 #[tokio::test]
 async fn health_and_metrics_answer() {
     let server = Server::start().await;
-    for path in ["/healthz", "/livez", "/readyz", "/readyz/store", "/healthz/ping", "/readyz?verbose"] {
-        assert_eq!(server.get(path).await.code, 200, "{path}");
+    for path in
+        ["/healthz", "/livez", "/readyz", "/readyz/etcd", "/livez/ping", "/healthz/poststarthook/rbac/bootstrap-roles"]
+    {
+        let answer = server.get(path).await;
+        assert_eq!((answer.code, answer.text.as_str()), (200, "ok"), "{path}");
     }
-    assert!(server.get("/readyz?verbose").await.text.contains("[+]watch-cache ok\n"));
-    assert_eq!(server.get("/readyz/nothing").await.code, 404);
+    let alive = server.get("/livez?verbose").await.text;
+    assert!(alive.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]poststarthook/"), "{alive}");
+    assert!(alive.ends_with("livez check passed\n") && !alive.contains("shutdown"), "{alive}");
+    let ready = server.get("/readyz?verbose&exclude=etcd&exclude=other").await.text;
+    for line in ["[+]etcd excluded: ok\n", "[+]etcd-readiness ok\n", "[+]informer-sync ok\n", "[+]shutdown ok\n"] {
+        assert!(ready.contains(line), "{line} {ready}");
+    }
+    assert!(ready.contains("warn: some health checks cannot be excluded: no matches for \"other\"\n"), "{ready}");
+    for path in ["/readyz/nothing", "/livez/shutdown", "/healthz/etcd-readiness"] {
+        assert_eq!(server.get(path).await.code, 404, "{path}");
+    }
     server.config_map("a").await;
     server.get(CONFIG_MAPS).await;
     let metrics = server.get("/metrics").await.text;
@@ -181,6 +193,8 @@ async fn health_and_metrics_answer() {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
     server.stop.cancel();
-    assert_eq!(server.get("/readyz").await.code, 500);
+    let stopping = server.get("/readyz").await;
+    assert_eq!(stopping.code, 500);
+    assert!(stopping.text.ends_with("[-]shutdown failed: reason withheld\nreadyz check failed\n"), "{}", stopping.text);
     assert_eq!(server.get("/livez").await.code, 200);
 }
