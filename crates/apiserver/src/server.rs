@@ -32,6 +32,9 @@ use crate::usage::Usages;
 use crate::user::User;
 use crate::{bootstrap, compaction, pretty, route, serve};
 
+/// How the service accounts of controllers begin.
+const CONTROLLER_PREFIX: &str = "system:serviceaccount:kube-system:";
+
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -83,6 +86,15 @@ impl Shared {
         response.headers_mut().entry(CACHE_CONTROL).or_insert(respond::NOT_KEPT);
         self.metrics.observe(&observed, response.status(), started.elapsed());
         response
+    }
+}
+
+/// What a component calls itself: controllers are parts of the controller manager, and manage fields under its name
+/// (`SimpleControllerClientBuilder`).
+fn agent(user: &str) -> String {
+    match user.strip_prefix(CONTROLLER_PREFIX) {
+        Some(_) => format!("kube-controller-manager/{}/{user}", env!("CARGO_PKG_VERSION")),
+        None => user.strip_prefix("system:").unwrap_or(user).to_owned(),
     }
 }
 
@@ -140,7 +152,7 @@ impl ApiServer {
 
     /// The API as a service in this process, for a component that is `user` and manages what it writes under that name.
     pub fn service_as(&self, user: User) -> axum::Router {
-        let agent = HeaderValue::try_from(user.name.strip_prefix("system:").unwrap_or(&user.name)).ok();
+        let agent = HeaderValue::try_from(agent(&user.name)).ok();
         let user = Arc::new(user);
         let shared = self.shared.clone();
         axum::Router::new().fallback(move |mut request: Request<Body>| {
@@ -170,5 +182,19 @@ impl ApiServer {
     /// What a minion joins with: `<id>.<secret>.<sha256 of the CA certificate>`.
     pub fn join_token(&self) -> String {
         self.shared.pki.join_token.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_write_as_the_controller_manager() {
+        let manager = |user: &str| api::apply::manager_of_user_agent(&agent(user));
+        assert_eq!(manager("system:serviceaccount:kube-system:node-controller"), "kube-controller-manager");
+        assert_eq!(manager("system:kube-scheduler"), "kube-scheduler");
+        assert_eq!(manager("system:serviceaccount:default:robot"), "serviceaccount:default:robot");
+        assert_eq!(manager("admin"), "admin");
     }
 }
