@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use x509_parser::der_parser::{Oid, oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 use crate::user::User;
+
+/// Tells which of a user's credentials was shown.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// The attribute of a subject that holds a UID (`staging/src/k8s.io/apiserver/pkg/authentication/request/x509`).
+const UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
 
 /// A client certificate as a connection showed it.
 #[derive(Debug)]
@@ -15,14 +22,17 @@ pub(crate) struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// CN is the user, every O a group.
+    /// CN is the user, every O a group, and the fingerprint tells which certificate it was (`CommonNameUserConversion`).
     pub(crate) fn read(der: &[u8]) -> Option<ClientCertificate> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
+        let mut user = User::new(name, groups);
+        user.uid = uid(subject)?;
+        user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", fingerprint(der))]);
         let ends = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
-        Some(ClientCertificate { user: Arc::new(User::new(name, groups)), ends })
+        Some(ClientCertificate { user: Arc::new(user), ends })
     }
 
     /// Seconds until it ends; negative once it has.
@@ -34,6 +44,20 @@ impl ClientCertificate {
     pub(super) fn user(&self, now: Timestamp) -> Option<&Arc<User>> {
         (now <= self.ends).then_some(&self.user)
     }
+}
+
+/// The user's UID, where the subject has one; `None` where it has several or an empty one (`parseUIDFromCert`).
+fn uid(subject: &X509Name<'_>) -> Option<Option<String>> {
+    let uids: Option<Vec<&str>> = subject.iter_by_oid(&UID).map(|uid| uid.as_str().ok()).collect();
+    match uids?[..] {
+        [] => Some(None),
+        [uid] if !uid.is_empty() => Some(Some(uid.to_owned())),
+        _ => None,
+    }
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -54,8 +78,26 @@ mod tests {
         let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
         let user = shown.user(end).unwrap();
         assert_eq!((user.name.as_str(), user.groups.iter().any(|g| g == "dev")), ("bob", true));
+        let shown_as = &user.extra["authentication.kubernetes.io/credential-id"][0];
+        assert!(shown_as.strip_prefix("X509SHA256=").is_some_and(|digest| digest.len() == 64), "{shown_as}");
         let second = jiff::SignedDuration::from_secs(1);
         assert!(shown.user(end + second).is_none());
         assert_eq!((shown.seconds_left(end - second), shown.seconds_left(end + second)), (1.0, -1.0));
+    }
+
+    #[test]
+    fn a_subject_may_hold_one_uid() {
+        let read = |uids: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "bob");
+            for uid in uids {
+                params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), *uid);
+            }
+            let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            ClientCertificate::read(made.der()).map(|shown| shown.user.uid.clone())
+        };
+        assert_eq!(read(&[]), Some(None));
+        assert_eq!(read(&["7"]), Some(Some("7".to_owned())));
+        assert_eq!(read(&[""]), None);
     }
 }

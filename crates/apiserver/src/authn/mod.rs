@@ -121,18 +121,18 @@ impl Authenticator {
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<Option<Arc<User>>, ApiError> {
+        let token = headers.get(AUTHORIZATION).and_then(|header| bearer(header.to_str().ok()?));
         match caller {
             Caller::InProcess(user) => return Ok(Some(user.clone())),
             Caller::Connection(Some(certificate), _) => match certificate.user(Timestamp::now()) {
                 Some(user) => return Ok(Some(user.clone())),
                 // Who brings a token as well may have one that counts.
-                None if headers.contains_key(AUTHORIZATION) => {}
+                None if token.is_some() => {}
                 None => return Err(ApiError::Unauthorized),
             },
             Caller::Connection(None, _) => {}
         }
-        let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
-        let token = header.to_str().ok().and_then(bearer).ok_or(ApiError::Unauthorized)?;
+        let Some(token) = token else { return Ok(None) };
         match self.token(token, &self.api_audiences).await {
             Ok(authenticated) => Ok(Some(authenticated.user)),
             Err(TokenError::Lookup(error)) => Err(error),
@@ -163,9 +163,12 @@ impl Authenticator {
     }
 }
 
+/// The token in the header. Credentials of another scheme are none, and who shows none is anonymous
+/// (`staging/src/k8s.io/apiserver/pkg/authentication/request/bearertoken`).
 fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|t| !t.is_empty())
+    let mut parts = header.trim().splitn(3, ' ');
+    let scheme = parts.next()?;
+    parts.next().filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 /// Tokens are known by their digest, so that looking one up takes no longer the more of it is right.
@@ -186,7 +189,9 @@ mod tests {
     fn only_the_bearer_scheme_is_understood() {
         let cases = [
             ("Bearer abc", Some("abc")),
-            ("bearer  abc ", Some("abc")),
+            ("bearer abc ", Some("abc")),
+            ("bearer abc def", Some("abc")),
+            ("Bearer  abc", None),
             ("Bearer ", None),
             ("Basic abc", None),
             ("abc", None),

@@ -72,7 +72,8 @@ async fn identities(kubectl: &Kubectl) {
     assert!(pods.contains("\"kind\": \"PodList\""), "in lines, as curl is for people: {pods}");
     kubectl.mentions("create token robot --audience=vault -o yaml", &["kind: TokenRequest", "- vault"]).await;
     kubectl.fails("create token nobody", r#"serviceaccounts "nobody" not found"#).await;
-    kubectl.mentions("auth whoami", &["kubernetes-admin", "system:masters"]).await;
+    let credential = "Extra: authentication.kubernetes.io/credential-id   [X509SHA256=";
+    kubectl.mentions("auth whoami", &["kubernetes-admin", "system:masters", credential]).await;
     kubectl.mentions(&format!("auth whoami --as={robot}"), &[&robot, "system:serviceaccounts"]).await;
 }
 
