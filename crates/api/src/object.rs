@@ -82,6 +82,12 @@ pub trait Resource:
         }
     }
 
+    /// What is accepted and still worth a word to whoever wrote it; `old` is what it replaces (`WarningsOnCreate`,
+    /// `WarningsOnUpdate`).
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Values of the kind's selectable fields other than `metadata.name` and `metadata.namespace`, in the order of
     /// [`KindInfo::selectable_fields`].
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {
@@ -131,6 +137,8 @@ pub trait Object: Any + Send + Sync {
     fn validate_status_update(&self, old: &dyn Object) -> ErrorList;
     /// See [`Resource::validate_subresource_update`].
     fn validate_subresource_update(&self, subresource: Subresource, old: &dyn Object) -> ErrorList;
+    /// See [`Resource::warnings`].
+    fn warnings(&self, old: Option<&dyn Object>) -> Vec<String>;
     /// See [`Resource::selectable_fields`].
     fn selectable_fields(&self) -> Vec<Cow<'_, str>>;
     /// See [`Resource::cells`].
@@ -253,6 +261,10 @@ impl<T: Resource> Object for T {
         let mut errors = ErrorList::new();
         Resource::validate_subresource_update(self, subresource, downcast(old), &mut errors);
         errors
+    }
+
+    fn warnings(&self, old: Option<&dyn Object>) -> Vec<String> {
+        Resource::warnings(self, old.map(downcast))
     }
 
     fn selectable_fields(&self) -> Vec<Cow<'_, str>> {

@@ -73,6 +73,11 @@ impl Resource for EndpointSlice {
         ports(self.ports.as_deref().unwrap_or(&[]), &Path::new("ports"), errors);
     }
 
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let warning = "addressType: FQDN endpoints are deprecated";
+        (self.address_type == "FQDN").then(|| warning.to_owned()).into_iter().collect()
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut ErrorList) {
         crate::metadata::immutable(&Path::new("addressType"), &self.address_type, &old.address_type, errors);
     }

@@ -39,6 +39,9 @@ const SOURCES: &[&str] = &[
     "vsphereVolume",
 ];
 
+const RECYCLE_IS_DEPRECATED: &str =
+    "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+
 impl Resource for PersistentVolume {
     const INFO: KindInfo = KindInfo {
         group: "",
@@ -88,6 +91,23 @@ impl Resource for PersistentVolume {
 
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let mut said = rules::old_annotation(&self.metadata, rules::BETA_STORAGE_CLASS);
+        said.extend(rules::old_annotation(&self.metadata, rules::MOUNT_OPTIONS));
+        let Some(spec) = &self.spec else { return said };
+        let path = Path::new("spec");
+        if spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle") {
+            let policy = path.child("persistentVolumeReclaimPolicy");
+            said.push(format!("{policy}: {RECYCLE_IS_DEPRECATED}"));
+        }
+        let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+        let terms = path.child("nodeAffinity").child("required").child("nodeSelectorTerms");
+        for (index, term) in required.iter().flat_map(|required| &required.node_selector_terms).enumerate() {
+            said.extend(pod::warnings::node_selector_term(term, &terms.index(index)));
+        }
+        said
     }
 
     fn validate(&self, errors: &mut ErrorList) {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
 use serde_json::{Value, json};
 
-use super::{printers, rules};
+use super::{pod, printers, rules};
 use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, required};
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column, wide};
@@ -59,6 +59,16 @@ impl Resource for PersistentVolumeClaim {
 
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let mut said = rules::old_annotation(&self.metadata, rules::BETA_STORAGE_CLASS);
+        if let Some(resources) = self.spec.as_ref().and_then(|spec| spec.resources.as_ref()) {
+            let path = Path::new("spec").child("resources");
+            said.extend(pod::warnings::fraction(resources.requests.as_ref(), "storage", &path.child("requests")));
+            said.extend(pod::warnings::fraction(resources.limits.as_ref(), "storage", &path.child("limits")));
+        }
+        said
     }
 
     fn validate(&self, errors: &mut ErrorList) {

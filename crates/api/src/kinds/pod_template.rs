@@ -52,6 +52,14 @@ impl Resource for PodTemplate {
         }
     }
 
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        if old.is_some_and(|old| old.metadata.generation == self.metadata.generation) {
+            return Vec::new();
+        }
+        let path = Path::new("template");
+        self.template.as_ref().map(|template| pod::warnings::template(template, &path)).unwrap_or_default()
+    }
+
     fn cells(&self, _now: Timestamp) -> Vec<Value> {
         let template = self.template.as_ref();
         let containers = template.and_then(|t| t.spec.as_ref()).map_or(&[][..], |s| s.containers.as_slice());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -18,6 +18,18 @@ use crate::quantity::Quantity;
 pub(super) const MAX_DATA_SIZE: usize = 1024 * 1024;
 /// Ways to carry bytes over IP.
 pub(super) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+/// Annotations of storage that have become fields, and what is said of them.
+pub(super) const BETA_STORAGE_CLASS: (&str, &str) =
+    ("volume.beta.kubernetes.io/storage-class", r#"deprecated since v1.8; use "storageClassName" attribute instead"#);
+pub(super) const MOUNT_OPTIONS: (&str, &str) =
+    ("volume.beta.kubernetes.io/mount-options", r#"deprecated since v1.31; use "mountOptions" attribute instead"#);
+
+/// A warning of an annotation that has become a field.
+pub(super) fn old_annotation(metadata: &ObjectMeta, (annotation, message): (&str, &str)) -> Vec<String> {
+    let is_set = metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(annotation));
+    is_set.then(|| format!("metadata.annotations[{annotation}]: {message}")).into_iter().collect()
+}
 
 /// One error per message.
 pub(super) fn all(messages: Vec<String>, value: impl Into<Value>, path: &Path, errors: &mut ErrorList) {

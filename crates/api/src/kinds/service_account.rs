@@ -8,6 +8,9 @@ use crate::Resource;
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column};
 use crate::names::NameRule;
 
+/// Once bound pods to the Secrets their account lists.
+const ENFORCE_MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
 impl Resource for ServiceAccount {
     const INFO: KindInfo = KindInfo {
         group: "",
@@ -24,6 +27,13 @@ impl Resource for ServiceAccount {
         selectable_fields: &[],
         name_rule: NameRule::Dns1123Subdomain,
     };
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let annotations = self.metadata.annotations.iter().flatten();
+        let enforced = annotations.filter(|(key, value)| *key == ENFORCE_MOUNTABLE_SECRETS && *value == "true");
+        let deprecated = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets";
+        enforced.map(|(key, _)| format!("metadata.annotations[{key}]: {deprecated}")).collect()
+    }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let secrets = self.secrets.as_ref().map_or(0, |s| s.len());

@@ -189,6 +189,7 @@ impl Shared {
         if !errors.is_empty() {
             return Err(invalid(errors));
         }
+        effects.warnings.extend(object.warnings(None).into_iter().map(Cow::from));
         admission::validate(attributes, Some(object), &mut effects)?;
         Ok((encode(object)?, effects))
     }

@@ -107,6 +107,7 @@ fn main(
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }
+    effects.warnings.extend(new.warnings(Some(old)).into_iter().map(Into::into));
     admission::validate(&attributes, Some(&*new), &mut effects)?;
     if ends(&*new) {
         return Ok(Write::Remove(new, allocators::release(old).into()));

@@ -27,3 +27,4 @@ mod support;
 mod swagger_ui;
 mod tls;
 mod tokens;
+mod warnings;

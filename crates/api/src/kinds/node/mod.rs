@@ -65,6 +65,12 @@ impl Resource for Node {
         validation::node(self, errors);
     }
 
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let external_id = self.spec.as_ref().and_then(|spec| spec.external_id.as_deref()).unwrap_or("");
+        let warning = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        (!external_id.is_empty()).then(|| warning.to_owned()).into_iter().collect()
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut ErrorList) {
         validation::update(self, old, errors);
     }

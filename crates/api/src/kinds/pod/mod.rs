@@ -2,6 +2,7 @@
 //!
 //! - [`defaults`]: what its author may leave out;
 //! - [`validation`]: what may be wrong with its spec;
+//! - [`warnings`]: what is accepted with a word;
 //! - [`update`]: what may change later; [`resize`]: how much it asks for, too;
 //! - [`printing`]: the columns of `kubectl get pods`.
 
@@ -12,6 +13,7 @@ mod resize;
 mod tests;
 mod update;
 pub(super) mod validation;
+pub(super) mod warnings;
 
 use std::borrow::Cow;
 
@@ -112,6 +114,10 @@ impl Resource for Pod {
 
     fn validate(&self, errors: &mut ErrorList) {
         validation::pod(self, errors);
+    }
+
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        old.map_or_else(|| warnings::pod(self), |_| Vec::new())
     }
 
     fn validate_create(&self, errors: &mut ErrorList) {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerSta
 use serde_json::Value;
 
 use crate::Resource;
-use crate::field::ErrorList;
+use crate::field::{ErrorList, Path};
 use crate::kinds::pod;
 use crate::kinds::{KindInfo, Scope, Subresource, Verb};
 use crate::names::NameRule;
@@ -67,6 +67,18 @@ impl Resource for ReplicationController {
 
     fn validate(&self, errors: &mut ErrorList) {
         validation::spec(self, errors);
+    }
+
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let mut said = match old {
+            None => pod::warnings::hostname(&self.metadata, "Pod names and hostnames"),
+            Some(old) if old.metadata.generation == self.metadata.generation => return Vec::new(),
+            Some(_) => Vec::new(),
+        };
+        let template = self.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        let path = Path::new("spec").child("template");
+        said.extend(template.map(|template| pod::warnings::template(template, &path)).unwrap_or_default());
+        said
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut ErrorList) {

@@ -8,6 +8,7 @@ mod printing;
 #[cfg(test)]
 mod tests;
 mod validation;
+mod warnings;
 
 use std::borrow::Cow;
 
@@ -59,6 +60,10 @@ impl Resource for Service {
 
     fn validate(&self, errors: &mut ErrorList) {
         validation::service(self, errors);
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        warnings::service(self)
     }
 
     fn validate_update(&self, old: &Self, errors: &mut ErrorList) {

@@ -207,3 +207,47 @@ fn cells_show_ports_as_kubectl_does() {
     let expected = ["web", "NodePort", "10.96.0.10", "<none>", "80:30080/TCP", "<unknown>", "app=web"];
     assert_eq!(cells, expected);
 }
+
+#[test]
+fn what_has_no_effect_is_said() {
+    type Change = fn(&mut ServiceSpec);
+    let table: [(&str, Change, &[&str]); 6] = [
+        ("a good service", |_| {}, &[]),
+        (
+            "headless and sticky",
+            |s| {
+                (s.cluster_ip, s.session_affinity) = (Some("None".into()), Some("ClientIP".into()));
+                s.external_ips = Some(vec!["1.2.3.4".into()]);
+            },
+            &[
+                "spec.externalIPs is ignored for headless services",
+                "spec.SessionAffinity is ignored for headless services",
+            ],
+        ),
+        (
+            "a name of elsewhere, and addresses",
+            |s| (s.type_, s.external_ips) = (Some("ExternalName".into()), Some(vec!["1.2.3.4".into()])),
+            &[r#"spec.externalIPs is ignored when spec.type is "ExternalName""#],
+        ),
+        (
+            "a name of elsewhere that nobody gets",
+            |s| s.external_name = Some("example.com".into()),
+            &[r#"spec.externalName is ignored when spec.type is not "ExternalName""#],
+        ),
+        (
+            "close by yesterday's word",
+            |s| s.traffic_distribution = Some("PreferClose".into()),
+            &[r#"spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone""#],
+        ),
+        (
+            "an address written in another way",
+            |s| s.external_ips = Some(vec!["2001:DB8::1".into(), "2001:db8::1".into()]),
+            &[
+                r#"spec.externalIPs[0]: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")"#,
+            ],
+        ),
+    ];
+    for (sentence, change, expected) in table {
+        assert_eq!(Object::warnings(&changed(change), None), expected, "{sentence}");
+    }
+}

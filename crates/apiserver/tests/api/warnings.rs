@@ -1,0 +1,33 @@
+//! What is done all the same, and said in `Warning` headers.
+
+use serde_json::json;
+
+use crate::common::*;
+
+fn said(answer: &Answer) -> Vec<String> {
+    let headers = answer.headers.get_all("warning").iter().map(|value| value.to_str().unwrap());
+    headers
+        .map(|text| text.strip_prefix("299 - \"").unwrap().strip_suffix('"').unwrap().replace("\\\"", "\""))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_a_template_hardly_means_is_said_when_it_changes() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/replicationcontrollers";
+    let mut controller = rc("web");
+    controller["spec"]["template"]["spec"]["nodeSelector"] = json!({"beta.kubernetes.io/os": "linux"});
+    let os = r#"spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead"#;
+    let dry = server.post(&format!("{path}?dryRun=All"), &controller).await;
+    assert_eq!((dry.code, said(&dry)), (201, vec![os.to_owned()]));
+    controller["nonsense"] = json!(1);
+    let created = server.post(path, &controller).await;
+    assert_eq!(said(&created), [r#"unknown field "nonsense""#, os]);
+    let path = format!("{path}/web");
+    let labelled = server.patch(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!((labelled.code, said(&labelled)), (200, vec![]));
+    let scaled = server.patch(&path, &json!({"spec": {"replicas": 1}})).await;
+    assert_eq!((scaled.code, said(&scaled)), (200, vec![os.to_owned()]));
+    let counted = server.patch(&format!("{path}/status"), &json!({"status": {"replicas": 1}})).await;
+    assert_eq!((counted.code, said(&counted)), (200, vec![]));
+}
