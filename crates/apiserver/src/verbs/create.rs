@@ -35,7 +35,9 @@ pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let dry_run = call.query.dry_run()?;
     let namespace = call.info.namespace.as_deref();
     let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };
-    let written = call.shared.create_as(author, call.info.kind, namespace, decoded.object, dry_run).await?;
+    let kind = call.info.kind;
+    let written = call.shared.create_as(author, kind, namespace, decoded.object, dry_run).await;
+    let written = written.map_err(|refusal| body::not_a_quantity(kind, &refusal).unwrap_or(refusal))?;
     Ok(call.wrote(StatusCode::CREATED, written, &decoded.warnings))
 }
 

@@ -57,13 +57,18 @@ pub(crate) fn patch_error(error: PatchError) -> ApiError {
 /// What became of an object. The patch is to blame if that is none any more.
 pub(crate) fn decode(kind: &'static Kind, patched: &Value, call: &Call) -> Result<Decoded, ApiError> {
     let json = patched.to_string();
-    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| match error {
+    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| to_blame(&json, error))
+}
+
+/// A patch that leaves no object is what is wrong.
+fn to_blame(patched: &str, error: ApiError) -> ApiError {
+    match error {
         ApiError::BadRequest(why) => {
             let nothing = Subject { group: "".into(), kind: "", resource: "".into(), name: String::new() };
-            ApiError::Invalid(nothing, vec![invalid(&Path::new("patch"), json.as_str(), &why)])
+            ApiError::Invalid(nothing, vec![invalid(&Path::new("patch"), patched, &why)])
         }
         other => other,
-    })
+    }
 }
 
 pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
@@ -86,7 +91,11 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
             let mut decoded = decode(call.info.kind, &patched, call)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             warnings = decoded.warnings;
-            step(call, &tracking, current, decoded.object, taken)
+            let step = step(call, &tracking, current, decoded.object, taken);
+            step.map_err(|refusal| match body::not_a_quantity(call.info.kind, &refusal) {
+                Some(undecoded) => to_blame(&patched.to_string(), undecoded),
+                None => refusal,
+            })
         })
         .await?;
     if validation != FieldValidation::Warn {

@@ -67,6 +67,24 @@ fn about_bodies() -> Vec<Recorded> {
             &[],
         ),
         recorded(
+            post(PODS, &a_pod(|p| p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "much"}}))),
+            BAD_REQUEST,
+            "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            &[],
+        ),
+        recorded(
+            post(PODS, &a_pod(|p| p["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "1Kib"}}))),
+            BAD_REQUEST,
+            "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            &[],
+        ),
+        recorded(
+            post(PODS, &a_pod(|p| p["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "1KM"}}))),
+            BAD_REQUEST,
+            "Pod in version \"v1\" cannot be handled as a Pod: unable to parse quantity's suffix",
+            &[],
+        ),
+        recorded(
             post(CONFIG_MAPS, &json!({"apiVersion": "apps/v1", "kind": "ConfigMap"})),
             BAD_REQUEST,
             "the API version in the data (apps/v1) does not match the expected API version (v1)",
@@ -311,4 +329,13 @@ async fn a_patch_that_leaves_no_object_is_to_blame() {
         assert!(status["details"].get("kind").is_none() && status["details"].get("name").is_none());
     }
     assert_eq!(server.get(&there).await.json()["data"], json!({"k": "v"}));
+    server.create("/api/v1/namespaces/default/resourcequotas", &json!({"metadata": {"name": "q"}})).await;
+    let path = "/api/v1/namespaces/default/resourcequotas/q";
+    let refused = ask(&server, &patch(path, MERGE, r#"{"spec":{"hard":{"pods":"many"}}}"#)).await;
+    assert_eq!((refused.code, refused.json()["details"]["causes"][0]["field"].as_str()), (422, Some("patch")));
+    assert!(
+        refused
+            .message()
+            .ends_with(" quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
+    );
 }
