@@ -19,6 +19,7 @@
 //! - `usage`: what nodes and pods use, asked of the kubelets.
 //! - `component_status`: who of the control plane is there.
 //! - `cache`: the watch cache, from which everything is read.
+//! - `deprecation`: what is said to whoever uses a kind of yesterday.
 //! - `status`, `respond`, `table`, `pretty`, `compress`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
 //! - `pki`, `serve`: certificates and HTTPS.
 //! - `bootstrap`, `compaction`: what the server does on its own account.
@@ -40,6 +41,7 @@ mod component_status;
 mod compress;
 mod config;
 mod connect;
+mod deprecation;
 mod discovery;
 mod error;
 mod health;

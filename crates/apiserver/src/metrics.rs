@@ -47,6 +47,22 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeprecatedLabels {
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    removed_release: &'static str,
+}
+
+impl DeprecatedLabels {
+    /// All that are deprecated are of the core group, have nothing below them, and stay.
+    fn of(resource: &'static str) -> DeprecatedLabels {
+        DeprecatedLabels { group: "", version: "v1", resource, subresource: "", removed_release: "" }
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DurationLabels {
     verb: &'static str,
     resource: &'static str,
@@ -72,6 +88,9 @@ pub(crate) struct Observed {
     verb: &'static str,
     resource: &'static str,
     long_running: bool,
+    is_deprecated: bool,
+    /// What is said to the client, whatever becomes of the request.
+    pub(crate) warnings: Vec<&'static str>,
 }
 
 impl Observed {
@@ -84,7 +103,7 @@ impl Observed {
             Method::DELETE => "DELETE",
             _ => "other",
         };
-        Observed { verb, resource: "", long_running: false }
+        Observed { verb, resource: "", long_running: false, is_deprecated: false, warnings: Vec::new() }
     }
 
     pub(crate) fn resource(&mut self, info: &RequestInfo) {
@@ -92,12 +111,18 @@ impl Observed {
         self.resource = info.kind.info.plural;
         self.long_running = info.is_long_running();
     }
+
+    pub(crate) fn deprecated(&mut self, warning: &'static str) {
+        self.is_deprecated = true;
+        self.warnings.push(warning);
+    }
 }
 
 /// The counters, and the gauges filled when someone looks.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    deprecated: Family<DeprecatedLabels, Gauge>,
     durations: Family<DurationLabels, Histogram>,
     objects: Family<ResourceLabels, Gauge>,
     events: Family<ResourceLabels, Gauge>,
@@ -114,6 +139,7 @@ impl Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
             requests: Family::default(),
+            deprecated: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             objects: Family::default(),
             events: Family::default(),
@@ -135,6 +161,11 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("apiserver_request", "Requests by verb, resource and code", self.requests.clone());
+        r.register(
+            "apiserver_requested_deprecated_apis",
+            "Deprecated APIs that have been requested",
+            self.deprecated.clone(),
+        );
         r.register_with_unit(
             "apiserver_request_duration",
             "Time until the answer began, watches and logs not counted",
@@ -162,8 +193,11 @@ impl Metrics {
     }
 
     pub(crate) fn observe(&self, observed: &Observed, code: StatusCode, elapsed: Duration) {
-        let Observed { verb, resource, long_running } = *observed;
+        let Observed { verb, resource, long_running, is_deprecated, .. } = *observed;
         self.requests.get_or_create(&RequestLabels { verb, resource, code: code.as_u16() }).inc();
+        if is_deprecated {
+            self.deprecated.get_or_create(&DeprecatedLabels::of(resource)).set(1);
+        }
         if !long_running {
             self.durations.get_or_create(&DurationLabels { verb, resource }).observe(elapsed.as_secs_f64());
         }

@@ -21,7 +21,8 @@ use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
 use crate::{
-    authz, compress, connect, discovery, health, openapi, openid, options, pretty, request, respond, swagger_ui, verbs,
+    authz, compress, connect, deprecation, discovery, health, openapi, openid, options, pretty, request, respond,
+    swagger_ui, verbs,
 };
 
 pub(crate) async fn route(
@@ -52,6 +53,10 @@ pub(crate) async fn route(
     let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
     let Some(info) = info else { return not_a_resource(shared, &parts, &query).await.map(dressed) };
     observed.resource(&info);
+    if let Some(warning) = deprecation::warning(info.kind.info) {
+        observed.deprecated(warning);
+        trail.annotations().note(deprecation::ANNOTATION, "true".to_owned());
+    }
     if info.connects() {
         connect::note_forwarded(&mut parts.headers, caller.address());
         return connect::run(shared, &user, info, query, parts, body).await;

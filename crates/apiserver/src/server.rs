@@ -83,6 +83,7 @@ impl Shared {
                 trail.end(refusal(&error), Ended::Panicked)
             }
         };
+        respond::warn(&mut response, &observed.warnings);
         response.headers_mut().entry(CACHE_CONTROL).or_insert(respond::NOT_KEPT);
         self.metrics.observe(&observed, response.status(), started.elapsed());
         response

@@ -141,3 +141,13 @@ fn what_pod_security_only_audits_is_written_down() {
         .collect();
     assert_eq!(told, [("baseline:latest", true), ("baseline:latest", true), ("", true), ("", false)]);
 }
+
+#[test]
+fn requests_for_a_kind_of_yesterday_are_marked() {
+    let all = lines(None, async |server| {
+        server.get("/api/v1/componentstatuses").await;
+        server.get(PODS).await;
+    });
+    let marked: Vec<_> = all.iter().map(|line| &line["annotations"]["k8s.io/deprecated"]).collect();
+    assert_eq!(marked, [&json!("true"), &Value::Null]);
+}

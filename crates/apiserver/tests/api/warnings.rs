@@ -31,3 +31,22 @@ async fn what_a_template_hardly_means_is_said_when_it_changes() {
     let counted = server.patch(&format!("{path}/status"), &json!({"status": {"replicas": 1}})).await;
     assert_eq!((counted.code, said(&counted)), (200, vec![]));
 }
+
+#[tokio::test]
+async fn whoever_uses_a_kind_of_yesterday_is_told() {
+    let server = Server::start().await;
+    let endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    let path = "/api/v1/namespaces/default/endpoints";
+    for answer in [server.get(path).await, server.get(&format!("{path}/nothing")).await] {
+        assert_eq!(said(&answer), [endpoints], "{}", answer.text);
+    }
+    let body = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "web"}});
+    assert_eq!(said(&server.post(path, &body).await), [endpoints]);
+    let components = server.get("/api/v1/componentstatuses").await;
+    assert_eq!(said(&components), ["v1 ComponentStatus is deprecated in v1.19+"]);
+    assert_eq!(said(&server.get(PODS).await), [""; 0]);
+    let metrics = server.get("/metrics").await.text;
+    let labels = r#"group="",version="v1",resource="endpoints",subresource="",removed_release="""#;
+    let line = format!("apiserver_requested_deprecated_apis{{{labels}}} 1\n");
+    assert!(metrics.contains(&line), "{metrics}");
+}
