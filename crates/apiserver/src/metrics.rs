@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::audit::Audit;
+use crate::authn::TokenCounters;
 use crate::request::RequestInfo;
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
@@ -123,6 +124,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     deprecated: Family<DeprecatedLabels, Gauge>,
+    /// Uses of service account tokens.
+    pub(crate) tokens: TokenCounters,
     durations: Family<DurationLabels, Histogram>,
     objects: Family<ResourceLabels, Gauge>,
     events: Family<ResourceLabels, Gauge>,
@@ -140,6 +143,7 @@ impl Metrics {
             registry: Registry::default(),
             requests: Family::default(),
             deprecated: Family::default(),
+            tokens: TokenCounters::default(),
             durations: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             objects: Family::default(),
             events: Family::default(),
@@ -188,6 +192,7 @@ impl Metrics {
             Unit::Seconds,
             self.certificates.clone(),
         );
+        self.tokens.register(r);
         r.register("process_resident_memory_bytes", "Resident memory", self.resident.clone());
         r.register("process_cpu_seconds", "User and system time", self.cpu.clone());
     }

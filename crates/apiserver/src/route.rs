@@ -34,8 +34,14 @@ pub(crate) async fn route(
 ) -> Result<ApiResponse, ApiError> {
     let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
-    let user = shared.authenticator.authenticate(caller, &parts.headers).await?;
-    let mut user: Arc<User> = user.unwrap_or_else(|| Arc::new(User::anonymous()));
+    let mut used = None;
+    let user = shared.authenticator.authenticate(caller, &parts.headers, &mut used).await;
+    if let Some(used) = used {
+        shared.metrics.tokens.count(&used);
+        used.annotate(&trail.annotations());
+        observed.warnings.extend(used.warning());
+    }
+    let mut user: Arc<User> = user?.unwrap_or_else(|| Arc::new(User::anonymous()));
     let path = parts.uri.path();
     let info = request::is_resource(path).then(|| request::parse(&parts.method, path, &query));
     let asked = info.as_ref().and_then(|info| info.as_ref().ok());

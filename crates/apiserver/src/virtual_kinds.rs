@@ -84,6 +84,11 @@ impl Question {
         Ok(Question { object, warnings: decoded.warnings })
     }
 
+    /// Says something to whoever asks, beside the answer.
+    pub(crate) fn warn(&mut self, warning: Option<&str>) {
+        self.warnings.extend(warning.map(str::to_owned));
+    }
+
     /// The question as what it is.
     pub(crate) fn typed<T: Object>(&mut self) -> Result<&mut T, ApiError> {
         let typed = self.object.as_any_mut().downcast_mut();

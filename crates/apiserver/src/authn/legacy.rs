@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::well_known::{LABEL_TOKEN_INVALID_SINCE, LABEL_TOKEN_LAST_USED, SECRET_SERVICE_ACCOUNT_TOKEN};
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -62,30 +62,50 @@ struct Data {
     token: Option<ByteString>,
 }
 
+/// Whether a token counts that is kept in a Secret.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Good,
+    /// Its Secret says that it ends.
+    Ended(String),
+    Refused(String),
+}
+
+/// Whether an account lists a Secret.
+pub(super) fn lists(account: &[u8], secret: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Account {
+        #[serde(default)]
+        secrets: Vec<ObjectReference>,
+    }
+    let account: Result<Account, _> = serde_json::from_slice(account);
+    account.is_ok_and(|account| account.secrets.iter().any(|listed| listed.name.as_deref() == Some(secret)))
+}
+
 /// Whether a token with this digest counts that is kept in the Secret `json`, and whether its use is to be noted.
-pub(super) fn check(json: &[u8], token: &[u8; 32], account: &str, now: Timestamp) -> (Result<(), String>, bool) {
+pub(super) fn check(json: &[u8], token: &[u8; 32], account: &str, now: Timestamp) -> (Verdict, bool) {
     let secret = match serde_json::from_slice::<Kept>(json) {
         Ok(secret) if secret.type_ == SECRET_SERVICE_ACCOUNT_TOKEN => secret,
         // A token somebody bound to a Secret of his own.
-        Ok(_) => return (Ok(()), false),
+        Ok(_) => return (Verdict::Good, false),
         // What cannot be read may say that it ends tokens. The error is not told: it may quote the Secret.
-        Err(_) => return (Err("the secret of the token cannot be read".to_owned()), false),
+        Err(_) => return (Verdict::Refused("the secret of the token cannot be read".to_owned()), false),
     };
     let held = secret.data.token.as_ref().and_then(|token| std::str::from_utf8(&token.0).ok());
     if held.is_none_or(|held| digest(held) != *token) {
-        return (Err("Token does not match server's copy".to_owned()), false);
+        return (Verdict::Refused("Token does not match server's copy".to_owned()), false);
     }
     let Metadata { name, namespace, labels } = &secret.metadata;
     let note = !is_fresh(labels, now);
     match labels.get(LABEL_TOKEN_INVALID_SINCE).filter(|since| !since.is_empty()) {
-        None => (Ok(()), note),
+        None => (Verdict::Good, note),
         Some(_) => {
             let ended = format!(
                 "the token in secret {namespace}/{name} for service account {namespace}/{account} has been marked invalid. \
                  Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
                  '{LABEL_TOKEN_INVALID_SINCE}' label from the secret to temporarily allow use of this token"
             );
-            (Err(ended), note)
+            (Verdict::Ended(ended), note)
         }
     }
 }
@@ -173,8 +193,11 @@ mod tests {
         ];
         for (sentence, secret, refusal, noted) in cases {
             let json = serde_json::to_vec(&secret).unwrap();
-            let (outcome, note) = check(&json, &digest("abc"), "robot", now);
-            let said = outcome.err().unwrap_or_default();
+            let (verdict, note) = check(&json, &digest("abc"), "robot", now);
+            let said = match verdict {
+                Verdict::Good => String::new(),
+                Verdict::Ended(why) | Verdict::Refused(why) => why,
+            };
             assert!(
                 note == noted && said.contains(refusal) && said.is_empty() == refusal.is_empty(),
                 "{sentence}: {said}"
@@ -185,7 +208,13 @@ mod tests {
         }
         let broken =
             br#"{"metadata":{"name":"s","namespace":"ns"},"type":"kubernetes.io/service-account-token","data":"abc"}"#;
-        let told = check(broken, &digest("abc"), "robot", now).0.unwrap_err();
-        assert_eq!(told, "the secret of the token cannot be read");
+        let told = check(broken, &digest("abc"), "robot", now).0;
+        assert_eq!(told, Verdict::Refused("the secret of the token cannot be read".to_owned()));
+    }
+
+    #[test]
+    fn an_account_may_list_its_secrets() {
+        let account = br#"{"metadata":{"name":"robot"},"secrets":[{"name":"a"},{"name":"b"}]}"#;
+        assert!(lists(account, "b") && !lists(account, "c") && !lists(b"{}", "b"));
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod legacy;
 mod recent;
 mod service_account;
 mod token_file;
+mod token_use;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -42,6 +43,7 @@ pub(crate) use issuer::{ADMISSION_EXPIRATION_SECONDS, Issuer};
 pub(crate) use jws::{SigningKey, VerifyingKey};
 use service_account::ServiceAccountTokens;
 use token_file::StaticTokens;
+pub(crate) use token_use::{TokenCounters, TokenUse};
 
 /// How a request reached the server.
 #[derive(Clone)]
@@ -115,11 +117,13 @@ impl Authenticator {
         })
     }
 
-    /// The identity behind a request; `None` when it shows no credentials, 401 when it shows bad ones.
+    /// The identity behind a request; `None` when it shows no credentials, 401 when it shows bad ones. What is worth noting
+    /// of a token it shows is put into `used`.
     pub(crate) async fn authenticate(
         &self,
         caller: &Caller,
         headers: &HeaderMap,
+        used: &mut Option<TokenUse>,
     ) -> Result<Option<Arc<User>>, ApiError> {
         let token = headers.get(AUTHORIZATION).and_then(|header| bearer(header.to_str().ok()?));
         match caller {
@@ -133,7 +137,7 @@ impl Authenticator {
             Caller::Connection(None, _) => {}
         }
         let Some(token) = token else { return Ok(None) };
-        match self.token(token, &self.api_audiences).await {
+        match self.token(token, &self.api_audiences, used).await {
             Ok(authenticated) => Ok(Some(authenticated.user)),
             Err(TokenError::Lookup(error)) => Err(error),
             Err(error) => {
@@ -144,10 +148,15 @@ impl Authenticator {
     }
 
     /// Whose a token is, if it is meant for one of `audiences`.
-    pub(crate) async fn token(&self, token: &str, audiences: &[String]) -> Result<Authenticated, TokenError> {
+    pub(crate) async fn token(
+        &self,
+        token: &str,
+        audiences: &[String],
+        used: &mut Option<TokenUse>,
+    ) -> Result<Authenticated, TokenError> {
         let now = Timestamp::now();
         if let Some(verified) = self.service_accounts.recognise(token)? {
-            return self.service_accounts.authenticate(&self.cache, &verified, audiences, now).await;
+            return self.service_accounts.authenticate(&self.cache, &verified, audiences, now, used).await;
         }
         let user = match self.static_tokens.find(token) {
             Some(user) => user,

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 
 use super::claims::{Claims, Kubernetes, LEEWAY, Ref};
 use super::issuer::Issuer;
-use super::legacy::{self, Use};
+use super::legacy::{self, Use, Verdict};
 use super::recent::Recent;
-use super::{Authenticated, TokenError, digest, intersection};
+use super::{Authenticated, TokenError, TokenUse, digest, intersection};
 use crate::cache::{Cache, Identity};
 use crate::user::User;
 
@@ -56,6 +56,7 @@ impl ServiceAccountTokens {
         verified: &Verified,
         audiences: &[String],
         now: Timestamp,
+        used: &mut Option<TokenUse>,
     ) -> Result<Authenticated, TokenError> {
         let Verified { claims, user, digest } = verified;
         claims.check_times(now).map_err(|e| TokenError::Invalid(e.to_owned()))?;
@@ -71,10 +72,19 @@ impl ServiceAccountTokens {
             cache.catch_up().await?;
             check(&claims.kubernetes, now, find).map_err(TokenError::Invalid)?;
         }
-        if legacy::is_kept(claims) && self.check_kept(cache, &claims.kubernetes, digest, now).is_err() {
-            // Perhaps the Secret only just got it.
-            cache.catch_up().await?;
-            self.check_kept(cache, &claims.kubernetes, digest, now).map_err(TokenError::Invalid)?;
+        if legacy::is_kept(claims) {
+            let mut verdict = self.check_kept(cache, claims, digest, now);
+            if !matches!(verdict, Verdict::Good) {
+                // Perhaps the Secret only just got it.
+                cache.catch_up().await?;
+                verdict = self.check_kept(cache, claims, digest, now);
+            }
+            *used = kept(cache, claims, &verdict);
+            if let Verdict::Ended(why) | Verdict::Refused(why) = verdict {
+                return Err(TokenError::Invalid(why));
+            }
+        } else if let Some(newer) = claims.kubernetes.warnafter {
+            *used = Some(projected(claims, now.as_second() - newer));
         }
         Ok(Authenticated { user: user.clone(), audiences: meant })
     }
@@ -82,18 +92,41 @@ impl ServiceAccountTokens {
 
 impl ServiceAccountTokens {
     /// Whether a token that is kept in a Secret counts; its use is told to who notes it.
-    fn check_kept(&self, cache: &Cache, claimed: &Kubernetes, digest: &[u8; 32], now: Timestamp) -> Result<(), String> {
-        let (namespace, account) = (&claimed.namespace, &claimed.serviceaccount.name);
-        let (Some(secret), Some(kind)) = (&claimed.secret, api::kinds::by_kind("v1", "Secret")) else { return Ok(()) };
-        let entry = cache.of(kind).get(&kind.info.registry_key(Some(namespace), &secret.name)).ok_or(INVALIDATED)?;
-        let (outcome, note) = legacy::check(entry.json(), digest, account, now);
+    fn check_kept(&self, cache: &Cache, claims: &Claims, digest: &[u8; 32], now: Timestamp) -> Verdict {
+        let Kubernetes { namespace, serviceaccount, secret, .. } = &claims.kubernetes;
+        let (Some(secret), Some(kind)) = (secret, api::kinds::by_kind("v1", "Secret")) else { return Verdict::Good };
+        let Some(entry) = cache.of(kind).get(&kind.info.registry_key(Some(namespace), &secret.name)) else {
+            return Verdict::Refused(INVALIDATED.to_owned());
+        };
+        let (verdict, note) = legacy::check(entry.json(), digest, &serviceaccount.name, now);
         if note {
             let used = Use { namespace: namespace.clone(), name: secret.name.clone(), uid: secret.uid.clone() };
             // When many wait, a later use is noted.
             let _ = self.uses.try_send(used);
         }
-        outcome
+        verdict
     }
+}
+
+/// What is worth noting of a token that is kept.
+fn kept(cache: &Cache, claims: &Claims, verdict: &Verdict) -> Option<TokenUse> {
+    let Kubernetes { namespace, serviceaccount, secret, .. } = &claims.kubernetes;
+    let (subject, secret) = (claims.sub.clone(), secret.as_ref()?.name.clone());
+    match verdict {
+        Verdict::Refused(_) => None,
+        Verdict::Ended(_) => Some(TokenUse::Ended { subject, namespace: namespace.clone(), secret }),
+        Verdict::Good => {
+            let kind = api::kinds::by_kind("v1", "ServiceAccount")?;
+            let account = cache.of(kind).get(&kind.info.registry_key(Some(namespace), &serviceaccount.name))?;
+            let listed = legacy::lists(account.json(), &secret);
+            Some(TokenUse::Kept { subject, secret, listed })
+        }
+    }
+}
+
+/// What is worth noting of a token that should have been read anew so many seconds ago.
+fn projected(claims: &Claims, seconds: i64) -> TokenUse {
+    if seconds > 0 { TokenUse::Stale { subject: claims.sub.clone(), seconds } } else { TokenUse::Fresh }
 }
 
 fn identity(cache: &Cache, kind: &str, namespace: Option<&str>, name: &str) -> Option<Identity> {
@@ -166,6 +199,15 @@ mod tests {
 
     fn of(name: &str, uid: &str) -> Option<Ref> {
         Some(Ref { name: name.into(), uid: uid.into() })
+    }
+
+    #[test]
+    fn a_token_is_stale_when_a_newer_one_should_have_been_read() {
+        let claims = test_claims(1000);
+        assert_eq!((projected(&claims, -1), projected(&claims, 0)), (TokenUse::Fresh, TokenUse::Fresh));
+        let stale = TokenUse::Stale { subject: "system:serviceaccount:ns:robot".to_owned(), seconds: 7 };
+        assert_eq!(projected(&claims, 7), stale);
+        assert_eq!(stale.warning(), None);
     }
 
     #[test]

@@ -13,16 +13,22 @@ use crate::virtual_kinds::Question;
 
 pub(crate) async fn whose_is_it(call: &Call, body: Body) -> Result<ApiResponse, ApiError> {
     let mut question = Question::read(call, body).await?;
-    let review: &mut TokenReview = question.typed()?;
-    let Some(token) = review.spec.token.as_deref().filter(|token| !token.is_empty()) else {
+    let asked = question.typed::<TokenReview>()?.spec.clone();
+    let Some(token) = asked.token.as_deref().filter(|token| !token.is_empty()) else {
         return Err(ApiError::BadRequest("token is required for TokenReview in authentication".into()));
     };
     // Whoever deleted what a token hung on, and then asks, is told so.
     call.shared.cache.catch_up().await?;
     let authenticator = &call.shared.authenticator;
-    let audiences = review.spec.audiences.as_deref().filter(|audiences| !audiences.is_empty());
-    let found = authenticator.token(token, audiences.unwrap_or(authenticator.api_audiences())).await;
-    review.status = Some(match found {
+    let audiences = asked.audiences.as_deref().filter(|audiences| !audiences.is_empty());
+    let (audiences, mut used) = (audiences.unwrap_or(authenticator.api_audiences()), None);
+    let found = authenticator.token(token, audiences, &mut used).await;
+    if let Some(used) = used {
+        call.shared.metrics.tokens.count(&used);
+        used.annotate(&call.annotations);
+        question.warn(used.warning());
+    }
+    question.typed::<TokenReview>()?.status = Some(match found {
         Ok(found) => TokenReviewStatus {
             authenticated: Some(true),
             audiences: Some(found.audiences),

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::common::*;
 use crate::tls::Secure;
 
-const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
-const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+pub(crate) const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -32,11 +32,32 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&payload).unwrap()
 }
 
-/// The status of a review.
-async fn review(server: &Server, token: &str, audiences: &[&str]) -> Value {
+/// A token of the account `robot` that is kept in the Secret `s`.
+pub(crate) async fn kept(server: &Server) -> String {
+    account(server, "robot").await;
+    let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+    let secret =
+        json!({"metadata": {"name": "s", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
+    let secret = server.create(SECRETS, &secret).await;
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": secret["metadata"]["uid"]});
+    token(server, "robot", json!({"boundObjectRef": bound, "expirationSeconds": 1i64 << 32})).await
+}
+
+/// What fills a Secret with a token.
+pub(crate) fn filled(token: &str) -> Value {
+    json!({"data": {"token": base64::prelude::BASE64_STANDARD.encode(token)}})
+}
+
+/// A review, and what is said beside it.
+pub(crate) async fn reviewed(server: &Server, token: &str, audiences: &[&str]) -> Answer {
     let answer = server.post(REVIEWS, &json!({"spec": {"token": token, "audiences": audiences}})).await;
     assert_eq!(answer.code, 201, "{}", answer.text);
-    answer.json()["status"].clone()
+    answer
+}
+
+/// The status of a review.
+async fn review(server: &Server, token: &str, audiences: &[&str]) -> Value {
+    reviewed(server, token, audiences).await.json()["status"].clone()
 }
 
 async fn is_known(server: &Server, token: &str) -> bool {
@@ -116,20 +137,13 @@ async fn tokens_end_with_what_they_are_bound_to() {
 #[tokio::test]
 async fn a_token_in_a_secret_counts_while_it_is_there_and_its_use_is_noted() {
     let server = Server::start().await;
-    account(&server, "robot").await;
-    let annotations = json!({"kubernetes.io/service-account.name": "robot"});
-    let secret =
-        json!({"metadata": {"name": "s", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
-    let secret = server.create(SECRETS, &secret).await;
-    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": secret["metadata"]["uid"]});
-    let kept = token(&server, "robot", json!({"boundObjectRef": bound, "expirationSeconds": 1i64 << 32})).await;
+    let kept = kept(&server).await;
     let error = review(&server, &kept, &[]).await["error"].as_str().unwrap().to_owned();
     assert!(error.contains("Token does not match server's copy"), "{error}");
 
     let path = format!("{SECRETS}/s");
-    let data = |token: &str| json!({"data": {"token": base64::prelude::BASE64_STANDARD.encode(token)}});
-    let filled = server.patch(&path, &data(&kept)).await.json();
-    let mut watch = server.watch(&format!("{SECRETS}?watch=1&resourceVersion={}", revision(&filled))).await;
+    let secret = server.patch(&path, &filled(&kept)).await.json();
+    let mut watch = server.watch(&format!("{SECRETS}?watch=1&resourceVersion={}", revision(&secret))).await;
     assert!(is_known(&server, &kept).await);
     let noted = watch.next().await.unwrap()["object"].clone();
     let today = |value: &Value| value.as_str().unwrap().parse::<jiff::civil::Date>().is_ok();
@@ -143,7 +157,7 @@ async fn a_token_in_a_secret_counts_while_it_is_there_and_its_use_is_noted() {
     let again = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": null}}});
     assert_eq!(server.patch(&path, &again).await.code, 200);
     assert!(is_known(&server, &kept).await);
-    assert_eq!(server.patch(&path, &data("another")).await.code, 200);
+    assert_eq!(server.patch(&path, &filled("another")).await.code, 200);
     assert!(!is_known(&server, &kept).await, "who takes it out of the secret ends it");
 }
 
