@@ -2,6 +2,7 @@
 
 mod access;
 mod between;
+mod habits;
 mod nodes;
 mod pods;
 mod reading;
