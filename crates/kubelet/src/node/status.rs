@@ -145,6 +145,13 @@ fn condition(type_: &str, on: bool, reason: &str, message: String) -> NodeCondit
     }
 }
 
+/// The machine's boot, if the Node still tells of another.
+pub fn rebooted<'a>(old: &NodeStatus, new: &'a NodeStatus) -> Option<&'a str> {
+    let before = old.node_info.as_ref().map(|info| &info.boot_id).filter(|boot| !boot.is_empty())?;
+    let now = &new.node_info.as_ref()?.boot_id;
+    (now != before).then_some(now.as_str())
+}
+
 /// Whether two statuses differ in more than the times of their heartbeats.
 pub fn differs(left: &NodeStatus, right: &NodeStatus) -> bool {
     let still = |status: &NodeStatus| {
@@ -197,6 +204,18 @@ mod tests {
         );
         let allocatable = later.allocatable.unwrap();
         assert_eq!((allocatable["cpu"].0.as_str(), allocatable["memory"].0.as_str()), ("2", "924Mi"));
+    }
+
+    #[test]
+    fn a_reboot_is_seen_by_the_boot_that_is_told() {
+        let told = |boot_id: &str| {
+            let info = NodeSystemInfo { boot_id: boot_id.to_owned(), ..NodeSystemInfo::default() };
+            NodeStatus { node_info: Some(info), ..NodeStatus::default() }
+        };
+        assert_eq!(rebooted(&NodeStatus::default(), &told("a")), None, "a node that was never told of");
+        assert_eq!(rebooted(&told(""), &told("a")), None, "a node that was told of without");
+        assert_eq!(rebooted(&told("a"), &told("a")), None, "the minion alone was started anew");
+        assert_eq!(rebooted(&told("a"), &told("b")), Some("b"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::eviction::signals::Pressure;
 use super::register::{missing_labels, node};
-use super::status::{Facts, differs, status};
+use super::status::{Facts, differs, rebooted, status};
 use crate::Kubelet;
 use crate::runtime::Machine;
 
@@ -174,6 +174,11 @@ impl Sync {
         let patch = Patch::Strategic(json!({"status": wanted}));
         let written = self.api.patch_status(&config.node_name, &PatchParams::default(), &patch).await;
         written.map_err(|error| error.to_string())?;
+        // No process outlives its boot, so only the first report can tell of another; what is there may be older than it later.
+        if let Some(boot) = rebooted(&present, &wanted).filter(|_| memory.reported.is_none()) {
+            let message = format!("Node {} has been rebooted, boot id: {boot}", config.node_name);
+            self.kubelet.node_event(EventType::Warning, "Rebooted", message);
+        }
         memory.reported = Some((Instant::now(), wanted));
         if memory.was_ready.replace(ready) != Some(ready) {
             let reason = if ready { "NodeReady" } else { "NodeNotReady" };

@@ -5,6 +5,7 @@
 //! of it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -55,7 +56,7 @@ impl Cgroup {
 
     /// The group all others are in.
     pub fn root(root: &Path) -> Cgroup {
-        if root.join("cgroup.controllers").exists() {
+        if is_unified(root) {
             return Cgroup::V2(root.to_owned());
         }
         Cgroup::V1 { cpu: root.join("cpuacct"), memory: root.join("memory"), pids: None }
@@ -81,6 +82,13 @@ impl Cgroup {
         }
     }
 
+    /// Has all of the group's processes end when one takes more memory than there is, where the kernel can (version 2).
+    pub fn end_together(&self) -> std::io::Result<()> {
+        let Cgroup::V2(dir) = self else { return Ok(()) };
+        // Not created where a kernel before 4.19 has none.
+        fs::OpenOptions::new().write(true).open(dir.join("memory.oom.group"))?.write_all(b"1")
+    }
+
     /// A process of the group.
     pub fn process(&self) -> Option<u32> {
         let dir = match self {
@@ -89,6 +97,11 @@ impl Cgroup {
         };
         read(dir, "cgroup.procs")?.lines().next()?.parse().ok()
     }
+}
+
+/// Whether all controllers are in one tree, of version 2.
+pub fn is_unified(root: &Path) -> bool {
+    root.join("cgroup.controllers").exists()
 }
 
 /// A path of a group never leads upwards, unless the reader is in a namespace where it cannot be seen.
@@ -212,6 +225,20 @@ mod tests {
         assert_eq!((memory.usage, memory.working_set, memory.rss), (5_873_664, 2_236_416, 421_888));
         assert_eq!((memory.page_faults, memory.major_page_faults, memory.limit), (1840, 31, None));
         assert_eq!(Cgroup::root(root.path()), Cgroup::V2(root.path().to_owned()));
+    }
+
+    #[test]
+    fn processes_of_a_group_end_together_where_the_kernel_can() {
+        let file = "system.slice/docker-4f.scope/memory.oom.group";
+        let root = tree(&[(file, "0\n")]);
+        let group = Cgroup::of_process(root.path(), V2).unwrap();
+        group.end_together().unwrap();
+        assert_eq!(fs::read_to_string(root.path().join(file)).unwrap().trim(), "1");
+        // A kernel that is too old, or a container that has ended: nothing is made up.
+        fs::remove_file(root.path().join(file)).unwrap();
+        group.end_together().unwrap_err();
+        assert!(!root.path().join(file).exists());
+        Cgroup::of_process(root.path(), V1).unwrap().end_together().unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! - [`netns`]: connections to ports inside a sandbox.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::Docker;
@@ -29,7 +29,7 @@ use super::{
     Runtime, Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
-use crate::stats::{ContainerDisk, ContainerUsage};
+use crate::stats::{ContainerDisk, ContainerUsage, cgroup};
 
 mod connect;
 mod create;
@@ -207,7 +207,7 @@ impl Runtime for DockerRuntime {
             }
             made => made?,
         };
-        if let Err(failed) = self.start_container(&id).await {
+        if let Err(failed) = self.docker.start_container(&id, None).await.map_err(error) {
             self.remove(&id).await?;
             return Err(failed);
         }
@@ -229,7 +229,11 @@ impl Runtime for DockerRuntime {
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
-        self.docker.start_container(id, None).await.map_err(error)
+        self.docker.start_container(id, None).await.map_err(error)?;
+        if self.options.is_local() && cgroup::is_unified(Path::new(cgroup::ROOT)) {
+            usage::end_together(&self.docker, id).await;
+        }
+        Ok(())
     }
 
     async fn update(&self, id: &str, had: &Resources, resources: &Resources) -> Result<()> {

@@ -81,6 +81,18 @@ async fn from_kernel(docker: &Docker, container: &ContainerSummary, places: &Pla
     usage
 }
 
+/// Has a container that was started end as a whole when its memory does not suffice: its first process may not notice that
+/// another is gone (`singleProcessOOMKill`, false by default where control groups are of version 2). Docker has no word for
+/// this.
+pub(super) async fn end_together(docker: &Docker, id: &str) {
+    let Ok(inspected) = docker.inspect_container(id, None).await else { return };
+    // One that has ended has no group any more.
+    let Some(place) = place(&inspected, Path::new(cgroup::ROOT)) else { return };
+    if let Err(error) = place.cgroup.end_together() {
+        tracing::debug!(%error, id, "processes of the container run out of memory one by one");
+    }
+}
+
 fn place(inspected: &ContainerInspectResponse, root: &Path) -> Option<Place> {
     let state = inspected.state.as_ref()?;
     let pid = state.pid.filter(|pid| *pid > 0)?;
