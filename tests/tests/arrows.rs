@@ -130,6 +130,10 @@ const SLEEPS: &[(&str, &str)] = &[
         "the kernel says nothing when a disk fills up: it is measured at fixed times",
     ),
     ("crates/kubelet/src/node/runtime_health.rs", "a runtime that hangs tells nobody: it is asked at fixed times"),
+    (
+        "crates/proxy/tests/kernel/affinity.rs",
+        "the kernel forgets a client after a time that is known, and says nothing",
+    ),
     ("crates/kubelet/src/pods.rs", "the rare comparison with the runtime, in case one of its events was lost"),
 ];
 

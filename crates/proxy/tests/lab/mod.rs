@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
 
 /// Where every server listens.
 pub(crate) const PORT: u16 = 8080;
@@ -63,8 +64,16 @@ impl Lab {
 
     /// Asks over TCP who answers at `address`: `name peer-address`.
     pub(crate) fn tcp(&self, from: &str, address: &str) -> std::io::Result<String> {
+        self.tcp_as(from, "0.0.0.0", address)
+    }
+
+    /// The same with one of the addresses there.
+    pub(crate) fn tcp_as(&self, from: &str, own: &str, address: &str) -> std::io::Result<String> {
         self.inside(from, || {
-            let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), PATIENCE)?;
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(own.parse().unwrap(), 0).into())?;
+            socket.connect_timeout(&address.parse::<SocketAddr>().unwrap().into(), PATIENCE)?;
+            let mut stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
@@ -74,7 +83,12 @@ impl Lab {
 
     /// Asks over UDP.
     pub(crate) fn udp(&self, from: &str, address: &str) -> std::io::Result<String> {
-        self.inside(from, || ask_udp(&UdpSocket::bind("0.0.0.0:0")?, address))
+        self.udp_as(from, "0.0.0.0", address)
+    }
+
+    /// The same with one of the addresses there.
+    pub(crate) fn udp_as(&self, from: &str, own: &str, address: &str) -> std::io::Result<String> {
+        self.inside(from, || ask_udp(&UdpSocket::bind((own, 0))?, address))
     }
 
     fn build(&mut self) {
