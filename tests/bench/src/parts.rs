@@ -394,13 +394,13 @@ pub(crate) async fn hold(bench: &mut Bench) -> Result<()> {
     let idle = master.resident_mib()?;
     load::create_pods(&master.target, 32, 10_000, "held").await?;
     let held = master.resident_mib()?;
-    bench.report.add("master resident with 10,000 pods", format!("{held:.0} MiB"), "≤ 150 MiB");
+    bench.report.add("resident with 10,000 pods", format!("{held:.0} MiB"), "≤ 150 MiB");
     load::delete_pods(&master.target).await?;
     let deleted = Instant::now();
     for moment in GIVEN_BACK {
         tokio::time::sleep(moment.saturating_sub(deleted.elapsed())).await;
         let after = master.resident_mib()?;
-        let name = format!("master resident {} s after they were deleted", moment.as_secs());
+        let name = format!("resident {} s after they were deleted", moment.as_secs());
         bench.report.add(&name, format!("{after:.0} MiB ({idle:.0} before)"), "given back");
     }
     Ok(())
