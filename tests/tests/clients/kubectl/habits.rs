@@ -28,16 +28,15 @@ async fn practised_hands_find_what_they_know() {
 
 /// Kustomizations, folders of folders, and what is left out of them goes.
 async fn folders(kubectl: &Kubectl) {
+    // What begins with a brace is JSON to old ones.
     let map = |name: &str| {
-        format!(
-            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, labels: {{set: one}}}}, data: {{a: '1'}}}}\n"
-        )
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, labels: {{set: one}}}}\ndata: {{a: '1'}}\n")
     };
     for folder in ["base", "all", "all/below"] {
         std::fs::create_dir(kubectl.home().join(folder)).unwrap();
     }
     kubectl.file("base/map.yaml", &map("kept"));
-    kubectl.file("base/kustomization.yaml", "{resources: [map.yaml], namePrefix: my-}");
+    kubectl.file("base/kustomization.yaml", "resources: [map.yaml]\nnamePrefix: my-\n");
     let base = kubectl.home().join("base").display().to_string();
     kubectl.prints(&format!("apply -k {base}"), "configmap/my-kept created\n").await;
     kubectl.prints(&format!("diff -k {base}"), "").await;
