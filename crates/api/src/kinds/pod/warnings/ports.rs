@@ -11,7 +11,7 @@ pub(super) fn warnings(containers: &[(Container, Path)]) -> Vec<String> {
     for (container, path) in containers {
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let path = path.child("ports").index(index);
-            if host_ip(port) != "" && host_port(port) == 0 {
+            if !host_ip(port).is_empty() && host_port(port) == 0 {
                 said.push(format!("{path}: hostIP set without hostPort: {}", printed(port)));
             }
             let same =
