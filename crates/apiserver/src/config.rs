@@ -22,6 +22,8 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// More names and addresses clients know the server by (part of the serving certificate).
     pub cert_extra_sans: Vec<String>,
+    /// The addresses the store is reached by as an etcd, over TLS (part of that certificate); none: it is not.
+    pub etcd_addresses: Vec<IpAddr>,
     /// Whether other masters may have begun the cluster that is in the store.
     pub store_is_shared: bool,
     /// Where service addresses come from.
@@ -69,6 +71,7 @@ impl Config {
             secure_port: 6443,
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             cert_extra_sans: Vec::new(),
+            etcd_addresses: Vec::new(),
             store_is_shared: false,
             service_cluster_ip_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
             service_node_port_range: 30_000..=32_767,

@@ -78,6 +78,6 @@ mod virtual_kinds;
 pub use audit::{AuditConfig, AuditLogLimits};
 pub use config::Config;
 pub use error::Error;
-pub use pki::{CertificateEnd, EtcdPki, check_ca};
+pub use pki::{CertificateEnd, check_ca};
 pub use server::ApiServer;
 pub use user::User;

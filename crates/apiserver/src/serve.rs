@@ -11,8 +11,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -20,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authn::{Caller, ClientCertificate};
 use crate::connect::http1;
 use crate::error::Error;
-use crate::pki::Pki;
+use crate::pki::{Callers, Pki};
 use crate::server::Shared;
 
 /// Connections held at once; more wait to be accepted.
@@ -134,19 +132,6 @@ fn builder() -> auto::Builder<TokioExecutor> {
 /// The server's certificate, and the cluster's CA for clients that have one too. The chain holds the CA itself, so that
 /// a minion can compare it with the fingerprint in its join token.
 fn tls(pki: &Pki) -> Result<rustls::ServerConfig, Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::Certificate(e.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(pki.ca.clone()).map_err(|e| failed(&e))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| failed(&e))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| failed(&e))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(pki.server.clone());
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    let config = pki.server.tls(&pki.ca, Callers::Anybody, &[b"h2", b"http/1.1"]);
+    config.map_err(|error| Error::Certificate(error.to_string()))
 }

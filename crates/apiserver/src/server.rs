@@ -175,6 +175,12 @@ impl ApiServer {
         &self.shared.pki.ca_certificate_pem
     }
 
+    /// How the store's clients are heard where it is served as an etcd: a newer certificate is shown as soon as there is one.
+    pub fn etcd_tls(&self) -> Result<Option<Arc<rustls::ServerConfig>>, Error> {
+        let tls = self.shared.pki.etcd.as_ref().map(|etcd| etcd.tls().map(Arc::new));
+        tls.transpose()
+    }
+
     /// Until when the CA's certificate, the server's own and the admin's count, and word of newer ones.
     pub fn certificate_ends(&self) -> watch::Receiver<Vec<CertificateEnd>> {
         self.shared.pki.ends()

@@ -12,7 +12,7 @@ use crate::start::client_of;
 /// Why the Events are written.
 const REASON: &str = "CertificateExpiring";
 
-/// Warns of the CA's certificate, and of the API server's own where they could not be renewed.
+/// Warns of the CAs' certificates, and of the API server's own and the store's where they could not be renewed.
 pub(crate) fn watch(server: &ApiServer, tasks: &Tasks) {
     let client = client_of(server, User::new("system:apiserver", ["system:masters"]));
     let recorder = Recorder::new(client, "apiserver", None, tasks);
@@ -36,6 +36,9 @@ fn ending(end: &CertificateEnd) -> Ending {
         "apiserver" => "the API server's serving certificate",
         "apiserver-kubelet-client" => "the API server's certificate for kubelets",
         "admin.kubeconfig" => "the client certificate in admin.kubeconfig",
+        "etcd-ca" => "the certificate of the CA for the store's clients",
+        "etcd-server" => "the store's serving certificate as an etcd",
+        "etcd-client" => "the certificate for the store's clients in pki/etcd",
         other => other,
     };
     Ending::new(what, end.at)

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use apiserver::EtcdPki;
 use client::Tasks;
+use rustls::ServerConfig;
 use store::embedded::Embedded;
-use store::etcd::server::{Etcd3, Tls};
+use store::etcd::server::Etcd3;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -79,26 +79,40 @@ pub(crate) async fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// Listens there, too; `advertised` is the address for those that listen on all. Returns what is listened on.
+/// Where clients on the network reach the store.
+pub(crate) struct Addresses {
+    /// What is listened on.
+    pub(crate) bound: Vec<SocketAddr>,
+    /// How others reach that.
+    reached: Vec<SocketAddr>,
+}
+
+impl Addresses {
+    /// Those of the listeners; `advertised` stands for all, where one listens on all.
+    pub(crate) fn of(listeners: &[TcpListener], advertised: IpAddr) -> Result<Addresses> {
+        let bound = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+        let bound = bound.context("a listener has no address")?;
+        let reached = |at: &SocketAddr| if at.ip().is_unspecified() { advertised } else { at.ip() };
+        let reached = bound.iter().map(|at| SocketAddr::new(reached(at), at.port())).collect();
+        Ok(Addresses { bound, reached })
+    }
+
+    /// What the server's certificate is for.
+    pub(crate) fn names(&self) -> Vec<IpAddr> {
+        let loopback = (!self.reached.is_empty()).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        self.reached.iter().map(SocketAddr::ip).chain(loopback).collect()
+    }
+}
+
+/// Answers on the listeners, too.
 pub(crate) fn serve_tls(
     store: &Arc<Embedded>,
     listeners: Vec<TcpListener>,
-    data_dir: &Path,
-    advertised: IpAddr,
+    addresses: &Addresses,
+    tls: &Arc<ServerConfig>,
     serving: &Tasks,
-) -> Result<Vec<SocketAddr>> {
-    let bound: Vec<SocketAddr> =
-        listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>().context("a listener has no address")?;
-    if bound.is_empty() {
-        return Ok(bound);
-    }
-    let reached = |address: &SocketAddr| if address.ip().is_unspecified() { advertised } else { address.ip() };
-    let mut names: Vec<IpAddr> = bound.iter().map(reached).collect();
-    names.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let pki = EtcdPki::load_or_create(data_dir, &names).context("the etcd's certificates")?;
-    let urls: Vec<String> =
-        bound.iter().map(|address| format!("https://{}", SocketAddr::new(reached(address), address.port()))).collect();
-    let tls = Tls { ca: pki.ca, certificate: pki.certificate, key: pki.key };
+) {
+    let urls: Vec<String> = addresses.reached.iter().map(|address| format!("https://{address}")).collect();
     for listener in listeners {
         let face = Etcd3::new(store.clone(), urls.clone());
         let stop = serving.token();
@@ -106,7 +120,6 @@ pub(crate) fn serve_tls(
         serving.spawn_draining(async move { until_drained(served, &stop).await });
     }
     tracing::info!(urls = urls.join(","), "the store is served as an etcd");
-    Ok(bound)
 }
 
 /// The store is open, so nobody else listens on what lies there.

@@ -57,11 +57,10 @@ impl Master {
         let place = place::enter(&options.data_dir)?;
         let serving = Tasks::new();
         let advertised = options.advertise_address.unwrap_or_else(|| own_address(options.bind_address));
-        let mut etcd_addresses = Vec::new();
+        let etcd_addresses = etcd_face::Addresses::of(&etcd_listeners, advertised)?;
         let (store, embedded): (Arc<dyn Store>, _) = if !options.etcd.are_given() {
             let embedded = open_embedded(options)?;
             etcd_face::serve(embedded.clone(), &options.data_dir, &serving);
-            etcd_addresses = etcd_face::serve_tls(&embedded, etcd_listeners, &options.data_dir, advertised, &serving)?;
             (embedded.clone(), Some(embedded))
         } else {
             (Arc::new(options.etcd.connect().await?), None)
@@ -71,6 +70,7 @@ impl Master {
             secure_port: address.port(),
             advertise_address: advertised,
             cert_extra_sans: options.apiserver_cert_extra_sans.clone(),
+            etcd_addresses: etcd_addresses.names(),
             store_is_shared: options.etcd.are_given(),
             service_cluster_ip_range: options.service_cluster_ip_range,
             service_node_port_range: options.service_node_port_range.0..=options.service_node_port_range.1,
@@ -93,6 +93,9 @@ impl Master {
         };
         let server = ApiServer::start(config, store, serving.token()).await.context("the API server did not start")?;
         certificates::watch(&server, &serving);
+        if let (Some(embedded), Some(tls)) = (&embedded, server.etcd_tls()?) {
+            etcd_face::serve_tls(embedded, etcd_listeners, &etcd_addresses, &tls, &serving);
+        }
         let listening = server.clone();
         serving.spawn_draining(async move {
             if let Err(error) = listening.serve(listener).await {
@@ -101,7 +104,7 @@ impl Master {
         });
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "API server ready");
         let (server, tasks, _place) = (Some(server), Tasks::new(), Some(place));
-        Ok(Master { server, address, tasks, serving, embedded, etcd_addresses, _place })
+        Ok(Master { server, address, tasks, serving, embedded, etcd_addresses: etcd_addresses.bound, _place })
     }
 
     /// The API server, where it runs in this process.

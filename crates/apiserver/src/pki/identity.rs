@@ -4,15 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{Pair, damaged, parse_certificate};
 use crate::error::Error;
+
+/// Whose connections are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callers {
+    /// Also those of clients without a certificate.
+    Anybody,
+    /// Those of clients with a certificate of the CA only.
+    Known,
+}
 
 /// A certificate, its key, and the CA where that is shown too.
 pub(crate) struct Identity {
@@ -29,6 +38,26 @@ impl Identity {
         let newer = certified(pair, ca)?;
         *self.current.write() = newer;
         Ok(())
+    }
+
+    /// A server that shows it, and believes the certificates of clients that are signed by `ca`.
+    pub(crate) fn tls(
+        self: &Arc<Self>,
+        ca: &CertificateDer<'static>,
+        callers: Callers,
+        protocols: &[&[u8]],
+    ) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let verifier = if callers == Callers::Anybody { verifier.allow_unauthenticated() } else { verifier };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier.build()?)
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
     }
 
     /// What is shown.

@@ -23,8 +23,8 @@ use crate::authn::{SigningKey, VerifyingKey};
 use crate::config::Config;
 use crate::error::Error;
 
-pub use etcd::EtcdPki;
-pub(crate) use identity::Identity;
+use etcd::EtcdPki;
+pub(crate) use identity::{Callers, Identity};
 pub(crate) use join_token::JoinToken;
 pub(crate) use renewal::renew;
 
@@ -36,14 +36,16 @@ const ADMIN: (&str, &str) = ("kubernetes-admin", "system:masters");
 /// Until when a certificate of the cluster counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateEnd {
-    /// `ca`, `apiserver`, `apiserver-kubelet-client`, `admin.kubeconfig`.
+    /// `ca`, `apiserver`, `apiserver-kubelet-client`, `admin.kubeconfig`; `etcd-ca`, `etcd-server`, `etcd-client` where the
+    /// store is served as an etcd.
     pub name: &'static str,
     /// When it ends.
     pub at: Timestamp,
 }
 
-/// The name of the CA's.
+/// The names of the CAs'.
 const CA: &str = "ca";
+const ETCD_CA: &str = "etcd-ca";
 
 /// Everything in the data directory that proves something.
 pub(crate) struct Pki {
@@ -51,6 +53,8 @@ pub(crate) struct Pki {
     pub(crate) ca_certificate_pem: String,
     pub(crate) server: Arc<Identity>,
     pub(crate) kubelet_client: Arc<Identity>,
+    /// Where the store is served as an etcd.
+    pub(crate) etcd: Option<EtcdPki>,
     pub(crate) join_token: JoinToken,
     pub(crate) service_account_key: Arc<SigningKey>,
     /// More keys whose tokens count.
@@ -73,10 +77,14 @@ impl Pki {
         let leaves = Leaves::load_or_create(config, &ca, (&ca_certificate_pem, &ca_key_pem))?;
         files::write_public(&config.data_dir.join("ca.crt"), &ca_certificate_pem)?;
         let join_token = JoinToken::load_or_create(&config.data_dir.join("join-token"), &ca)?;
+        let etcd = (!config.etcd_addresses.is_empty()).then(|| EtcdPki::load_or_create(config)).transpose()?;
+        let (etcd, etcd_ends) = etcd.unzip();
+        let ends = leaves.ends(&ca_certificate_pem).into_iter().chain(etcd_ends.into_iter().flatten()).collect();
         Ok(Pki {
             server: Arc::new(Identity::new(&leaves.server, Some(&ca))?),
             kubelet_client: Arc::new(Identity::new(&leaves.kubelet_client, None)?),
-            ends: watch::channel(leaves.ends(&ca_certificate_pem)).0,
+            etcd,
+            ends: watch::channel(ends).0,
             ca,
             ca_certificate_pem,
             join_token,
@@ -85,17 +93,25 @@ impl Pki {
         })
     }
 
-    /// Makes anew what ends before long, and shows it from now on.
+    /// Makes anew what ends before long, and shows it from now on. What cannot be renewed keeps nothing else from it.
     fn renew(&self, config: &Config) -> Result<(), Error> {
-        let key = files::read(&config.data_dir.join("pki").join("ca.key"))?;
-        let ca_key_pem = key.ok_or_else(|| damaged("ca.key is gone"))?;
-        // Another CA counts from the next start on.
-        check_ca(&self.ca_certificate_pem, &ca_key_pem)?;
+        let own = self.renew_own(config);
+        let etcd = self.etcd.as_ref().map_or(Ok(Vec::new()), |etcd| etcd.renew(config));
+        let newer: Vec<&CertificateEnd> = [&own, &etcd].into_iter().flatten().flatten().collect();
+        self.ends.send_modify(|ends| {
+            for end in ends {
+                end.at = newer.iter().find(|newer| newer.name == end.name).map_or(end.at, |newer| newer.at);
+            }
+        });
+        own.and(etcd).map(drop)
+    }
+
+    fn renew_own(&self, config: &Config) -> Result<Vec<CertificateEnd>, Error> {
+        let ca_key_pem = held_key(&config.data_dir.join("pki"), &self.ca_certificate_pem)?;
         let leaves = Leaves::load_or_create(config, &self.ca, (&self.ca_certificate_pem, &ca_key_pem))?;
         self.server.replace(&leaves.server, Some(&self.ca))?;
         self.kubelet_client.replace(&leaves.kubelet_client, None)?;
-        self.ends.send_replace(leaves.ends(&self.ca_certificate_pem));
-        Ok(())
+        Ok(leaves.ends(&self.ca_certificate_pem))
     }
 
     /// Until when each certificate counts, and word of a newer one.
@@ -123,15 +139,18 @@ impl Leaves {
     }
 
     fn ends(&self, ca_pem: &str) -> Vec<CertificateEnd> {
-        let all = [
+        ends(&[
             (CA, ca_pem),
             ("apiserver", &self.server.0),
             ("apiserver-kubelet-client", &self.kubelet_client.0),
             ("admin.kubeconfig", &self.admin.0),
-        ];
-        let end = |(name, pem)| Some(CertificateEnd { name, at: certificates::end(pem)? });
-        all.into_iter().filter_map(end).collect()
+        ])
     }
+}
+
+/// When certificates (name and PEM) end.
+fn ends(all: &[(&'static str, &str)]) -> Vec<CertificateEnd> {
+    all.iter().filter_map(|(name, pem)| Some(CertificateEnd { name, at: certificates::end(pem)? })).collect()
 }
 
 /// PEM of a certificate and its key.
@@ -155,6 +174,14 @@ pub fn check_ca(certificate: &str, key: &str) -> Result<(), Error> {
     let (_, parsed) = X509Certificate::from_der(&der).map_err(damaged)?;
     let same = parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw();
     if same { Ok(()) } else { Err(damaged("ca.crt and ca.key do not belong together")) }
+}
+
+/// The key of the CA that is in use. Another CA counts from the next start on.
+fn held_key(directory: &Path, ca_certificate_pem: &str) -> Result<String, Error> {
+    let path = directory.join("ca.key");
+    let key = files::read(&path)?.ok_or_else(|| damaged(format!("{}: no such file", path.display())))?;
+    check_ca(ca_certificate_pem, &key)?;
+    Ok(key)
 }
 
 /// A CA. It is never replaced: every identity it signed for hangs on it.

@@ -390,8 +390,11 @@ fn certificates(facts: &Facts) -> Vec<Finding> {
         until.push(ending.at);
         let Some(said) = expiry::warning(ending, facts.now) else { continue };
         let level = if ending.at <= facts.now { Level::Failure } else { Level::Warning };
-        // The CA is not made anew: every certificate of the cluster hangs on it.
+        // A CA is not made anew: every certificate it signed hangs on it.
         let fix = match file.file_name().and_then(|name| name.to_str()) {
+            Some("ca.crt") if file.ends_with("etcd/ca.crt") => {
+                "stop the master, remove that folder and start it: its clients need the new client.crt, client.key and ca.crt"
+            }
             Some("ca.crt") => "plan a new cluster, or a new CA: docs/security.md, \"When a certificate ends\"",
             _ => "it is renewed by its daemon, which says in its log why it could not: journalctl -p warning",
         };

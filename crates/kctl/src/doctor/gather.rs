@@ -108,7 +108,14 @@ pub fn gather(place: &Place) -> Facts {
 /// The daemons' certificates, as far as they may be read.
 fn certificates(place: &Place, master: &str, minion: &str) -> Vec<(PathBuf, Ending)> {
     let dir = |text, usual: &str| told(text, "data-dir").unwrap_or_else(|| PathBuf::from(usual)).join("pki");
+    // What lies there from other days ends unnoticed.
+    let served_as_etcd = master.lines().any(|line| line.starts_with("etcd-listen-client-urls:"));
     let (master, minion) = (dir(master, "/var/lib/coracle"), dir(minion, "/var/lib/coracle-minion"));
+    let etcd = [
+        ("the certificate of the CA for the store's clients", master.join("etcd/ca.crt")),
+        ("the store's serving certificate as an etcd", master.join("etcd/server.crt")),
+        ("the certificate for the store's clients", master.join("etcd/client.crt")),
+    ];
     let all = [
         ("the certificate of the cluster's CA", master.join("ca.crt")),
         ("the API server's serving certificate", master.join("apiserver.crt")),
@@ -120,7 +127,7 @@ fn certificates(place: &Place, master: &str, minion: &str) -> Vec<(PathBuf, Endi
         let at = expiry::of_pem(&fs::read(place.at(path.to_str()?)).ok()?)?;
         Some((path, Ending::new(what, at)))
     };
-    all.into_iter().filter_map(read).collect()
+    all.into_iter().chain(etcd.into_iter().filter(|_| served_as_etcd)).filter_map(read).collect()
 }
 
 fn missing_programs(place: &Place) -> Vec<&'static str> {

@@ -229,6 +229,11 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
             "Warning certificates: it expires in 10 days, at 2030-01-11T00:00:00Z (/var/lib/coracle/pki/ca.crt) -> plan",
         ),
         (
+            "old CA of the store's clients",
+            |f| f.certificates.push(("/pki/etcd/ca.crt".into(), ending("2030-01-11T00:00:00Z"))),
+            "2030-01-11T00:00:00Z (/pki/etcd/ca.crt) -> stop the master, remove that folder",
+        ),
+        (
             "expired certificate",
             |f| f.certificates.push(("/pki/kubelet-client.pem".into(), ending("2029-12-31T00:00:00Z"))),
             "Failure certificates: it has expired at 2029-12-31T00:00:00Z (/pki/kubelet-client.pem) -> it is renewed",

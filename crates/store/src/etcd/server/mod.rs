@@ -22,8 +22,6 @@ mod txn;
 mod watch;
 mod words;
 
-pub use self::tls::Tls;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tonic::transport::server::Connected;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use super::Etcd3;
 use crate::Error;
@@ -25,35 +28,40 @@ const PING_MAX: Duration = Duration::from_secs(20);
 /// The pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the face shows, and whom it believes; all PEM.
-#[derive(Clone)]
-pub struct Tls {
-    /// The CA that signed the certificates of clients.
-    pub ca: String,
-    /// The server's certificate.
-    pub certificate: String,
-    /// Its key.
-    pub key: String,
-}
-
 impl Etcd3 {
-    /// Answers connections by TLS until `stop` ends; those that are open then may finish what they do.
-    pub async fn serve_tls(self, tls: Tls, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    /// Answers connections by TLS until `stop` ends; those that are open then may finish what they do. `tls` says what is
+    /// shown and whom to believe.
+    pub async fn serve_tls(
+        self,
+        tls: Arc<ServerConfig>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let ended = |error| Error::Unavailable(format!("the etcd face ended: {error}"));
-        let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(tls.certificate, tls.key))
-            .client_ca_root(Certificate::from_pem(tls.ca))
-            .timeout(HANDSHAKE_MAX);
-        let server = super::server().tls_config(config).map_err(ended)?;
-        let server = server.http2_keepalive_interval(Some(PING_EVERY)).http2_keepalive_timeout(Some(PING_MAX));
+        let server = super::server().http2_keepalive_interval(Some(PING_EVERY)).http2_keepalive_timeout(Some(PING_MAX));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let incoming = futures::stream::unfold((listener, places), |(listener, places)| async move {
+        let connections = futures::stream::unfold((listener, places), |(listener, places)| async move {
             let place = places.clone().acquire_owned().await.ok()?;
             let stream = accept(&listener).await;
-            Some((Ok::<_, io::Error>(Held { stream, _place: place }), (listener, places)))
+            Some((Held { stream, _place: place }, (listener, places)))
         });
+        let acceptor = TlsAcceptor::from(tls);
+        let incoming = connections
+            .map(move |stream| tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)))
+            .buffer_unordered(MAX_CONNECTIONS)
+            .filter_map(|shaken| std::future::ready(greeted(shaken).map(Ok::<_, io::Error>)));
         server.serve_with_incoming_shutdown(self, Box::pin(incoming), stop).await.map_err(ended)
     }
+}
+
+/// The connection, once each side believes the other.
+fn greeted<S>(shaken: Result<io::Result<S>, Elapsed>) -> Option<S> {
+    match shaken {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with an etcd client failed"),
+        Err(_) => tracing::debug!("TLS handshake with an etcd client took too long"),
+    }
+    None
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
