@@ -30,7 +30,7 @@ pub enum DataCommand {
     Restore(Restore),
     /// Write the keys that masters which share an etcd have in common to a file
     ExportKeys(ExportKeys),
-    /// Take them in, before the master first starts
+    /// Take them in, before the master is first used
     ImportKeys(ImportKeys),
 }
 
@@ -67,7 +67,7 @@ impl DataCommand {
             DataCommand::Backup(backup) => backup.run().await,
             DataCommand::Restore(restore) => restore.run().await,
             DataCommand::ExportKeys(export) => export.run(),
-            DataCommand::ImportKeys(import) => import.run(),
+            DataCommand::ImportKeys(import) => import.run().await,
         }
     }
 }

@@ -86,6 +86,13 @@ pub(crate) fn finish(data_dir: &Path) -> Result<()> {
     }
 }
 
+/// Keeps what is there under these names, beside them.
+pub(crate) fn put_aside(data_dir: &Path, names: &[&str]) -> io::Result<()> {
+    let suffix = suffix(data_dir);
+    let there = names.iter().map(|name| (data_dir.join(name), before(data_dir, name, suffix)));
+    there.filter(|(path, _)| path.exists()).try_for_each(|(path, kept)| rename(&path, &kept))
+}
+
 /// What is left to do of a restore that is decided: nothing, once it is done.
 fn renames(data_dir: &Path, suffix: u64) -> Vec<(PathBuf, PathBuf)> {
     let mut renames = Vec::new();

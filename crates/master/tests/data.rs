@@ -243,3 +243,40 @@ async fn a_restore_that_was_decided_is_done_by_the_next_start() {
     assert_eq!(list(&master).await.1, ["map-restored"]);
     master.stop().await;
 }
+
+/// A package starts its master at once; the keys of another cluster are taken in all the same, until it is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_taken_in_by_a_master_that_was_started_but_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, file] = ["first", "second", "keys"].map(|name| dir.path().join(name));
+    start(&first).await.stop().await;
+    let [at_first, at_second, in_file] = [&first, &second, &file].map(|path| path.to_str().unwrap());
+    run(&["export-keys", in_file, "--data-dir", at_first]).await.unwrap();
+    let import = ["import-keys", in_file, "--data-dir", at_second];
+    let read = |dir: &Path, name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+
+    let running = start(&second).await;
+    let own = read(&second, "pki/ca.crt");
+    let refused = run(&import).await.unwrap_err();
+    assert!(refused.contains("its master runs: stop that before"), "{refused}");
+    create(&running, "map-mine").await;
+    running.stop().await;
+    let refused = run(&import).await.unwrap_err();
+    assert!(refused.contains("it has /registry/configmaps/default/map-mine. Nothing was changed"), "{refused}");
+    assert_eq!(read(&second, "pki/ca.crt"), own);
+
+    let running = start(&second).await;
+    ask(&running, "DELETE", &format!("{CONFIG_MAPS}/map-mine"), "").await.unwrap();
+    running.stop().await;
+    let said = run(&import).await.unwrap();
+    assert!(said.contains("kept beside them"), "{said}");
+    for name in ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "join-token"] {
+        assert_eq!(read(&first, name), read(&second, name), "{name}");
+    }
+    let kept = std::fs::read_dir(second.join("pki")).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.filter(|path| path.to_str().unwrap().contains("ca.crt.before-")).map(std::fs::read_to_string);
+    assert_eq!(kept.map(Result::unwrap).collect::<Vec<_>>(), [own]);
+    let running = start(&second).await;
+    assert_eq!(running.api_server().unwrap().ca_certificate(), read(&first, "pki/ca.crt"));
+    running.stop().await;
+}
