@@ -275,3 +275,26 @@ fn own_address(bound: IpAddr) -> IpAddr {
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "master".to_owned(), |h| h.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn the_controllers_are_told_what_the_api_server_is() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pki")).unwrap();
+        std::fs::write(dir.path().join("pki/ca.crt"), "the CA").unwrap();
+        let flags = ["master", "--data-dir", dir.path().to_str().unwrap()];
+        let ranges = ["--service-node-port-range", "20000-20100", "--cluster-cidr", "10.9.0.0/16"];
+        let options = Options::try_parse_from([&flags[..], &ranges].concat()).unwrap();
+        let config = controller_manager_config(&options).unwrap();
+        assert_eq!(config.service_node_port_range, 20_000..=20_100);
+        assert_eq!(
+            (config.cluster_cidr.to_string(), config.root_ca_pem.as_str()),
+            ("10.9.0.0/16".to_owned(), "the CA")
+        );
+    }
+}

@@ -89,13 +89,7 @@ impl Maintenance for Face {
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let (store, header) = (self.store.clone(), self.header());
         let (blobs, mut receiver) = mpsc::channel(BLOBS_AHEAD);
-        tokio::task::spawn_blocking(move || {
-            let written = write_snapshot(&store, header, &blobs);
-            if let Err(status) = written {
-                // The store is free again; the client hears of it when it reads on, or goes.
-                tokio::runtime::Handle::current().spawn(async move { drop(blobs.send(Err(status)).await) });
-            }
-        });
+        tokio::task::spawn_blocking(move || send_snapshot(&store, header, blobs, BLOB_MAX_WAIT));
         Ok(Response::new(futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()))
     }
 }
@@ -120,16 +114,31 @@ fn failed(error: io::Error) -> Status {
 
 type Blob = Result<SnapshotResponse, Status>;
 
-fn write_snapshot(store: &Embedded, header: Option<ResponseHeader>, blobs: &mpsc::Sender<Blob>) -> Result<(), Status> {
+/// Sends a snapshot to a client who waits for it, or why there is none; on a thread that may wait.
+fn send_snapshot(store: &Embedded, header: Option<ResponseHeader>, blobs: mpsc::Sender<Blob>, patience: Duration) {
+    if let Err(status) = write_snapshot(store, header, &blobs, patience) {
+        // The store is free again; the client hears of it when it reads on, or goes.
+        tokio::runtime::Handle::current().spawn(async move { drop(blobs.send(Err(status)).await) });
+    }
+}
+
+fn write_snapshot(
+    store: &Embedded,
+    header: Option<ResponseHeader>,
+    blobs: &mpsc::Sender<Blob>,
+    patience: Duration,
+) -> Result<(), Status> {
     let whole = store.whole()?;
     let layout = snapshot::layout(&whole, &[]).map_err(failed)?;
-    let mut out = Blobs { blobs, header, left: layout.bytes(), buffer: Vec::with_capacity(BLOB_BYTES) };
+    let mut out = Blobs { blobs, patience, header, left: layout.bytes(), buffer: Vec::with_capacity(BLOB_BYTES) };
     snapshot::write_whole(&mut out, &layout, &whole, &[]).map_err(failed)
 }
 
 /// Sends what is written, in parts.
 struct Blobs<'s> {
     blobs: &'s mpsc::Sender<Blob>,
+    /// How long the client may take for a part.
+    patience: Duration,
     header: Option<ResponseHeader>,
     /// Bytes of the database that were not sent.
     left: u64,
@@ -151,12 +160,12 @@ impl Write for Blobs<'_> {
         self.left = self.left.saturating_sub(blob.len() as u64);
         let part =
             SnapshotResponse { header: self.header, remaining_bytes: self.left, blob, version: API_VERSION.to_owned() };
-        let sent = tokio::time::timeout(BLOB_MAX_WAIT, self.blobs.send(Ok(part)));
+        let sent = tokio::time::timeout(self.patience, self.blobs.send(Ok(part)));
         // On a thread that may wait.
         match tokio::runtime::Handle::current().block_on(sent) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::Error::other("the client went away")),
-            Err(_) => Err(io::Error::other(format!("the client reads nothing for {BLOB_MAX_WAIT:?}"))),
+            Err(_) => Err(io::Error::other(format!("the client reads nothing for {:?}", self.patience))),
         }
     }
 }
@@ -171,5 +180,37 @@ impl Cluster for Face {
             ..Member::default()
         };
         self.done(|header| MemberListResponse { header, members: vec![member] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::Options;
+    use crate::{Action, Expect, Op};
+
+    #[tokio::test]
+    async fn a_client_that_stops_reading_keeps_nothing_and_hears_why_when_it_reads_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = std::sync::Arc::new(Embedded::open(dir.path(), Options::default()).unwrap());
+        let action = Action::Put(vec![b'x'; 8 * BLOB_BYTES].into(), None);
+        let put = || Op { key: "/registry/large".to_owned(), expect: Expect::Any, action: action.clone() };
+        store.commit(vec![put()]).await.unwrap();
+        let (blobs, mut receiver) = mpsc::channel(BLOBS_AHEAD);
+        let held = store.clone();
+        let sending = move || send_snapshot(&held, None, blobs, Duration::from_millis(1));
+        tokio::task::spawn_blocking(sending).await.unwrap();
+        store.shrink().await.expect("nobody reads any more");
+        store.commit(vec![put()]).await.unwrap();
+        let (mut parts, mut why) = (0, None);
+        while let Some(blob) = receiver.recv().await {
+            match blob {
+                Ok(_) => parts += 1,
+                Err(status) => why = Some(status),
+            }
+        }
+        let why = why.expect("it is told");
+        assert_eq!((parts, why.code()), (BLOBS_AHEAD, tonic::Code::Unavailable));
+        assert!(why.message().ends_with("the client reads nothing for 1ms"), "{why}");
     }
 }
