@@ -1,6 +1,6 @@
 //! Clients of the API server: with the token, and with the node's certificate, which may be exchanged while it is used.
 //! Both speak HTTP/2 where the server does: all watches of a node share one connection. Where there are several servers,
-//! one is used until it does not answer, or not as a server should, then the next.
+//! one is used until it does not answer, or not as a server should, then the next: its watches end, too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::Body;
 use parking_lot::Mutex;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::credentials::Pair;
@@ -102,7 +109,7 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     builder.map_err(|error| Error::Crypto(error.to_string()))
 }
 
-type Http = Client<HttpsConnector<HttpConnector>, kube::client::Body>;
+type Http = Client<HttpsConnector<HttpConnector>, Body>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn client(
@@ -112,8 +119,9 @@ fn client(
     authorization: Option<HeaderValue>,
 ) -> kube::Client {
     let (servers, connections) = (Arc::new(Servers::new(servers)), Connections::new(config, generation));
-    let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
-        let (number, server) = servers.current();
+    let service = tower::service_fn(move |mut request: http::Request<Body>| {
+        let Server { number, uri: server, left } = servers.current();
+        let watches = is_watch(request.uri());
         *request.uri_mut() = at(&server, request.uri());
         request.headers_mut().insert(USER_AGENT, KUBELET);
         if let Some(value) = &authorization {
@@ -129,10 +137,23 @@ fn client(
             if fails {
                 servers.leave(number);
             }
-            answer
+            // Long after it was left a server that lives on would tell its watchers what it sees, or nothing.
+            answer.map(|answer| answer.map(|body| if watches { until(left, body) } else { body.boxed_unsync() }))
         }
     });
     kube::Client::new(service, "default")
+}
+
+/// Whether the answer has no end of its own, or one in minutes.
+fn is_watch(uri: &http::Uri) -> bool {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    parameters.filter_map(|parameter| parameter.strip_prefix("watch=")).any(|value| value == "true" || value == "1")
+}
+
+/// The body, which ends early when its server is left: as a watch does in the end, so that it is taken up where it was.
+fn until(left: CancellationToken, body: Incoming) -> UnsyncBoxBody<Bytes, hyper::Error> {
+    let frames = body.into_data_stream().map_ok(Frame::data).take_until(left.cancelled_owned());
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// Whether such an answer says that another server would do better: its store is away, it is overrun, or what stands
@@ -186,18 +207,25 @@ fn http(connector: &HttpsConnector<HttpConnector>) -> Http {
 /// The servers of one cluster, any of which will do.
 struct Servers {
     all: Vec<http::Uri>,
-    current: AtomicUsize,
+    current: Mutex<Server>,
+}
+
+/// The server in use.
+#[derive(Clone)]
+struct Server {
+    number: usize,
+    uri: http::Uri,
+    /// Over as soon as another one is used.
+    left: CancellationToken,
 }
 
 impl Servers {
     fn new(all: &[http::Uri]) -> Servers {
-        Servers { all: all.to_vec(), current: AtomicUsize::new(0) }
+        Servers { all: all.to_vec(), current: Mutex::new(Server::new(all, 0)) }
     }
 
-    /// The one in use, and its number.
-    fn current(&self) -> (usize, http::Uri) {
-        let number = self.current.load(Ordering::Relaxed);
-        (number, self.all.get(number).cloned().unwrap_or_default())
+    fn current(&self) -> Server {
+        self.current.lock().clone()
     }
 
     /// The answer; where there is another server to ask, no longer than it may take.
@@ -211,12 +239,22 @@ impl Servers {
         }
     }
 
-    /// Uses the next from now on, unless others who failed with it have left it already. Whoever failed tries again.
+    /// Uses the next from now on, unless others who failed with it have left it already. Whoever failed tries again, and
+    /// whoever watches, watches the next.
     fn leave(&self, number: usize) {
         let next = (number + 1) % self.all.len().max(1);
-        if self.current.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != number {
-            tracing::warn!(from = %self.all[number], to = %self.all[next], "the API server does not answer as it should: trying another");
+        let mut current = self.current.lock();
+        if current.number == number && next != number {
+            let next = Server::new(&self.all, next);
+            tracing::warn!(from = %current.uri, to = %next.uri, "the API server does not answer as it should: trying another");
+            std::mem::replace(&mut *current, next).left.cancel();
         }
+    }
+}
+
+impl Server {
+    fn new(all: &[http::Uri], number: usize) -> Server {
+        Server { number, uri: all.get(number).cloned().unwrap_or_default(), left: CancellationToken::new() }
     }
 }
 
@@ -230,117 +268,4 @@ fn at(server: &http::Uri, path: &http::Uri) -> http::Uri {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_fails_is_left_once_for_the_next() {
-        let all: Vec<http::Uri> = ["https://a", "https://b"].iter().map(|uri| uri.parse().unwrap()).collect();
-        let servers = Servers::new(&all);
-        let (first, server) = servers.current();
-        assert_eq!((first, server.host()), (0, Some("a")));
-        servers.leave(first);
-        servers.leave(first);
-        assert_eq!(servers.current().1.host(), Some("b"), "two requests that fail together leave it together");
-        servers.leave(1);
-        assert_eq!(servers.current().1.host(), Some("a"));
-        let alone = Servers::new(&all[..1]);
-        alone.leave(0);
-        assert_eq!(alone.current().0, 0);
-    }
-
-    #[test]
-    fn only_what_another_server_may_do_better_is_a_failure() {
-        for (status, expected) in [
-            (200, false),
-            (101, false),
-            (404, false),
-            (409, false),
-            (429, false),
-            (500, true),
-            (501, false),
-            (503, true),
-        ] {
-            assert_eq!(is_failure(StatusCode::from_u16(status).unwrap()), expected, "{status}");
-        }
-    }
-
-    /// A server of `ca` that answers everything with `status`, after so long.
-    async fn answering(ca: &crate::testing::Ca, status: u16, after: Duration) -> http::Uri {
-        let router = axum::Router::new().fallback(move || async move {
-            tokio::time::sleep(after).await;
-            (StatusCode::from_u16(status).unwrap(), r#"{"gitVersion": "good"}"#)
-        });
-        format!("https://{}", crate::testing::serve(ca, router).await).parse().unwrap()
-    }
-
-    fn client_of(ca: &crate::testing::Ca, servers: &[http::Uri]) -> kube::Client {
-        let signed = ca.sign("system:node:box1", "system:nodes");
-        let pair = Pair { certificate: signed.certificate, key: signed.key };
-        node_client(servers, &ca.pem, Identity::new(&pair).unwrap()).unwrap()
-    }
-
-    async fn ask(client: &kube::Client) -> Result<String, kube::Error> {
-        client.request_text(http::Request::get("/version").body(Vec::new()).unwrap()).await
-    }
-
-    #[tokio::test]
-    async fn a_server_that_fails_every_request_is_left() {
-        let ca = crate::testing::Ca::new("kubernetes");
-        let now = Duration::ZERO;
-        for status in [500, 502, 503, 504] {
-            let client = client_of(&ca, &[answering(&ca, status, now).await, answering(&ca, 200, now).await]);
-            ask(&client).await.expect_err("the first fails");
-            assert!(ask(&client).await.unwrap().contains("good"), "{status}: the second is asked");
-        }
-        let refuses = client_of(&ca, &[answering(&ca, 403, now).await, answering(&ca, 200, now).await]);
-        for _ in 0..2 {
-            ask(&refuses).await.expect_err("an answer is an answer");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_that_says_nothing_is_left_in_time() {
-        let ca = crate::testing::Ca::new("kubernetes");
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let silent: http::Uri = format!("https://{}", silent.local_addr().unwrap()).parse().unwrap();
-        let held = answering(&ca, 200, ANSWER_LIMIT * 100).await;
-        for black_hole in [silent, held] {
-            let client = client_of(&ca, &[black_hole, answering(&ca, 200, Duration::ZERO).await]);
-            let error = ask(&client).await.expect_err("nobody answers");
-            assert!(format!("{error:?}").contains("no answer within 5 seconds"), "{error:?}");
-            assert!(ask(&client).await.unwrap().contains("good"));
-        }
-        let slow = client_of(&ca, &[answering(&ca, 200, Duration::from_millis(200)).await]);
-        assert!(ask(&slow).await.unwrap().contains("good"), "the only one is waited for");
-    }
-
-    #[tokio::test]
-    async fn connections_are_made_anew_when_the_certificate_is_exchanged() {
-        let ca = crate::testing::Ca::new("kubernetes");
-        let pair = |name: &str| {
-            let signed = ca.sign(name, "system:nodes");
-            Pair { certificate: signed.certificate, key: signed.key }
-        };
-        let identity = Identity::new(&pair("first")).unwrap();
-        let connections = Connections::new(
-            builder().unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
-            identity.generation.clone(),
-        );
-        connections.current();
-        assert_eq!(connections.current.lock().0, 0);
-        identity.replace(&pair("second")).unwrap();
-        connections.current();
-        assert_eq!(connections.current.lock().0, 1);
-    }
-
-    #[test]
-    fn requests_go_to_the_server_they_are_meant_for() {
-        for (server, path, expected) in [
-            ("https://a:6443", "/api/v1/pods?x=1", "https://a:6443/api/v1/pods?x=1"),
-            ("https://a/prefix/", "/api", "https://a/prefix/api"),
-        ] {
-            assert_eq!(at(&server.parse().unwrap(), &path.parse().unwrap()).to_string(), expected);
-        }
-    }
-}
+mod tests;
