@@ -163,4 +163,23 @@ mod tests {
         assert!(ask(port).await.is_err(), "closed");
         assert!(tasks.stop(PATIENCE).await);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_somebody_else_has_is_tried_again_after_longer_and_longer() {
+        let other = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = other.local_addr().unwrap().port();
+        let (tasks, mut servers) = (Tasks::new(), HealthServers::default());
+        servers.update([(&port, &health(1))], &tasks);
+        let after = |seconds: f64| tokio::time::sleep(Duration::from_secs_f64(seconds));
+        // Tried at once, then after a second, two, four: at 0, 1, 3, 7 seconds, and at 15.
+        after(7.5).await;
+        drop(other);
+        let is_open = || std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_err();
+        after(7.0).await;
+        assert!(!is_open(), "it waits eight seconds by now");
+        after(1.0).await;
+        assert!(is_open());
+        servers.update([], &tasks);
+        assert!(tasks.stop(PATIENCE).await);
+    }
 }
