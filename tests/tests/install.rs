@@ -72,6 +72,55 @@ fn the_units_are_sound(root: &Path) {
     }
 }
 
+/// What a minion's removal says and whether it succeeds, where the minion cannot clean up (no engine answers); below
+/// `root` is all the script knows of the machine.
+fn removed(root: &Path, how: &str) -> (bool, String) {
+    let script = std::fs::read_to_string(repository().unwrap().join("deploy/deb/coracle-minion.prerm")).unwrap();
+    let moved = |script: String, path: &str| script.replace(path, &format!("{}{path}", root.display()));
+    let places = ["/usr/bin/minion", "/etc/coracle", "/var/lib/coracle-minion", "/run/systemd"];
+    let script = places.into_iter().fold(script, moved);
+    let ran = Command::new("sh").args(["-c", &script, "prerm", how]).output().unwrap();
+    (
+        ran.status.success(),
+        String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).replace(root.to_str().unwrap(), ""),
+    )
+}
+
+#[test]
+fn a_minion_that_cannot_clean_up_is_removed_only_where_it_was_no_node() {
+    use std::os::unix::fs::PermissionsExt;
+    let usual = "/var/lib/coracle-minion";
+    for (case, settings, node, how, expected) in [
+        ("it never joined", Some("server: x\n"), None, "remove", (true, usual)),
+        ("it was a node", Some("server: x\n"), Some(usual), "remove", (false, usual)),
+        ("its settings are gone", None, None, "remove", (true, usual)),
+        ("its settings are gone, and it was a node", None, Some(usual), "remove", (false, usual)),
+        ("it was a node elsewhere", Some("data-dir: '/data/x' # big\n"), Some("/data/x"), "remove", (false, "/data/x")),
+        ("another was one, in the usual place", Some("data-dir: /data/x\n"), Some(usual), "remove", (true, "/data/x")),
+        ("it is upgraded", Some("server: x\n"), Some(usual), "upgrade", (true, "")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let write = |path: &str, text: &str| {
+            let path = root.join(&path[1..]);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let program = write("/usr/bin/minion", "#!/bin/sh\necho no engine answers\nexit 1\n");
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // What the settings name is a path of the machine, which the test moves as well.
+        let settings = settings.map(|text| text.replace("/data", &format!("{}/data", root.display())));
+        settings.iter().for_each(|text| drop(write("/etc/coracle/minion.yaml", text)));
+        node.iter().for_each(|dir| drop(write(&format!("{dir}/node-name"), "box")));
+        let (succeeded, said) = removed(root, how);
+        let (succeeds, place) = expected;
+        assert_eq!(succeeded, succeeds, "{case}: {said}");
+        let advice = format!("rm -r {place}\n");
+        assert!(if place.is_empty() { said.is_empty() } else { said.ends_with(&advice) }, "{case}: {said}");
+    }
+}
+
 /// Needs root and Docker; takes as long as the engine does.
 #[test]
 fn a_box_is_installed_upgraded_and_left_as_it_was() {
