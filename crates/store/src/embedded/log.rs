@@ -12,7 +12,8 @@
 //!
 //! Locks are taken in the order writer, pending, database; only the writer's is held over an fsync of the journal.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,9 @@ const SHRINK_MIN_BYTES: u64 = 16 << 20;
 /// How much may be in the journal but not in redb, and for how long after the first of it.
 const PENDING_BYTES: usize = 256 << 10;
 const PENDING_MAX: Duration = Duration::from_millis(50);
+
+/// How many bytes of a file say that it is redb's.
+const REDB_NAME_BYTES: u64 = 9;
 
 /// The file inside the store's folder.
 const FILE_NAME: &str = "store.redb";
@@ -133,12 +137,31 @@ impl Location {
         };
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);
-        options.open(&self.path).map_err(|error| failed("open", &error))?;
+        let file = options.open(&self.path).map_err(|error| failed("open", &error))?;
+        self.forget_unfinished(&file).map_err(|error| failed("open", &error))?;
+        drop(file);
         let database = Builder::new().set_cache_size(self.cache_bytes).create(&self.path);
         database.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => failed("open", &"it is in use by another process"),
             error => failed("open", &error),
         })
+    }
+
+    /// Empties a file whose maker died before it was one: redb writes its name into it last of all, and then the journal
+    /// is made. Nothing was ever written to such a store.
+    fn forget_unfinished(&self, file: &fs::File) -> io::Result<()> {
+        if self.path.with_file_name(super::journal::FILE_NAME).exists() || file.metadata()?.len() == 0 {
+            return Ok(());
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            // Somebody is at it, as redb will say.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut name = Vec::new();
+        file.take(REDB_NAME_BYTES).read_to_end(&mut name)?;
+        if name.iter().all(|byte| *byte == 0) { file.set_len(0) } else { Ok(()) }
     }
 
     /// Opens redb's file for readers only: what it takes to open it is done in memory.
@@ -429,5 +452,32 @@ mod tests {
         log.pending.lock().failed = false;
         log.snapshot().unwrap();
         assert_eq!(log.flush_deadline(), None, "who reads has brought redb up to the journal");
+    }
+
+    #[test]
+    fn a_file_whose_maker_died_is_made_anew_and_any_other_is_kept() {
+        let (dir, options) = (tempfile::tempdir().unwrap(), Options::default());
+        let (file, journal) = (dir.path().join(FILE_NAME), dir.path().join(super::super::journal::FILE_NAME));
+        let open = || Log::open(dir.path(), &options).map(drop);
+        fs::write(&file, vec![0; 100_000]).unwrap();
+        open().unwrap();
+        open().unwrap();
+        for (content, has_journal) in [([0; 5000], true), ([7; 5000], false)] {
+            let _ = fs::remove_file(&journal);
+            if has_journal {
+                fs::write(&journal, b"").unwrap();
+            }
+            fs::write(&file, content).unwrap();
+            let refusal = open().unwrap_err().to_string();
+            assert!(refusal.contains("magic number"), "{refusal}");
+            assert_eq!(fs::read(&file).unwrap(), content, "nothing was changed");
+        }
+        // Somebody else is making it: he has it locked, and has written its length.
+        let _ = fs::remove_file(&journal);
+        fs::write(&file, [0; 5000]).unwrap();
+        let held = fs::File::open(&file).unwrap();
+        held.lock().unwrap();
+        open().unwrap_err();
+        assert_eq!(fs::read(&file).unwrap().len(), 5000);
     }
 }
