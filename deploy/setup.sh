@@ -3,7 +3,8 @@
 #
 #   deploy/setup.sh build   what the build needs
 #   deploy/setup.sh run     ... and what a minion needs (Docker, nftables)
-#   deploy/setup.sh test    ... and what the tests need (etcd, Nginx, a registry; an old kubectl and the Python client, kept in ~/.cache/coracle)
+#   deploy/setup.sh test    ... and what the tests need (etcd, Nginx, a registry; kept in ~/.cache/coracle: an old kubectl, the
+#                           Python client, a Debian and an emulator to boot it in)
 #
 # Says what it does; run a second time it does nothing and takes no time.
 set -euo pipefail
@@ -47,6 +48,9 @@ if [ "$level" = test ]; then
     need nginx nginx-light libnginx-mod-stream
     need objdump binutils
     need systemd-analyze systemd
+    need mmdebstrap mmdebstrap
+    need mkfs.ext4 e2fsprogs
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 
@@ -145,5 +149,11 @@ if [ "$level" = test ]; then
         python3 -m venv "$cache/python"
         "$cache/python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
         cp "$wanted" "$cache/python/requirements.txt"
+    fi
+    # A machine with a kernel and a systemd of its own. It takes two minutes, once.
+    image=$(dirname "$0")/../tests/machine/image.sh
+    if have apt-get && [ "$(id -u)" = 0 ] && ! "$image" find >/dev/null 2>&1; then
+        say "making a Debian to boot in an emulator"
+        "$image" >/dev/null || say "there is none here; the tests say what they leave out"
     fi
 fi

@@ -11,10 +11,10 @@ pub fn repository() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in a folder")?.canonicalize()?)
 }
 
-/// Puts the programs into a folder, without what debuggers read. `all` is one program that is each of them by its name.
+/// Puts the programs into a folder, without what only debuggers read. `all` is one program that is each of them by its name.
 pub fn programs(all: &Path, folder: &Path) -> Result<()> {
     let master = folder.join("master");
-    output("objcopy", &["--strip-debug", text(all)?, text(&master)?])?;
+    output("objcopy", &["--strip-all", text(all)?, text(&master)?])?;
     for name in ["minion", "kctl"] {
         std::fs::hard_link(&master, folder.join(name))?;
     }
