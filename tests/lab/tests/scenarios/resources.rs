@@ -11,7 +11,7 @@ use kube::api::DeleteParams;
 use lab::Cluster;
 use lab::cluster::MASTER;
 use lab::engine::IMAGE;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::{
     PATH, cluster_ip, container, controller, create, curl, endpoints, kctl, machine, pod, ready, refused, remove,
@@ -140,12 +140,12 @@ pub(crate) async fn scaling(cluster: &mut Cluster) -> Result<()> {
 /// place, hears no request, and is taken back.
 pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
     for machine in &cluster.lab.boxes {
-        for image in VERSIONS {
-            machine.run(&["docker", "tag", IMAGE, image]).await?;
+        for (image, script) in IMAGES {
+            machine.run(&["sh", "-c", BUILD, image, script, IMAGE]).await?;
         }
     }
     let made = service(cluster, "roll", json!({})).await?;
-    version(cluster, "roll-1", VERSIONS[0], 3, rolling()).await?;
+    version(cluster, "roll-1", IMAGES[0].0, 3).await?;
     ready(cluster, "roll", 3).await?;
     endpoints(cluster, "roll", 3).await?;
     let url = format!("http://{}{PATH}", cluster_ip(&made));
@@ -153,7 +153,7 @@ pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
     let forever = format!("while :; do curl -s -w '%{{http_code}}\\n' --max-time 5 {url} | tr '\\n' ' '; echo; done");
     cluster.lab.machine(2).start("load", &["sh", "-c", &forever]).await?;
 
-    version(cluster, "roll-2", VERSIONS[1], 0, rolling()).await?;
+    version(cluster, "roll-2", IMAGES[1].0, 0).await?;
     for (new, old) in [(1, 2), (2, 1), (3, 0)] {
         scale(cluster, "roll-2", new).await?;
         ready_of(cluster, "roll-2", new).await?;
@@ -161,10 +161,7 @@ pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
         ready_of(cluster, "roll-1", old).await?;
     }
     kctl(cluster, &["delete", "rc", "roll-1"], b"").await?;
-    for pod in ready(cluster, "roll", 3).await? {
-        let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone());
-        ensure!(image.as_deref() == Some(VERSIONS[1]), "{image:?}");
-    }
+    ready(cluster, "roll", 3).await?;
     failing_version(cluster).await?;
 
     let load = cluster.lab.boxes[1].process("load")?;
@@ -173,28 +170,41 @@ pub(crate) async fn rolling_update(cluster: &mut Cluster) -> Result<()> {
     load.says_more(answered + AFTERWARDS).await?;
     let answers = load.text();
     cluster.lab.boxes[1].kill("load").await?;
-    let failed: Vec<&str> = answers.lines().filter(|line| !line.trim_end().ends_with(" 200")).collect();
-    ensure!(failed.is_empty(), "of {} requests these failed: {failed:?}", answers.lines().count());
-    for version in ["roll-1", "roll-2"] {
-        ensure!(answers.contains(version), "no request reached {version}");
-    }
-    ensure!(!answers.contains("roll-3"), "requests reached what is not ready");
+    answered_by_two_images(&answers, AFTERWARDS)?;
     for version in ["roll-1", "roll-2", "roll-3"] {
         let _ = kctl(cluster, &["delete", "rc", version], b"").await;
     }
     remove(cluster, &["roll"]).await
 }
 
-/// What runs before and after: the same programs, as two images.
-const VERSIONS: [&str; 2] = ["coracle/roll:1", "coracle/roll:2"];
+/// Nobody was turned away, and each pod was what its image makes it: in the end, all are the second.
+fn answered_by_two_images(answers: &str, last: usize) -> Result<()> {
+    let all: Vec<&str> = answers.lines().collect();
+    let served = |line: &&str| ["one roll-1-", "two roll-2-"].iter().any(|by| line.starts_with(by));
+    let well = |line: &&str| served(line) && line.trim_end().ends_with(" 200");
+    let (served, failed): (Vec<&str>, Vec<&str>) = all.iter().copied().partition(well);
+    ensure!(failed.is_empty(), "of {} requests these failed: {failed:?}", all.len());
+    ensure!(served.iter().any(|line| line.starts_with("one ")), "no request reached the first image");
+    ensure!(served.iter().rev().take(last).all(|line| line.starts_with("two ")), "the first image still answers");
+    Ok(())
+}
+
+/// Three images and the program by which they answer: the third has none.
+const IMAGES: [(&str, &str); 3] = [
+    ("coracle/roll:1", "printf '#!/bin/sh\\necho; echo one $(hostname)\\n' >/www/cgi-bin/who"),
+    ("coracle/roll:2", "printf '#!/bin/sh\\necho; echo two $(hostname)\\n' >/www/cgi-bin/who"),
+    ("coracle/roll:3", "true"),
+];
+/// Makes the image `$0`, whose program is made by `$1`, of the image `$2`.
+const BUILD: &str = "docker run --network none --name made \"$2\" sh -c \
+    \"mkdir -p /www/cgi-bin; $1; chmod -R +x /www\" && docker commit \
+    --change 'CMD [\"httpd\", \"-f\", \"-p\", \"0.0.0.0:80\", \"-h\", \"/www\"]' made \"$0\" && docker rm made";
 /// How many requests are looked at when the last version was taken back.
 const AFTERWARDS: usize = 20;
 
 /// The third version runs and never says that it is ready: the update stops there, and the second stays.
 async fn failing_version(cluster: &Cluster) -> Result<()> {
-    let mut broken = rolling();
-    broken["containers"][0]["readinessProbe"] = json!({ "exec": { "command": ["false"] }, "periodSeconds": 1 });
-    version(cluster, "roll-3", VERSIONS[1], 1, broken).await?;
+    version(cluster, "roll-3", IMAGES[2].0, 1).await?;
     let refused = |events: &[Arc<Event>]| {
         events.iter().any(|event| {
             let about = event.involved_object.name.as_deref().is_some_and(|name| name.starts_with("roll-3"));
@@ -207,15 +217,13 @@ async fn failing_version(cluster: &Cluster) -> Result<()> {
     ready(cluster, "roll", 3).await.map(drop)
 }
 
-/// A pod that is told to end serves on until every proxy knows.
-fn rolling() -> Value {
+/// Makes a controller whose pods run what their image says. One that is told to end serves on until every proxy knows.
+async fn version(cluster: &Cluster, name: &str, image: &str, replicas: u32) -> Result<()> {
     let mut spec = web(json!({ "terminationGracePeriodSeconds": 10 }));
-    spec["containers"][0]["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sleep", "2"] } } });
-    spec
-}
-
-async fn version(cluster: &Cluster, name: &str, image: &str, replicas: u32, mut spec: Value) -> Result<()> {
-    spec["containers"][0]["image"] = json!(image);
+    let container = spec["containers"][0].as_object_mut().context("a container")?;
+    container.remove("command");
+    container.insert("image".to_owned(), json!(image));
+    container.insert("lifecycle".to_owned(), json!({ "preStop": { "exec": { "command": ["sleep", "2"] } } }));
     let labels = json!({ "app": "roll", "version": name });
     let object = json!({ "metadata": { "name": name }, "spec": { "replicas": replicas, "selector": labels,
         "template": { "metadata": { "labels": labels }, "spec": spec } } });
