@@ -12,9 +12,10 @@ use kube::Client;
 use crate::engine::{self, IMAGE};
 use crate::lab::{Lab, Plan};
 
-/// Where the daemons keep their files.
+/// Where the master keeps its files.
 const MASTER_DATA: &str = "/var/lib/coracle/master";
-const MINION_DATA: &str = "/var/lib/coracle/minion";
+/// Where a minion does.
+pub const MINION_DATA: &str = "/var/lib/coracle/minion";
 /// What the daemons are called among a box's processes.
 pub const MASTER: &str = "master";
 /// See [`MASTER`].
@@ -115,8 +116,11 @@ impl Cluster {
         let servers: Vec<String> = masters.map(|machine| format!("https://{}:6443", machine.address())).collect();
         let (more, server, token) = (self.settings.minion.clone(), servers.join(","), self.token()?);
         let machine = self.lab.machine(number);
-        let mut line = vec![MINION, "--data-dir", MINION_DATA, "--server", &server, "--token", &token];
+        let mut line = vec![MINION, "--data-dir", MINION_DATA, "--server", &server];
         let told: Vec<&str> = more.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        if !told.contains(&"--token") {
+            line.extend(["--token", &token]);
+        }
         // Nothing is evicted and no image removed because others fill this machine's disk, unless a test is about that.
         let calm = [["--eviction-hard", "memory.available<100Mi"], ["--image-gc-high-threshold", "100"]];
         line.extend(calm.iter().filter(|flag| !told.contains(&flag[0])).flatten());

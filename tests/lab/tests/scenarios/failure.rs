@@ -17,6 +17,7 @@ use crate::common::{
     PATH, cluster_ip, container, controller, curl, endpoints, machine, outside, place, ready, remove, serves, service,
     web,
 };
+use crate::rejoin;
 
 /// Seconds without a heartbeat after which a node is lost, here; by default it is 40.
 const GRACE_SECONDS: u64 = 12;
@@ -44,6 +45,8 @@ fn what_fails_and_returns() -> Result<()> {
         .await;
         all.run("reboot", "pods of a box that lost its power come back", box_reboots).await;
         all.run("reboot of all", "so do those of the whole cluster", all_boxes_reboot).await;
+        let anew = "a box that is installed anew joins under its name and is the same node; so does one that moves";
+        all.run("rejoin", anew, rejoin::installed_anew_and_moved).await;
         all.finish().await
     })
 }
@@ -137,7 +140,7 @@ async fn docker_restarts(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// Waits until that many pods serve, each container runs once, and each pod answers at its address.
-async fn come_back(cluster: &Cluster, app: &str, count: usize) -> Result<()> {
+pub(crate) async fn come_back(cluster: &Cluster, app: &str, count: usize) -> Result<()> {
     cluster.ready().await?;
     // A pod may be shown ready as it was before, until its kubelet has looked.
     let alive = async {

@@ -10,5 +10,6 @@ mod members;
 mod network;
 mod overlay;
 mod preflight;
+mod rejoin;
 mod resources;
 mod setup;
