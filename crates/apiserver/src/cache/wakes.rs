@@ -16,9 +16,11 @@ use tokio::time::Instant;
 /// More watchers than this are a crowd.
 const CROWD: usize = 100;
 /// How many parts a crowd has.
-const PARTS: usize = 16;
+const PARTS: usize = 64;
 /// How long telling one watcher of a crowd may take; the next part's turn comes when the one before should be through.
 const PER_WATCHER: Duration = Duration::from_micros(16);
+/// How late a turn may be for the next ones to make up for it: timers are as fine as a millisecond, several turns.
+const MADE_UP: Duration = Duration::from_millis(2);
 
 /// How urgently a watcher is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +93,14 @@ impl Wakes {
     async fn take_turns(self: Arc<Self>) {
         let mut due = Instant::now();
         while let Some(told) = self.take_turn() {
-            // A late timer is made up for, as far as it was late by one turn.
-            let pace = PER_WATCHER * u32::try_from(told).unwrap_or(u32::MAX);
-            due = due.max(Instant::now() - pace) + pace;
-            tokio::time::sleep_until(due).await;
+            let now = Instant::now();
+            due = due.max(now - MADE_UP) + PER_WATCHER * u32::try_from(told).unwrap_or(u32::MAX);
+            if due > now {
+                tokio::time::sleep_until(due).await;
+            } else {
+                // Requests that came meanwhile are not kept waiting by more than one part.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
