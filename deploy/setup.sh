@@ -44,6 +44,7 @@ if [ "$level" = test ]; then
     need dbus-daemon dbus
     need etcdctl etcd-client
     need dig bind9-dnsutils
+    need openssl openssl
     need docker-registry docker-registry
     need nginx nginx-light libnginx-mod-stream
     need objdump binutils
