@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::fcntl::OFlag;
 use store::etcd::snapshot::{Attached, Restored, Snapshot};
 
 use crate::data::{has_store, is_running};
@@ -79,10 +81,7 @@ impl Restore {
         let restored = snapshot.restore(&dir.join(STORE), self.bump_revision)?;
         let owner = fs::metadata(&self.data_dir)?;
         if !keys.is_empty() {
-            let pki = self.data_dir.join("pki");
-            fs::create_dir_all(&pki)?;
-            fs::set_permissions(&pki, Permissions::from_mode(0o700))?;
-            chown(&pki, Some(owner.uid()), Some(owner.gid()))?;
+            make_pki(&self.data_dir, &owner)?;
             fs::create_dir_all(dir.join("pki"))?;
         }
         for key in keys.iter().filter(|key| !is_there(&self.data_dir, key)) {
@@ -121,14 +120,78 @@ pub(crate) fn write_key(dir: &Path, key: &Attached) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
+/// Makes the folder of the keys, for the owner of the data directory alone.
+pub(crate) fn make_pki(data_dir: &Path, owner: &fs::Metadata) -> Result<()> {
+    let pki = data_dir.join("pki");
+    fs::create_dir_all(&pki)?;
+    let folder = open_itself(&pki)?;
+    folder.set_permissions(Permissions::from_mode(0o700))?;
+    fchown(&folder, Some(owner.uid()), Some(owner.gid()))?;
+    Ok(folder.sync_all()?)
+}
+
 /// Gives a file or a folder and all in it to the owner of another, and brings it to the disk.
 pub(crate) fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), owner)?;
+    let file = open_itself(path)?;
+    if file.metadata()?.is_dir() {
+        // By the open folder: its name may be another one's by now.
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", file.as_raw_fd()))? {
+            give(&entry?.path(), owner).with_context(|| format!("in {}", path.display()))?;
         }
     }
-    let given = chown(path, Some(owner.uid()), Some(owner.gid()));
+    let given = fchown(&file, Some(owner.uid()), Some(owner.gid()));
     given.with_context(|| format!("cannot give {} away", path.display()))?;
-    Ok(File::open(path)?.sync_all()?)
+    Ok(file.sync_all()?)
+}
+
+/// Opens a file or a folder that has no other name: who runs the master owns the data directory, and what root gives away,
+/// or changes, is never what they could have put in its place, a link to what is not theirs.
+fn open_itself(path: &Path) -> Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let metadata = file.metadata()?;
+    let is_its_own = metadata.is_dir() || (metadata.is_file() && metadata.nlink() == 1);
+    ensure!(is_its_own, "{} is neither a folder nor a file with one name", path.display());
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_leads_out_of_the_data_directory_is_not_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let [data, folder, secret] = ["data", "folder", "secret"].map(|name| dir.path().join(name));
+        for folder in [data.join("pki/old"), folder.clone()] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(&secret, "secret").unwrap();
+        fs::write(data.join("pki/old/sa.key"), "key").unwrap();
+        let owner = fs::metadata(&data).unwrap();
+        give(&data, &owner).unwrap();
+        make_pki(&data, &owner).unwrap();
+        let link = data.join("pki/old/ca.key");
+        for target in [&secret, &folder] {
+            symlink(target, &link).unwrap();
+            for given in [&link, &data] {
+                let refused = format!("{:#}", give(given, &owner).unwrap_err());
+                assert!(refused.contains("ca.key: Too many levels of symbolic links"), "{refused}");
+            }
+            fs::remove_file(&link).unwrap();
+        }
+        fs::hard_link(&secret, &link).unwrap();
+        assert!(
+            format!("{:#}", give(&data, &owner).unwrap_err()).contains("neither a folder nor a file with one name")
+        );
+        fs::remove_dir_all(data.join("pki")).unwrap();
+        symlink(&folder, data.join("pki")).unwrap();
+        let mode = || fs::metadata(&folder).unwrap().mode();
+        let before = mode();
+        make_pki(&data, &owner).unwrap_err();
+        assert_eq!(mode(), before);
+    }
 }
