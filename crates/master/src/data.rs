@@ -67,7 +67,7 @@ impl DataCommand {
             DataCommand::Backup(backup) => backup.run().await,
             DataCommand::Restore(restore) => restore.run().await,
             DataCommand::ExportKeys(export) => export.run(),
-            DataCommand::ImportKeys(import) => import.run().await,
+            DataCommand::ImportKeys(import) => import.run(),
         }
     }
 }

@@ -10,13 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use api::well_known::{NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC, NAMESPACE_SYSTEM};
 use clap::Args;
 use serde_json::{Map, Value};
-use store::embedded::Embedded;
 use store::etcd::snapshot::{self, Attached};
-use store::{ListRequest, Store};
 
 use crate::data::has_store;
 use crate::place::{self, KEYS, STORE};
-use crate::restore::{give, is_there, write_key};
+use crate::restore::{give, is_there, make_pki, write_key};
 
 /// What minions of the first start join with: the same at every master.
 const JOIN_TOKEN: &str = "join-token";
@@ -28,6 +26,8 @@ const ADMIN: &str = "admin.kubeconfig";
 const REGISTRY: &str = "/registry/";
 /// The namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = [NAMESPACE_DEFAULT, NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
+/// The roles that every cluster has, beside those of the system.
+const ROLES: [&str; 4] = ["admin", "cluster-admin", "edit", "view"];
 const NAMESPACE_DEFAULT: &str = "default";
 /// What every cluster has in that one.
 const IN_DEFAULT: [(&str, &str); 5] = [
@@ -81,48 +81,57 @@ impl ExportKeys {
 }
 
 impl ImportKeys {
-    pub(crate) async fn run(&self) -> Result<String> {
-        let keys = self.read()?;
-        fs::create_dir_all(&self.data_dir).with_context(|| format!("cannot make {}", self.data_dir.display()))?;
+    pub(crate) fn run(&self) -> Result<String> {
+        let (keys, place) = (self.read()?, self.data_dir.display());
+        fs::create_dir_all(&self.data_dir).with_context(|| format!("cannot make {place}"))?;
+        let is_missing = keys.iter().any(|key| !is_there(&self.data_dir, key));
+        let kept = if is_missing { self.take_in(&keys)? } else { "" };
+        Ok(format!("{place} holds the keys of the cluster{kept}; delete {}", self.file.display()))
+    }
+
+    /// Writes the keys, while no master runs: one that starts meanwhile would make its own. What to say of those before.
+    fn take_in(&self, keys: &[Attached]) -> Result<&'static str> {
+        let alone = place::alone(&self.data_dir)?;
+        let _alone = alone.with_context(|| format!("a master runs on {}; stop it first", self.data_dir.display()))?;
+        place::finish(&self.data_dir)?;
+        let kept = self.make_room(keys)?;
         // Whoever runs the master must be able to read what root brought.
-        let (owner, pki) = (fs::metadata(&self.data_dir)?, self.data_dir.join("pki"));
-        // Held until they are in their place: a master that starts meanwhile would make its own.
-        let mut alone = None;
-        for key in &keys {
-            let path = self.data_dir.join(&key.name);
-            if fs::read(&path).is_ok_and(|there| there != key.content) {
-                alone = Some(self.make_room(&path, &owner).await?);
-                break;
-            }
-        }
-        fs::create_dir_all(&pki)?;
-        fs::set_permissions(&pki, fs::Permissions::from_mode(0o700))?;
+        let owner = fs::metadata(&self.data_dir)?;
+        make_pki(&self.data_dir, &owner)?;
         for key in keys.iter().filter(|key| !is_there(&self.data_dir, key)) {
             write_key(&self.data_dir, key)?;
             give(&self.data_dir.join(&key.name), &owner)?;
         }
-        give(&pki, &owner)?;
-        let kept = if alone.is_some() { "; those that were there are kept beside them" } else { "" };
-        Ok(format!("{} holds the keys of the cluster{kept}; delete {}", self.data_dir.display(), self.file.display()))
+        place::sync(&self.data_dir.join("pki"))?;
+        place::sync(&self.data_dir)?;
+        Ok(kept)
     }
 
-    /// Puts aside the keys of a first start that nobody has used: a package starts its master at once. `other` is one of
-    /// them.
-    async fn make_room(&self, other: &Path, owner: &fs::Metadata) -> Result<place::Lock> {
-        let (other, store) = (other.display(), self.data_dir.join(STORE));
-        ensure!(has_store(&store), "{other} is there already, and another one: nothing was changed");
-        let alone = place::alone(&self.data_dir)?;
-        let alone = alone.with_context(|| format!("{other} is another one, and its master runs: stop that before"))?;
-        let used = first_use(&store).await?;
-        give(&store, owner)?;
-        if let Some(used) = used {
-            bail!(
-                "{other} is there already, and another one, of a cluster that is used: it has {used}. Nothing was changed"
-            );
+    /// Puts aside what a first start made that nobody has used, as a package starts its master at once: keys, and the store,
+    /// whose tokens to join with are others. The store is the last: as long as it is there this has not been done.
+    fn make_room(&self, keys: &[Attached]) -> Result<&'static str> {
+        let store = self.data_dir.join(STORE);
+        let used = if has_store(&store) { Some(first_use(&store)?) } else { None };
+        let mut there = keys.iter().filter(|key| self.data_dir.join(&key.name).exists()).peekable();
+        let is_empty = there.peek().is_none();
+        match (there.find(|key| !is_there(&self.data_dir, key)), used) {
+            (Some(other), None) => bail!("{} is there already, and another one: nothing was changed", self.path(other)),
+            (Some(other), Some(Some(used))) => bail!(
+                "{} is there already, and another one, of a cluster that is used: it has {used}. Nothing was changed",
+                self.path(other)
+            ),
+            (Some(_), Some(None)) => {}
+            // Cut short before the store was put aside.
+            (None, Some(None)) if is_empty => {}
+            (None, _) => return Ok(""),
         }
-        let names: Vec<&str> = names().chain([ADMIN]).collect();
+        let names: Vec<&str> = names().chain([ADMIN, STORE]).collect();
         place::put_aside(&self.data_dir, &names)?;
-        Ok(alone)
+        Ok("; those that were there are kept beside them, and their store")
+    }
+
+    fn path(&self, key: &Attached) -> String {
+        self.data_dir.join(&key.name).display().to_string()
     }
 
     /// The keys in the file, if nobody else could read it and they belong together.
@@ -152,16 +161,14 @@ impl ImportKeys {
 }
 
 /// The first thing in a store that no first start puts there.
-async fn first_use(dir: &Path) -> Result<Option<String>> {
-    let store = Embedded::open(dir, store::embedded::Options::default());
-    let store = store.with_context(|| format!("cannot read the store in {}", dir.display()))?;
-    let all = store.list(ListRequest { prefix: REGISTRY.to_owned(), ..ListRequest::default() }).await;
-    store.close();
-    Ok(all?.items.into_iter().map(|item| item.key.to_string()).find(|key| is_use(key)))
+fn first_use(dir: &Path) -> Result<Option<String>> {
+    let keys = snapshot::keys_of_files(dir).with_context(|| format!("cannot read the store in {}", dir.display()))?;
+    Ok(keys.into_iter().find(|key| is_use(key)))
 }
 
-/// Whether the key is of something that a cluster has only when it is used: a node, a pod or what makes pods, a namespace
-/// beside those every cluster has and so whatever is in it, something in `default`.
+/// Whether the key is of something that a cluster has only when it is used: a node, a pod or what makes pods, a request for
+/// a certificate (which its CA may have signed), a namespace beside those every cluster has and so whatever is in it, an
+/// account or a right that somebody gave, something in `default`.
 fn is_use(key: &str) -> bool {
     let parts: Vec<&str> = key.strip_prefix(REGISTRY).unwrap_or(key).split('/').collect();
     match parts[..] {
@@ -169,6 +176,12 @@ fn is_use(key: &str) -> bool {
         ["events" | "leases" | "ranges", ..] => false,
         ["nodes" | "pods" | "replicationcontrollers" | "replicasets" | "deployments", ..] => true,
         ["daemonsets" | "statefulsets" | "jobs" | "cronjobs" | "persistentvolumes", ..] => true,
+        ["certificatesigningrequests", ..] => true,
+        ["serviceaccounts", _, name] => name != "default",
+        ["secrets", NAMESPACE_SYSTEM, name] => !name.starts_with("bootstrap-token-"),
+        ["clusterroles" | "clusterrolebindings" | "roles" | "rolebindings", .., name] => {
+            !name.starts_with("system:") && !ROLES.contains(&name)
+        }
         [resource, NAMESPACE_DEFAULT, name] => !IN_DEFAULT.contains(&(resource, name)),
         _ => false,
     }
@@ -215,8 +228,19 @@ mod tests {
             ("events/default/kubernetes.17", false),
             ("leases/kube-system/kube-scheduler", false),
             ("clusterroles/edit", false),
+            ("clusterroles/system:node", false),
+            ("clusterrolebindings/cluster-admin", false),
+            ("rolebindings/kube-system/system::leader-locking-kube-scheduler", false),
+            ("serviceaccounts/kube-system/default", false),
+            ("serviceaccounts/default/default", false),
+            ("configmaps/kube-system/kube-root-ca.crt", false),
             ("secrets/kube-system/bootstrap-token-abcdef", false),
             ("ranges/serviceips/10.96.0.1", false),
+            ("certificatesigningrequests/jane", true),
+            ("serviceaccounts/kube-system/robot", true),
+            ("secrets/kube-system/robot", true),
+            ("clusterrolebindings/jane", true),
+            ("rolebindings/kube-system/jane", true),
             ("namespaces/shop", true),
             ("nodes/box1", true),
             ("pods/kube-system/dns", true),
@@ -228,8 +252,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn keys_go_from_one_master_to_the_next() {
+    #[test]
+    fn keys_go_from_one_master_to_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second, file) = (master(dir.path()), dir.path().join("second"), dir.path().join("keys"));
         let export = ExportKeys { file: file.clone(), data_dir: first.clone() };
@@ -237,8 +261,16 @@ mod tests {
         assert_eq!(mode(&file), 0o600);
         assert!(export.run().unwrap_err().to_string().contains("cannot write"), "nothing is overwritten");
         let import = ImportKeys { file: file.clone(), data_dir: second.clone() };
+        fs::create_dir(&second).unwrap();
+        let starting = place::enter(&second).unwrap();
+        let refused = import.run().unwrap_err().to_string();
+        assert!(
+            refused.contains("a master runs on") && !second.join("pki").exists(),
+            "it would make its own: {refused}"
+        );
+        drop(starting);
         for _ in 0..2 {
-            import.run().await.unwrap();
+            import.run().unwrap();
         }
         for name in names() {
             assert_eq!(fs::read(first.join(name)).unwrap(), fs::read(second.join(name)).unwrap(), "{name}");
@@ -247,30 +279,29 @@ mod tests {
         assert_eq!((mode(&second.join("pki/sa.key")), mode(&second.join("join-token"))), (0o600, 0o600));
     }
 
-    #[tokio::test]
-    async fn keys_that_others_saw_or_that_do_not_fit_are_refused() {
+    #[test]
+    fn keys_that_others_saw_or_that_do_not_fit_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (first, file) = (master(dir.path()), dir.path().join("keys"));
         ExportKeys { file: file.clone(), data_dir: first.clone() }.run().unwrap();
         let good = fs::read_to_string(&file).unwrap();
-        let import =
-            async |data_dir: PathBuf| ImportKeys { file: file.clone(), data_dir }.run().await.unwrap_err().to_string();
+        let import = |data_dir: PathBuf| ImportKeys { file: file.clone(), data_dir }.run().unwrap_err().to_string();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(import(dir.path().join("x")).await.contains("may be read by others (mode 640)"));
+        assert!(import(dir.path().join("x")).contains("may be read by others (mode 640)"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let mut keys: Map<String, Value> = serde_json::from_str(&good).unwrap();
         keys.insert("pki/ca.key".to_owned(), other.clone().into());
         fs::write(&file, Value::Object(keys.clone()).to_string()).unwrap();
-        assert!(import(dir.path().join("x")).await.contains("ca.crt and ca.key do not belong together"));
+        assert!(import(dir.path().join("x")).contains("ca.crt and ca.key do not belong together"));
         keys.insert("../etc/passwd".to_owned(), "".into());
         fs::write(&file, Value::Object(keys).to_string()).unwrap();
-        assert!(import(dir.path().join("x")).await.contains("which is no key of a cluster"));
+        assert!(import(dir.path().join("x")).contains("which is no key of a cluster"));
         fs::write(&file, "{").unwrap();
-        assert!(import(dir.path().join("x")).await.contains("is not what"));
+        assert!(import(dir.path().join("x")).contains("is not what"));
         assert!(!dir.path().join("x").exists(), "nothing was changed");
         fs::write(&file, good).unwrap();
         fs::write(first.join("pki/sa.key"), other).unwrap();
-        assert!(import(first.clone()).await.contains("is there already, and another one"));
+        assert!(import(first.clone()).contains("is there already, and another one"));
     }
 }

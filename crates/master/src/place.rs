@@ -37,7 +37,9 @@ pub(crate) fn enter(data_dir: &Path) -> Result<Lock> {
     let place = open(data_dir)?;
     match place.try_lock_shared() {
         Ok(()) => Ok(Lock(place)),
-        Err(TryLockError::WouldBlock) => bail!("a restore is under way in {}", data_dir.display()),
+        Err(TryLockError::WouldBlock) => {
+            bail!("a restore is under way in {}, or keys are taken in", data_dir.display())
+        }
         // No reason not to run: some file systems have no locks for folders.
         Err(TryLockError::Error(error)) => {
             tracing::warn!(%error, "cannot lock {}: restore nothing there while this runs", data_dir.display());

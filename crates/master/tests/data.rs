@@ -258,11 +258,13 @@ async fn keys_are_taken_in_by_a_master_that_was_started_but_not_used() {
     let running = start(&second).await;
     let own = read(&second, "pki/ca.crt");
     let refused = run(&import).await.unwrap_err();
-    assert!(refused.contains("its master runs: stop that before"), "{refused}");
+    assert!(refused.contains(&format!("a master runs on {at_second}; stop it first")), "{refused}");
     create(&running, "map-mine").await;
     running.stop().await;
+    let before = files(&second.join("store"));
     let refused = run(&import).await.unwrap_err();
     assert!(refused.contains("it has /registry/configmaps/default/map-mine. Nothing was changed"), "{refused}");
+    assert!(files(&second.join("store")) == before, "not a byte");
     assert_eq!(read(&second, "pki/ca.crt"), own);
 
     let running = start(&second).await;
@@ -276,7 +278,25 @@ async fn keys_are_taken_in_by_a_master_that_was_started_but_not_used() {
     let kept = std::fs::read_dir(second.join("pki")).unwrap().map(|entry| entry.unwrap().path());
     let kept = kept.filter(|path| path.to_str().unwrap().contains("ca.crt.before-")).map(std::fs::read_to_string);
     assert_eq!(kept.map(Result::unwrap).collect::<Vec<_>>(), [own]);
+    // The store that was not used is no reason to take in those of a third cluster.
+    let [third, file] = ["third", "more-keys"].map(|name| dir.path().join(name));
+    start(&third).await.stop().await;
+    let [at_third, in_file] = [&third, &file].map(|path| path.to_str().unwrap());
+    run(&["export-keys", in_file, "--data-dir", at_third]).await.unwrap();
+    let refused = run(&["import-keys", in_file, "--data-dir", at_second]).await.unwrap_err();
+    assert!(refused.contains("ca.crt is there already, and another one: nothing was changed"), "{refused}");
+
     let running = start(&second).await;
     assert_eq!(running.api_server().unwrap().ca_certificate(), read(&first, "pki/ca.crt"));
+    let tokens = ask(&running, "GET", "/api/v1/namespaces/kube-system/secrets", "").await.unwrap();
+    let token = read(&first, "join-token").split('.').next().unwrap().to_owned();
+    assert!(tokens.contains(&format!("bootstrap-token-{token}")), "who has the cluster's token may join: {tokens}");
     running.stop().await;
+    // As far as an import came that was cut short before the store was put aside.
+    for name in ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "join-token"] {
+        std::fs::remove_file(second.join(name)).unwrap();
+    }
+    run(&import).await.unwrap();
+    assert!(!second.join("store").exists());
+    run(&import).await.unwrap();
 }

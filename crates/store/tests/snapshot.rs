@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store::embedded::{Embedded, Options};
-use store::etcd::snapshot::{Attached, Snapshot, save, save_files};
+use store::etcd::snapshot::{Attached, Snapshot, keys_of_files, save, save_files};
 use store::etcd::{Etcd, server::Etcd3};
 use store::{Error, Expect, Revision, Store};
 use support::{EtcdServer, Face, delete, etcdctl, events, prefix, put, put_leased, set, told};
@@ -162,6 +162,9 @@ async fn a_snapshot_of_a_stopped_or_killed_store_is_the_running_ones_and_leaves_
     for name in ["killed", "stopped"] {
         let before = files(&place(name));
         let file = of_files(name).unwrap();
+        let found = keys_of_files(&place(name)).unwrap();
+        assert_eq!(found.len(), 204, "{name}");
+        assert!(found.contains("/registry/last") && !found.contains("/registry/pods/p000"), "{name}: as they are now");
         assert!(files(&place(name)) == before, "{name}: its files are as they were");
         assert_eq!(Snapshot::open(&file).unwrap().keys(), 204, "{name}");
         let keys = |file: &Path| {

@@ -14,7 +14,7 @@
 mod castagnoli;
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -197,6 +197,23 @@ pub fn save(store: &Embedded, files: &[Attached], out: &mut dyn Write, path: &Pa
 /// Writes a snapshot of the store in `dir`, which no process has open and which is only read.
 pub fn save_files(dir: &Path, out: &mut dyn Write, path: &Path) -> Result<(), Error> {
     Whole::of_files(dir, |whole| save_whole(whole, &[], out, path))?
+}
+
+/// The keys that the store in `dir` holds, which no process has open and which is only read.
+pub fn keys_of_files(dir: &Path) -> Result<BTreeSet<String>, Error> {
+    let mut keys = BTreeSet::new();
+    let read = Whole::of_files(dir, |whole| {
+        whole.rows(|_, row| {
+            if row.created == 0 {
+                keys.remove(row.key)
+            } else {
+                keys.insert(row.key.to_owned())
+            };
+            Ok(())
+        })
+    })?;
+    read.map_err(|source| Error::File { what: "cannot read", path: dir.to_owned(), source })?;
+    Ok(keys)
 }
 
 fn save_whole(whole: &Whole, files: &[Attached], out: &mut dyn Write, path: &Path) -> Result<(), Error> {
