@@ -1,6 +1,6 @@
 //! Clients of the API server: with the token, and with the node's certificate, which may be exchanged while it is used.
 //! Both speak HTTP/2 where the server does: all watches of a node share one connection. Where there are several servers,
-//! one is used until it does not answer, or not as a server should, then the next: its watches end, too.
+//! one is used until it does not answer, or not as a server should, then the next; watches of one that is gone end, too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -120,9 +120,9 @@ fn client(
 ) -> kube::Client {
     let (servers, connections) = (Arc::new(Servers::new(servers)), Connections::new(config, generation));
     let service = tower::service_fn(move |mut request: http::Request<Body>| {
-        let Server { number, uri: server, left } = servers.current();
+        let server = servers.current();
         let watches = is_watch(request.uri());
-        *request.uri_mut() = at(&server, request.uri());
+        *request.uri_mut() = at(&server.uri, request.uri());
         request.headers_mut().insert(USER_AGENT, KUBELET);
         if let Some(value) = &authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
@@ -130,15 +130,11 @@ fn client(
         let (answer, servers) = (connections.current().request(request), servers.clone());
         async move {
             let answer = servers.patient(answer).await;
-            let fails = match &answer {
-                Ok(answer) => is_failure(answer.status()),
-                Err(_) => true,
-            };
-            if fails {
-                servers.leave(number);
+            let health = answer.as_ref().map_or(Health::Gone, |answer| health(answer.status()));
+            if health != Health::Well {
+                servers.leave(&server, health);
             }
-            // Long after it was left a server that lives on would tell its watchers what it sees, or nothing.
-            answer.map(|answer| answer.map(|body| if watches { until(left, body) } else { body.boxed_unsync() }))
+            answer.map(|answer| answer.map(|body| if watches { until(server.gone, body) } else { body.boxed_unsync() }))
         }
     });
     kube::Client::new(service, "default")
@@ -150,16 +146,31 @@ fn is_watch(uri: &http::Uri) -> bool {
     parameters.filter_map(|parameter| parameter.strip_prefix("watch=")).any(|value| value == "true" || value == "1")
 }
 
-/// The body, which ends early when its server is left: as a watch does in the end, so that it is taken up where it was.
-fn until(left: CancellationToken, body: Incoming) -> UnsyncBoxBody<Bytes, hyper::Error> {
-    let frames = body.into_data_stream().map_ok(Frame::data).take_until(left.cancelled_owned());
+/// The body, which ends early when its server is gone: as a watch does in the end, so that it is taken up where it was.
+fn until(gone: CancellationToken, body: Incoming) -> UnsyncBoxBody<Bytes, hyper::Error> {
+    let frames = body.into_data_stream().map_ok(Frame::data).take_until(gone.cancelled_owned());
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// Whether such an answer says that another server would do better: its store is away, it is overrun, or what stands
-/// before it does not reach it.
-fn is_failure(status: StatusCode) -> bool {
-    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+/// What an answer says of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Well,
+    /// Another one may do better. This request failed there, and perhaps would anywhere: a store without room refuses every
+    /// write, and goes on to tell what it holds.
+    Fails,
+    /// Its store is away, or what stands before it does not reach it. Where it lives on it would tell watchers nothing for
+    /// long.
+    Gone,
+}
+
+fn health(status: StatusCode) -> Health {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Health::Gone,
+        StatusCode::NOT_IMPLEMENTED => Health::Well,
+        status if status.is_server_error() => Health::Fails,
+        _ => Health::Well,
+    }
 }
 
 /// The connections of one client. A connection lives longer than the certificate it was made with, so that each has
@@ -207,25 +218,41 @@ fn http(connector: &HttpsConnector<HttpConnector>) -> Http {
 /// The servers of one cluster, any of which will do.
 struct Servers {
     all: Vec<http::Uri>,
-    current: Mutex<Server>,
+    used: Mutex<Used>,
 }
 
-/// The server in use.
-#[derive(Clone)]
+struct Used {
+    /// The server in use.
+    number: usize,
+    /// For each server, over as soon as it is gone: also for those who watch there while another one is used.
+    gone: Vec<CancellationToken>,
+}
+
+/// A server that a request goes to.
 struct Server {
     number: usize,
     uri: http::Uri,
-    /// Over as soon as another one is used.
-    left: CancellationToken,
+    gone: CancellationToken,
 }
 
 impl Servers {
     fn new(all: &[http::Uri]) -> Servers {
-        Servers { all: all.to_vec(), current: Mutex::new(Server::new(all, 0)) }
+        let gone = all.iter().map(|_| CancellationToken::new()).collect();
+        Servers { all: all.to_vec(), used: Mutex::new(Used { number: 0, gone }) }
     }
 
     fn current(&self) -> Server {
-        self.current.lock().clone()
+        let mut used = self.used.lock();
+        let number = used.number;
+        let uri = self.all.get(number).cloned().unwrap_or_default();
+        let gone = used.gone.get_mut(number).map_or_else(CancellationToken::new, |gone| {
+            // It has come back.
+            if gone.is_cancelled() {
+                *gone = CancellationToken::new();
+            }
+            gone.clone()
+        });
+        Server { number, uri, gone }
     }
 
     /// The answer; where there is another server to ask, no longer than it may take.
@@ -239,22 +266,21 @@ impl Servers {
         }
     }
 
-    /// Uses the next from now on, unless others who failed with it have left it already. Whoever failed tries again, and
-    /// whoever watches, watches the next.
-    fn leave(&self, number: usize) {
-        let next = (number + 1) % self.all.len().max(1);
-        let mut current = self.current.lock();
-        if current.number == number && next != number {
-            let next = Server::new(&self.all, next);
-            tracing::warn!(from = %current.uri, to = %next.uri, "the API server does not answer as it should: trying another");
-            std::mem::replace(&mut *current, next).left.cancel();
+    /// Uses the next from now on, unless others who failed with it have left it already. Whoever failed tries again; whoever
+    /// watches one that is gone, watches the next.
+    fn leave(&self, server: &Server, health: Health) {
+        if self.all.len() < 2 {
+            return;
         }
-    }
-}
-
-impl Server {
-    fn new(all: &[http::Uri], number: usize) -> Server {
-        Server { number, uri: all.get(number).cloned().unwrap_or_default(), left: CancellationToken::new() }
+        let mut used = self.used.lock();
+        if used.number == server.number {
+            used.number = (server.number + 1) % self.all.len();
+            let to = self.all.get(used.number).map(tracing::field::display);
+            tracing::warn!(from = %server.uri, to, "the API server does not answer as it should: trying another");
+        }
+        if health == Health::Gone {
+            server.gone.cancel();
+        }
     }
 }
 

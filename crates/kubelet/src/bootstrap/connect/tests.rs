@@ -1,30 +1,61 @@
 use super::*;
 
+fn host(server: &Server) -> Option<&str> {
+    server.uri.host()
+}
+
 #[test]
 fn a_server_that_fails_is_left_once_for_the_next() {
     let all: Vec<http::Uri> = ["https://a", "https://b"].iter().map(|uri| uri.parse().unwrap()).collect();
     let servers = Servers::new(&all);
     let first = servers.current();
-    assert_eq!((first.number, first.uri.host()), (0, Some("a")));
-    servers.leave(0);
-    assert!(first.left.is_cancelled());
-    servers.leave(0);
+    assert_eq!((first.number, host(&first)), (0, Some("a")));
+    servers.leave(&first, Health::Gone);
+    assert!(first.gone.is_cancelled());
+    servers.leave(&first, Health::Gone);
     let second = servers.current();
-    assert_eq!(second.uri.host(), Some("b"), "two requests that fail together leave it together");
-    assert!(!second.left.is_cancelled());
-    servers.leave(1);
-    assert_eq!(servers.current().uri.host(), Some("a"));
-    let alone = Servers::new(&all[..1]);
-    alone.leave(0);
-    assert_eq!((alone.current().number, alone.current().left.is_cancelled()), (0, false));
+    assert_eq!(host(&second), Some("b"), "two requests that fail together leave it together");
+    assert!(!second.gone.is_cancelled());
+    servers.leave(&second, Health::Gone);
+    let back = servers.current();
+    assert_eq!((host(&back), back.gone.is_cancelled()), (Some("a"), false));
+    let servers = Servers::new(&all[..1]);
+    let alone = servers.current();
+    servers.leave(&alone, Health::Gone);
+    assert_eq!((servers.current().number, alone.gone.is_cancelled()), (0, false));
+}
+
+#[test]
+fn watches_of_a_server_that_was_left_for_a_failure_end_when_it_is_gone() {
+    let all: Vec<http::Uri> = ["https://a", "https://b"].iter().map(|uri| uri.parse().unwrap()).collect();
+    let servers = Servers::new(&all);
+    let first = servers.current();
+    for expected in ["b", "a"] {
+        servers.leave(&servers.current(), Health::Fails);
+        assert_eq!(host(&servers.current()), Some(expected));
+    }
+    assert!(!first.gone.is_cancelled());
+    servers.leave(&servers.current(), Health::Gone);
+    assert!(first.gone.is_cancelled());
 }
 
 #[test]
 fn only_what_another_server_may_do_better_is_a_failure() {
-    for (status, expected) in
-        [(200, false), (101, false), (404, false), (409, false), (429, false), (500, true), (501, false), (503, true)]
-    {
-        assert_eq!(is_failure(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+    use Health::{Fails, Gone, Well};
+    for (status, expected) in [
+        (200, Well),
+        (101, Well),
+        (404, Well),
+        (409, Well),
+        (429, Well),
+        (500, Fails),
+        (501, Well),
+        (502, Gone),
+        (503, Gone),
+        (504, Gone),
+        (507, Fails),
+    ] {
+        assert_eq!(health(StatusCode::from_u16(status).unwrap()), expected, "{status}");
     }
 }
 
@@ -63,8 +94,8 @@ async fn a_server_that_fails_every_request_is_left() {
 }
 
 /// A server of `ca` that answers watches, and logs, with a line and then no more until `more`; everything else fails.
-async fn streaming(ca: &crate::testing::Ca, more: CancellationToken) -> http::Uri {
-    let router = axum::Router::new().route("/version", axum::routing::get(|| async { StatusCode::BAD_GATEWAY }));
+async fn streaming(ca: &crate::testing::Ca, failure: StatusCode, more: CancellationToken) -> http::Uri {
+    let router = axum::Router::new().route("/version", axum::routing::get(move || async move { failure }));
     let router = router.fallback(move || {
         let (first, more) = (Ok::<_, Failure>("first\n"), more.clone());
         let second = futures::stream::once(async move {
@@ -76,19 +107,34 @@ async fn streaming(ca: &crate::testing::Ca, more: CancellationToken) -> http::Ur
     format!("https://{}", crate::testing::serve(ca, router).await).parse().unwrap()
 }
 
+/// An answer of such a server, whose first line was read.
+async fn begin(client: &kube::Client, path: &str) -> http_body_util::BodyDataStream<Body> {
+    let answer = client.send(http::Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    let mut said = answer.into_body().into_data_stream();
+    assert_eq!(said.try_next().await.unwrap().unwrap(), "first\n");
+    said
+}
+
 #[tokio::test]
-async fn watches_end_when_their_server_is_left_and_other_answers_do_not() {
+async fn watches_go_on_at_a_server_that_fails_some_requests() {
     let (ca, more) = (crate::testing::Ca::new("kubernetes"), CancellationToken::new());
     let good = answering(&ca, 200, Duration::ZERO).await;
-    let client = client_of(&ca, &[streaming(&ca, more.clone()).await, good]);
-    let begin = async |path: &str| {
-        let answer = client.send(http::Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
-        let mut said = answer.into_body().into_data_stream();
-        assert_eq!(said.try_next().await.unwrap().unwrap(), "first\n");
-        said
-    };
-    let mut watches = [begin("/pods?watch=true&x=1").await, begin("/pods?x=1&watch=1").await];
-    let log = begin("/log?follow=true&watch=false").await;
+    let failure = StatusCode::INTERNAL_SERVER_ERROR;
+    let client = client_of(&ca, &[streaming(&ca, failure, more.clone()).await, good]);
+    let watch = begin(&client, "/pods?watch=true").await;
+    ask(&client).await.expect_err("the server fails");
+    assert!(ask(&client).await.unwrap().contains("good"), "the other one is asked");
+    more.cancel();
+    assert_eq!(watch.try_collect::<Vec<_>>().await.unwrap().concat(), b"second\n");
+}
+
+#[tokio::test]
+async fn watches_end_when_their_server_is_gone_and_other_answers_do_not() {
+    let (ca, more) = (crate::testing::Ca::new("kubernetes"), CancellationToken::new());
+    let good = answering(&ca, 200, Duration::ZERO).await;
+    let client = client_of(&ca, &[streaming(&ca, StatusCode::BAD_GATEWAY, more.clone()).await, good]);
+    let mut watches = [begin(&client, "/pods?watch=true&x=1").await, begin(&client, "/pods?x=1&watch=1").await];
+    let log = begin(&client, "/log?follow=true&watch=false").await;
     assert!(futures::poll!(watches[0].next()).is_pending(), "it is used");
     ask(&client).await.expect_err("the server fails");
     for watch in &mut watches {
