@@ -82,11 +82,16 @@ impl Cgroup {
         }
     }
 
-    /// Has all of the group's processes end when one takes more memory than there is, where the kernel can (version 2).
+    /// Has all of the group's processes end when one takes more memory than there is, where the kernel can (version 2); where
+    /// there are none any more it is no failure that it cannot.
     pub fn end_together(&self) -> std::io::Result<()> {
         let Cgroup::V2(dir) = self else { return Ok(()) };
         // Not created where a kernel before 4.19 has none.
-        fs::OpenOptions::new().write(true).open(dir.join("memory.oom.group"))?.write_all(b"1")
+        let file = fs::OpenOptions::new().write(true).open(dir.join("memory.oom.group"));
+        match file.and_then(|mut file| file.write_all(b"1")) {
+            Err(_) if self.process().is_none() => Ok(()),
+            done => done,
+        }
     }
 
     /// A process of the group.
@@ -234,8 +239,10 @@ mod tests {
         let group = Cgroup::of_process(root.path(), V2).unwrap();
         group.end_together().unwrap();
         assert_eq!(fs::read_to_string(root.path().join(file)).unwrap().trim(), "1");
-        // A kernel that is too old, or a container that has ended: nothing is made up.
+        // A container that has ended, or a kernel that is too old: nothing is made up.
         fs::remove_file(root.path().join(file)).unwrap();
+        group.end_together().unwrap();
+        fs::write(root.path().join("system.slice/docker-4f.scope/cgroup.procs"), "4711\n").unwrap();
         group.end_together().unwrap_err();
         assert!(!root.path().join(file).exists());
         Cgroup::of_process(root.path(), V1).unwrap().end_together().unwrap();

@@ -13,7 +13,7 @@
 //! - [`netns`]: connections to ports inside a sandbox.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard::Docker;
@@ -29,7 +29,7 @@ use super::{
     Runtime, Sandbox, SandboxSpec, Session, Wanted,
 };
 use crate::names;
-use crate::stats::{ContainerDisk, ContainerUsage, cgroup};
+use crate::stats::{ContainerDisk, ContainerUsage};
 
 mod connect;
 mod create;
@@ -103,6 +103,7 @@ impl DockerRuntime {
         let connect::Connected { docker, hijacker, version } =
             connect::connect(&options.endpoint, options.tls.as_ref()).await?;
         images::remove_leftovers(&docker, &options.node_name).await?;
+        usage::all_end_together(&docker, &options).await?;
         Ok(DockerRuntime {
             docker,
             hijacker,
@@ -230,15 +231,16 @@ impl Runtime for DockerRuntime {
 
     async fn start_container(&self, id: &str) -> Result<()> {
         self.docker.start_container(id, None).await.map_err(error)?;
-        if self.options.is_local() && cgroup::is_unified(Path::new(cgroup::ROOT)) {
-            usage::end_together(&self.docker, id).await;
-        }
+        usage::end_together(&self.docker, &self.options, id).await;
         Ok(())
     }
 
     async fn update(&self, id: &str, had: &Resources, resources: &Resources) -> Result<()> {
         let body = create::update(had, resources);
-        self.docker.update_container(id, body).await.map_err(error)
+        self.docker.update_container(id, body).await.map_err(error)?;
+        // Who wrote the limits may have written the rest of the group, too.
+        usage::end_together(&self.docker, &self.options, id).await;
+        Ok(())
     }
 
     async fn terminate(&self, id: &str) -> Result<()> {

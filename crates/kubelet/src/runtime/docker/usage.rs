@@ -81,16 +81,27 @@ async fn from_kernel(docker: &Docker, container: &ContainerSummary, places: &Pla
     usage
 }
 
-/// Has a container that was started end as a whole when its memory does not suffice: its first process may not notice that
-/// another is gone (`singleProcessOOMKill`, false by default where control groups are of version 2). Docker has no word for
-/// this.
-pub(super) async fn end_together(docker: &Docker, id: &str) {
+/// Has a container that runs end as a whole when its memory does not suffice: its first process may not notice that another
+/// is gone (`singleProcessOOMKill`, false by default where control groups are of version 2). Docker has no word for this.
+pub(super) async fn end_together(docker: &Docker, options: &DockerOptions, id: &str) {
+    if !options.is_local() || !cgroup::is_unified(Path::new(cgroup::ROOT)) {
+        return;
+    }
     let Ok(inspected) = docker.inspect_container(id, None).await else { return };
     // One that has ended has no group any more.
     let Some(place) = place(&inspected, Path::new(cgroup::ROOT)) else { return };
     if let Err(error) = place.cgroup.end_together() {
-        tracing::debug!(%error, id, "processes of the container run out of memory one by one");
+        tracing::warn!(%error, id, "processes of the container run out of memory one by one");
     }
+}
+
+/// The same for those that run already, whoever started them.
+pub(super) async fn all_end_together(docker: &Docker, options: &DockerOptions) -> Result<()> {
+    let running = running(docker, &options.node_name, false).await?;
+    let containers = running.iter().filter_map(identified).filter(|container| !container.is_sandbox());
+    let each = |container: ContainerUsage| async move { end_together(docker, options, &container.id).await };
+    stream::iter(containers.map(each)).buffer_unordered(MAX_CALLS).collect::<()>().await;
+    Ok(())
 }
 
 fn place(inspected: &ContainerInspectResponse, root: &Path) -> Option<Place> {
