@@ -21,6 +21,9 @@ use crate::storage::{Current, Write};
 use crate::tracking::Tracking;
 use crate::user::User;
 
+/// How long the join token of the first start lets in (`DefaultTokenDuration` of kubeadm).
+const JOIN_TOKEN_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
 /// Creates what is missing and corrects the endpoint.
 pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Error> {
     let service = kubernetes_service(shared);
@@ -32,7 +35,7 @@ pub(crate) async fn write_system_objects(shared: &Arc<Shared>) -> Result<(), Err
     futures::future::try_join_all(classes.map(|class| async move { ensure(shared, &class).await })).await?;
     ensure(shared, &token_tracking()).await?;
     if is_first_start || shared.pki.join_token.is_new() {
-        // Later it belongs to the administrators: who deletes it does not find it again after a restart.
+        // Later it belongs to the administrators: neither who deletes it nor its own end finds it again after a restart.
         ensure(shared, &join_token(shared)).await?;
     }
     if is_first_start && let Some(dns) = dns_service(shared) {
@@ -75,14 +78,16 @@ fn token_tracking() -> Value {
     })
 }
 
-/// The join token as what it is for the API: a bootstrap token that does not expire.
+/// The join token as what it is for the API: a bootstrap token that ends after a day, as that of `kubeadm init` does.
 fn join_token(shared: &Shared) -> Value {
     let (id, secret) = shared.pki.join_token.parts();
+    let end = jiff::Timestamp::now() + JOIN_TOKEN_LIFE;
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": SECRET_BOOTSTRAP_TOKEN,
         "metadata": {"name": format!("{BOOTSTRAP_TOKEN_PREFIX}{id}"), "namespace": NAMESPACE_SYSTEM},
         "stringData": {
             "token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
+            "expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             "description": "The join token made at the first start.",
         },
     })

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allocators::Ranges;
 use crate::audit::{Audit, Ended, Trail};
-use crate::authn::{Authenticator, Caller, Issuer, legacy};
+use crate::authn::{Authenticator, Caller, Issuer, bootstrap_token, legacy};
 use crate::cache::{self, Cache};
 use crate::component_status::Components;
 use crate::config::Config;
@@ -186,9 +186,12 @@ impl ApiServer {
         self.shared.pki.ends()
     }
 
-    /// What a minion joins with: `<id>.<secret>.<sha256 of the CA certificate>`.
-    pub fn join_token(&self) -> String {
-        self.shared.pki.join_token.to_string()
+    /// What a minion joins with, `<id>.<secret>.<sha256 of the CA certificate>`: the token of the first start, as long as it
+    /// lets anybody in.
+    pub async fn join_token(&self) -> Option<String> {
+        let token = &self.shared.pki.join_token;
+        let known = bootstrap_token::authenticate(&self.shared.cache, token.bearer(), jiff::Timestamp::now()).await;
+        known.is_ok().then(|| token.to_string())
     }
 }
 

@@ -19,20 +19,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
 
 async fn start(options: Options) -> Result<Master> {
     let master = Master::start(options.clone()).await?;
-    say_how_to_join(&master, &options);
+    say_how_to_join(&master, &options).await;
     Ok(master)
 }
 
 /// Only to somebody who looks on: a token is nothing for a log.
 #[allow(clippy::print_stdout, reason = "a line to paste, for who started this by hand")]
-fn say_how_to_join(master: &Master, options: &Options) {
-    match master.join_command(options) {
+async fn say_how_to_join(master: &Master, options: &Options) {
+    if master.api_server().is_none() {
+        // Where no API is served there is nothing to join.
+        return;
+    }
+    match master.join_command(options).await {
         Some(command) if std::io::stdout().is_terminal() => {
             println!("To join another machine, run on it:\n\n    {command}\n");
         }
-        Some(_) => tracing::info!("a machine joins with what \"kctl token create --print-join-command\" prints"),
-        // Where no API is served there is nothing to join.
-        None => {}
+        _ => tracing::info!("a machine joins with what \"kctl token create --print-join-command\" prints"),
     }
 }
 

@@ -122,13 +122,12 @@ impl Master {
         &self.etcd_addresses
     }
 
-    /// The line that, pasted on another machine, makes it a node; with the token of the data directory.
-    pub fn join_command(&self, options: &Options) -> Option<String> {
-        let token =
-            std::fs::read_to_string(options.data_dir.join("join-token")).ok().filter(|_| self.server.is_some())?;
+    /// The line that, pasted on another machine, makes it a node; with the token of the first start, while that counts.
+    pub async fn join_command(&self, options: &Options) -> Option<String> {
+        let token = self.server.as_ref()?.join_token().await?;
         let address = options.advertise_address.unwrap_or_else(|| own_address(options.bind_address));
         let server = SocketAddr::new(address, self.address.port());
-        Some(format!("minion --server https://{server} --token {} --data-dir /var/lib/coracle-minion", token.trim()))
+        Some(format!("minion --server https://{server} --token {token} --data-dir /var/lib/coracle-minion"))
     }
 
     /// Stops the components, then the API server; requests under way end first, within a bounded grace.

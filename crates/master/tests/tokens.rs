@@ -72,7 +72,7 @@ async fn a_token_lets_in_until_it_is_taken_back() {
     let options = Options::try_parse_from(flags).unwrap();
     let master = Master::start(options.clone()).await.unwrap();
     wait_for_root_ca(dir.path()).await;
-    let at_start = master.join_command(&options).unwrap();
+    let at_start = master.join_command(&options).await.unwrap();
 
     let line =
         kctl(dir.path(), &["create", "--print-join-command", "--ttl", "2h", "--description", "box 2"]).await.unwrap();
@@ -86,7 +86,9 @@ async fn a_token_lets_in_until_it_is_taken_back() {
         listed.lines().any(|row| row.starts_with(&bearer) && row.contains("1h") && row.contains("box 2")),
         "{listed}"
     );
-    assert!(listed.contains("<forever>"), "the token of the first start: {listed}");
+    let first = at_start.split("--token ").nth(1).unwrap().split('.').next().unwrap().to_owned();
+    let day = |row: &str| row.starts_with(&first) && row.contains("   23h ") && row.contains("made at the first start");
+    assert!(listed.lines().any(day), "the token of the first start ends after a day: {listed}");
 
     let known = answer_to(&master, dir.path(), &bearer).await;
     assert!(
@@ -107,5 +109,8 @@ async fn a_token_lets_in_until_it_is_taken_back() {
         let refused = kctl(dir.path(), arguments).await.unwrap_err();
         assert!(refused.contains(reason), "{arguments:?}: {refused}");
     }
+    assert!(master.join_command(&options).await.unwrap().contains(&first), "as long as it counts");
+    kctl(dir.path(), &["delete", &first]).await.unwrap();
+    assert_eq!(master.join_command(&options).await, None, "a line that lets nobody in");
     master.stop().await;
 }

@@ -20,7 +20,7 @@ const SECRET_LENGTH: usize = 16;
 const MAX_GROUP_LENGTH: usize = 256;
 
 /// The holder of a bootstrap token.
-pub(super) async fn authenticate(cache: &Cache, token: &str, now: Timestamp) -> Result<Arc<User>, TokenError> {
+pub(crate) async fn authenticate(cache: &Cache, token: &str, now: Timestamp) -> Result<Arc<User>, TokenError> {
     let (id, secret) = parse(token).ok_or(TokenError::Unknown)?;
     if let Some(user) = find(cache, id).and_then(|found| user(&found, id, secret, now).ok()) {
         return Ok(Arc::new(user));

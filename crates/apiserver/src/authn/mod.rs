@@ -11,7 +11,7 @@
 //! [`Issuer`] makes service account tokens, [`jws`] signs and verifies, [`claims`] is what they say, [`legacy`] looks
 //! after those that are kept in Secrets. Everything is looked up in the watch cache. Compare `k8s.io/apiserver/pkg/authentication` and `pkg/serviceaccount`.
 
-mod bootstrap_token;
+pub(crate) mod bootstrap_token;
 mod certificate;
 pub(crate) mod claims;
 mod impersonation;

@@ -36,7 +36,12 @@ impl JoinToken {
         Ok(token)
     }
 
-    /// Id and secret, which together are sent as `<id>.<secret>`.
+    /// What is sent: `<id>.<secret>`.
+    pub(crate) fn bearer(&self) -> &str {
+        &self.bearer
+    }
+
+    /// Id and secret.
     pub(crate) fn parts(&self) -> (&str, &str) {
         self.bearer.split_once('.').unwrap_or((&self.bearer, ""))
     }

@@ -303,18 +303,34 @@ async fn the_join_token_and_every_bootstrap_secret_let_in_until_they_are_deleted
     assert!(!is_known(&server, "aaaaaa.0123456789abcdef").await);
 }
 
-#[tokio::test]
-async fn a_deleted_join_token_does_not_come_back() {
-    let server = Server::start().await;
-    let system = "/api/v1/namespaces/kube-system/secrets";
-    let list = server.get(system).await.json();
-    let name = list["items"][0]["metadata"]["name"].as_str().unwrap();
-    server.delete(&format!("{system}/{name}")).await;
+/// Starts another server on the same data and store.
+async fn again(server: &Server, stop: &tokio_util::sync::CancellationToken) -> apiserver::ApiServer {
     let mut config = apiserver::Config::new(server.directory.path());
     config.compaction_interval = None;
+    apiserver::ApiServer::start(config, server.store.clone(), stop.clone()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_join_token_that_was_deleted_or_has_ended_does_not_come_back() {
+    let server = Server::start().await;
     let stop = tokio_util::sync::CancellationToken::new();
-    apiserver::ApiServer::start(config, server.store.clone(), stop.clone()).await.unwrap();
-    assert_eq!(server.get(system).await.json()["items"], json!([]));
+    let system = "/api/v1/namespaces/kube-system/secrets";
+    let join = std::fs::read_to_string(server.directory.path().join("join-token")).unwrap();
+    let list = server.get(system).await.json();
+    let secret = format!("{system}/{}", list["items"][0]["metadata"]["name"].as_str().unwrap());
+    let end = base64::prelude::BASE64_STANDARD.decode(list["items"][0]["data"]["expiration"].as_str().unwrap());
+    let end: jiff::Timestamp = String::from_utf8(end.unwrap()).unwrap().parse().unwrap();
+    let left = end.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((86_000..=86_400).contains(&left), "good for a day, not {left} s");
+    assert_eq!(again(&server, &stop).await.join_token().await.as_deref(), Some(join.trim()));
+
+    let past = json!({"stringData": {"expiration": "2020-01-01T00:00:00Z"}});
+    assert_eq!(server.patch(&secret, &past).await.code, 200);
+    let later = again(&server, &stop).await;
+    assert_eq!(later.join_token().await, None, "it has ended, and a restart renews nothing");
+    server.delete(&secret).await;
+    let later = again(&server, &stop).await;
+    assert_eq!((later.join_token().await, server.get(system).await.json()["items"].clone()), (None, json!([])));
     stop.cancel();
 }
 
