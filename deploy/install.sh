@@ -118,14 +118,33 @@ told() {
     sed -n "s/^$1: *['\"]\{0,1\}\([^'\" ]*\).*/\1/p" /etc/coracle/master.yaml
 }
 
+# A token that lets in for an hour at least: that of the first start, or a new one once that ends or was taken back.
+join_token() { # the admin's kubeconfig, the file with the token of the first start
+    local first left='^<forever>$|[hd]$'
+    first=$(cut -d. -f1,2 "$2") || return
+    if kctl token list --kubeconfig "$1" | FIRST=$first LEFT=$left awk \
+        '$1 == ENVIRON["FIRST"] && $2 ~ ENVIRON["LEFT"] { found = 1 } END { exit !found }'; then
+        cat "$2"
+    else
+        kctl token create --description "Printed by install.sh." --kubeconfig "$1"
+    fi
+}
+
 after_master() {
-    local address port dir
-    with_systemd || return 0
+    local address port dir admin token
     address=$(told advertise-address) port=$(told secure-port) dir=$(told data-dir)
+    dir=${dir:-/var/lib/coracle}
+    admin=$dir/admin.kubeconfig
     [ -n "$address" ] || address=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
+    # Where the master does not run, or another part of it, nobody can ask for a token.
+    if ! with_systemd || ! token=$(join_token "$admin" "$dir/join-token"); then
+        token=TOKEN
+        say "once the API is served, this prints a TOKEN:"
+        echo "    kctl token create --kubeconfig $admin"
+    fi
     say "on each box that shall run pods:"
-    echo "    deploy/install.sh minion --server https://${address:-MASTER-IP}:${port:-6443} --token $(cat "${dir:-/var/lib/coracle}/join-token")"
-    say "here: export KUBECONFIG=${dir:-/var/lib/coracle}/admin.kubeconfig"
+    echo "    deploy/install.sh minion --server https://${address:-MASTER-IP}:${port:-6443} --token $token"
+    say "here: export KUBECONFIG=$admin"
 }
 
 uninstall() {

@@ -97,6 +97,17 @@ spec:
 END
 }
 
+# What install.sh prints for the next box, run again over a master that runs, as where systemd would have started it.
+printed_token() {
+    local said
+    mkdir -p /run/systemd/system
+    printf '#!/bin/sh\n' >/usr/local/bin/systemctl
+    chmod +x /usr/local/bin/systemctl
+    said=$("$install" master --packages "$new" --no-doctor 2>&1) || { echo "$said" >&2; return 1; }
+    rm -r /run/systemd /usr/local/bin/systemctl
+    sed -n 's/.* minion --server .* --token //p' <<<"$said"
+}
+
 users_image() {
     local root
     root=$(mktemp -d)
@@ -135,6 +146,8 @@ step "install"
 said=$("$install" master --packages "$old" --advertise-address 10.77.0.1 2>&1)
 echo "$said"
 has "$said" "systemd does not run here" "it says what it cannot do"
+has "$said" "kctl token create --kubeconfig /var/lib/coracle/admin.kubeconfig" "how to come by a token"
+has "$said" "--server https://10.77.0.1:6443 --token TOKEN" "where it goes"
 same "$(stat -c '%U %a' /var/lib/coracle)" "coracle 700" "the master's files are its own"
 same "$(stat -c %a /etc/coracle/master.yaml)" 644 "its configuration can be read by it"
 start_master
@@ -177,6 +190,15 @@ stop_minion
 start_minion
 until_ready
 same "$first" "$(running)" "the new minion takes the containers over"
+
+step "what is to be typed on the next box has a token that counts"
+first=$(printed_token)
+same "$first" "$(cat /var/lib/coracle/join-token)" "that of the first start, while it does"
+kctl token delete "$first"
+second=$(printed_token)
+[ "${second%%.*}" != "${first%%.*}" ] || fail "a token that was taken back is printed"
+kctl token list | grep -q "^${second%.*} .*Printed by install.sh" || fail "$second is not there"
+same "${first##*.}" "${second##*.}" "both pin the cluster's CA"
 
 step "uninstall"
 # As a minion with --shutdown-grace-period leaves it where there is a logind.
