@@ -205,6 +205,11 @@ step "uninstall"
 mkdir -p /etc/systemd/logind.conf.d
 printf '# Pods have so long to end when the machine shuts down\n[Login]\nInhibitDelayMaxSec=30\n' \
     >/etc/systemd/logind.conf.d/99-minion.conf
+# As the doctor leaves a machine that it has put right.
+echo 0 >/proc/sys/net/ipv4/ip_forward
+kctl doctor --fix >/dev/null || true
+same "$(cat /proc/sys/net/ipv4/ip_forward /etc/sysctl.d/99-coracle.conf)" "1
+net.ipv4.ip_forward = 1" "the doctor puts forwarding right"
 "$install" uninstall --purge
 after=$(state)
 same "$before" "$(grep -v '^./srv/data/[a-z0-9-]* f$' <<<"$after")" "nothing is left"
