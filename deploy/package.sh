@@ -94,7 +94,9 @@ finish "Depends: $libraries" "command line of Coracle" " Works like kubectl, and
 begin master
 file 644 deploy/etc/master.yaml etc/coracle/master.yaml
 file 644 deploy/systemd/coracle-master.service usr/lib/systemd/system/coracle-master.service
-file 644 deploy/nginx/coracle.conf usr/share/doc/coracle-master/nginx/coracle.conf
+for site in coracle.conf coracle-stream.conf; do
+    file 644 "deploy/nginx/$site" "usr/share/doc/coracle-master/nginx/$site"
+done
 finish "Depends: $libraries, passwd, coracle-kctl (>= $version)
 Recommends: systemd" "control plane of Coracle, a miniature Kubernetes" \
     " API server, scheduler and controller-manager in one process, over its own file

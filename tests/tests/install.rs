@@ -48,6 +48,9 @@ fn the_packages_have_what_they_should(packages: &Path, folder: &Path) {
         assert_eq!(settings.unwrap().trim(), format!("/etc/coracle/{program}.yaml"));
     }
     if Command::new("systemd-analyze").arg("--version").output().is_ok() {
+    for site in ["coracle.conf", "coracle-stream.conf"] {
+        assert!(root.join("usr/share/doc/coracle-master/nginx").join(site).is_file(), "{site}: the page offers it");
+    }
         the_units_are_sound(&root);
     } else {
         eprintln!("skipped: no systemd-analyze to judge the units (deploy/setup.sh test)");
