@@ -13,7 +13,9 @@ use crate::engine::{self, IMAGE};
 use crate::lab::{Lab, Plan};
 
 /// Where the master keeps its files.
-const MASTER_DATA: &str = "/var/lib/coracle/master";
+pub const MASTER_DATA: &str = "/var/lib/coracle/master";
+/// Where the keys of a cluster are on their way from one master to another.
+const KEYS: &str = "/root/keys";
 /// Where a minion does.
 pub const MINION_DATA: &str = "/var/lib/coracle/minion";
 /// What the daemons are called among a box's processes.
@@ -82,12 +84,12 @@ impl Cluster {
 
     /// Gives another master the keys of the first, which must be done before it starts: masters of one cluster share them.
     pub async fn share_keys(&self, number: usize) -> Result<()> {
-        for name in ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "join-token"] {
-            let path = format!("{MASTER_DATA}/{name}");
-            let text = std::fs::read_to_string(self.lab.boxes[0].file(&path)).with_context(|| path.clone())?;
-            self.lab.boxes[number - 1].write(&path, &text).await?;
-        }
-        Ok(())
+        let (first, other) = (&self.lab.boxes[0], &self.lab.boxes[number - 1]);
+        first.run(&[MASTER, "export-keys", KEYS, "--data-dir", MASTER_DATA]).await?;
+        let keys = first.run(&["cat", KEYS]).await?;
+        // Nobody else may read them on the way, or they are not taken in.
+        other.feed(&["sh", "-c", "umask 077; cat >$0", KEYS], format!("{keys}\n").as_bytes()).await?;
+        other.run(&[MASTER, "import-keys", KEYS, "--data-dir", MASTER_DATA]).await.map(drop)
     }
 
     /// Talks to another master from now on.
