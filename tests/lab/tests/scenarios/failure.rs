@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::wait::until;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use lab::Cluster;
-use lab::cluster::{MASTER, MINION, Settings};
+use lab::cluster::{MASTER, MASTER_DATA, MINION, Settings};
 use lab::engine::DOCKERD;
 use lab::scenario::Scenarios;
+use lab::{Cluster, Machine};
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -100,6 +100,10 @@ async fn master_goes_and_comes(cluster: &mut Cluster) -> Result<()> {
         let many = format!("curl -s --max-time 30 --connect-timeout 1 '{url}?[1-40]' | wc -l");
         let answers = cluster.lab.boxes[1].run(&["sh", "-c", &many]).await?;
         if how == "cut off" {
+            // Those of the pods on the same box, and no other can be reached.
+            let count: u32 = answers.parse()?;
+            ensure!((1..40).contains(&count), "on the other side of the cut, {answers} of 40 requests are answered");
+            is_lost_for(&cluster.lab.boxes[0], "box2").await?;
             cluster.lab.mend(1).await?;
         } else {
             ensure!(answers == "40", "while the master is {how}, {answers} of 40 requests are answered");
@@ -110,6 +114,15 @@ async fn master_goes_and_comes(cluster: &mut Cluster) -> Result<()> {
         ensure!(running(cluster, "calm-").await? == 4, "{how}: something runs twice");
     }
     remove(cluster, &["calm"]).await
+}
+
+/// Waits until the master of this box has not heard of a node for too long; asked there, as from elsewhere it may be cut off.
+async fn is_lost_for(master: &Machine, node: &str) -> Result<()> {
+    let status = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\n"}"#;
+    let follow =
+        format!("kctl --kubeconfig {MASTER_DATA}/admin.kubeconfig get node {node} -w -o '{status}' 2>/dev/null");
+    let line = format!("timeout 50 grep -qm1 Unknown < <({follow})");
+    master.run(&["bash", "-c", &line]).await.with_context(|| format!("{node} is not lost")).map(drop)
 }
 
 async fn minion_is_killed(cluster: &mut Cluster) -> Result<()> {
