@@ -45,7 +45,7 @@ fn what_fails_and_returns() -> Result<()> {
         .await;
         all.run("reboot", "pods of a box that lost its power come back", box_reboots).await;
         all.run("reboot of all", "so do those of the whole cluster", all_boxes_reboot).await;
-        let anew = "a box that is installed anew joins under its name and is the same node; so does one that moves";
+        let anew = "a box that is installed anew joins under its name and is the same node; so is one that moves or is renamed";
         all.run("rejoin", anew, rejoin::installed_anew_and_moved).await;
         all.finish().await
     })

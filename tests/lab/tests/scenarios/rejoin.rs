@@ -1,10 +1,11 @@
-//! A box that comes back changed: installed anew, or with another address.
+//! A box that comes back changed: installed anew, with another address, or with another host name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use harness::wait::until;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
@@ -46,7 +47,31 @@ pub(crate) async fn installed_anew_and_moved(cluster: &mut Cluster) -> Result<()
         ensure!(there(&pods) == held, "containers were started again");
         reached_from_the_other_box(cluster, &pods).await?;
     }
+    renamed(cluster).await?;
+    ensure!(node(cluster).await?.metadata.uid == uid, "it is the same node");
+    ensure!(there(&ready(cluster, "stay", 6).await?) == held, "containers were started again");
     remove(cluster, &["stay"]).await
+}
+
+/// Gives the box another host name while its minion is away, and the first one again: the node has its name all along, and
+/// there is no other.
+async fn renamed(cluster: &mut Cluster) -> Result<()> {
+    for name in ["another", BOX] {
+        cluster.lab.machine(2).stop(MINION).await?;
+        let leases: Api<Lease> = Api::namespaced(cluster.client().await?, "kube-node-lease");
+        let last = leases.get(BOX).await?.metadata.resource_version;
+        cluster.lab.machine(2).run(&["hostname", name]).await?;
+        cluster.start_minion(2).await?;
+        let alive = |leases: &[Arc<Lease>]| {
+            let lease = leases.iter().find(|lease| lease.metadata.name.as_deref() == Some(BOX));
+            lease.is_some_and(|lease| lease.metadata.resource_version != last)
+        };
+        until::<Lease>(&cluster.client().await?, &format!("it lives on as {name}"), "", alive).await?;
+        cluster.ready().await?;
+        let nodes = Api::<Node>::all(cluster.client().await?).list(&ListParams::default()).await?;
+        ensure!(nodes.items.len() == cluster.lab.boxes.len(), "called {name}, it is another node");
+    }
+    Ok(())
 }
 
 /// Takes the minion away as its package does when it is purged, and joins nothing for now.
