@@ -67,11 +67,15 @@ pub enum DecodeError {
 /// Decodes JSON into `T`; the one place where a kind's serde code is instantiated. `apiVersion` and `kind` may be absent
 /// (the URL says them); if they are there they must be those of `T`.
 pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let scan = scan::scan(bytes)?;
+    let mut scan = scan::scan(bytes)?;
+    let is_also_read = T::ALSO_READ.contains(&scan.api_version.as_str());
+    if is_also_read {
+        scan.api_version.clear();
+    }
     check_kind(&T::INFO, &scan)?;
     let mut strict_errors = Vec::new();
     let typed = |bytes: &[u8]| typed::<T>(bytes, &mut strict_errors);
-    let object = tolerantly(&T::INFO, bytes, scan.is_blank(), typed)?;
+    let object = tolerantly(&T::INFO, bytes, is_also_read || scan.is_blank(), typed)?;
     strict_errors.extend(scan.duplicates);
     Ok(Decoded { object: Box::new(object), strict_errors })
 }
@@ -155,15 +159,15 @@ fn render(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Runs `typed`, and reads on failure what Go's decoder reads without complaint: a blank `apiVersion` or `kind`, and
-/// `null` where a map or list holds strings.
+/// Runs `typed`, without `apiVersion` and `kind` where these are checked and not what it expects, and reads on failure
+/// what Go's decoder reads without complaint: `null` where a map or list holds strings.
 fn tolerantly<T>(
     info: &KindInfo,
     bytes: &[u8],
-    blank: bool,
+    without_type_meta: bool,
     mut typed: impl FnMut(&[u8]) -> Result<T, serde_json::Error>,
 ) -> Result<T, DecodeError> {
-    let mut repaired = if blank { Some(without_blank_type_meta(bytes)) } else { None };
+    let mut repaired = if without_type_meta { Some(self::without_type_meta(bytes)) } else { None };
     for _ in 0..MAX_NULL_STRINGS {
         let bytes = repaired.as_deref().unwrap_or(bytes);
         match typed(bytes) {
@@ -185,10 +189,10 @@ fn null_string(bytes: &[u8], error: &serde_json::Error) -> Option<usize> {
     (expected_string && bytes[start..].starts_with(b"null")).then_some(start)
 }
 
-fn without_blank_type_meta(bytes: &[u8]) -> Vec<u8> {
+fn without_type_meta(bytes: &[u8]) -> Vec<u8> {
     let mut value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
-        object.retain(|key, v| !(matches!(key.as_str(), "apiVersion" | "kind") && (v.is_null() || v == "")));
+        object.retain(|key, v| !(matches!(key.as_str(), "apiVersion" | "kind") && (v.is_null() || v.is_string())));
     }
     value.to_string().into_bytes()
 }

@@ -30,6 +30,8 @@ impl Resource for Eviction {
         name_rule: NameRule::Dns1123Subdomain,
     };
 
+    const ALSO_READ: &'static [&'static str] = &["policy/v1beta1"];
+
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         vec![json!(self.metadata.name), crate::printing::age(&self.metadata, now)]
     }

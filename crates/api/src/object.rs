@@ -33,6 +33,9 @@ pub trait Resource:
     /// Names, scope, subresources, columns, selectable fields.
     const INFO: KindInfo;
 
+    /// Other `apiVersion`s whose objects are read as this one's, as they have the same fields (`AcceptsGroupVersion`).
+    const ALSO_READ: &'static [&'static str] = &[];
+
     /// Fills what the client left out, as `SetDefaults_*` does upstream. Calling it twice changes nothing.
     fn set_defaults(&mut self) {}
 

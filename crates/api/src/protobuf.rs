@@ -95,7 +95,12 @@ pub fn to_json(bytes: &[u8], limit: usize) -> Result<Vec<u8>, ProtobufError> {
 pub fn message_name(api_version: &str, kind: &str) -> String {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("core", api_version));
     let package = group.split('.').next().unwrap_or(group);
-    if kind == "DeleteOptions" { "meta.v1.DeleteOptions".to_owned() } else { format!("{package}.{version}.{kind}") }
+    match (kind, api_version) {
+        ("DeleteOptions", _) => "meta.v1.DeleteOptions".to_owned(),
+        // The beta is the same.
+        ("Eviction", "policy/v1beta1") => "policy.v1.Eviction".to_owned(),
+        _ => format!("{package}.{version}.{kind}"),
+    }
 }
 
 /// `runtime.Unknown`.

@@ -143,6 +143,20 @@ async fn discovery_is_as_it_was() {
         }
         documents.insert(path, document);
     }
+    let evictions = server.get("/apis/policy/v1").await.json();
+    documents.insert("/apis/policy/v1".to_owned(), evictions);
     let text = serde_json::to_string_pretty(&Value::Object(documents)).unwrap();
     compare("discovery.json", &format!("{text}\n"));
+}
+
+#[tokio::test]
+async fn discovery_in_one_document_is_as_it_was() {
+    let server = Server::start().await;
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let mut documents = Map::new();
+    for path in ["/api", "/apis"] {
+        documents.insert(path.to_owned(), server.send("GET", path, &accept, "").await.json());
+    }
+    let text = serde_json::to_string_pretty(&Value::Object(documents)).unwrap();
+    compare("aggregated-discovery.json", &format!("{text}\n"));
 }
