@@ -12,7 +12,7 @@ use crate::body;
 use crate::call::Call;
 use crate::metadata::{check_namespace, now};
 use crate::respond::{self, ApiResponse};
-use crate::status::ApiError;
+use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
 use crate::verbs::delete;
 
@@ -24,9 +24,14 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
     let eviction = decoded.object.as_any().downcast_ref::<Eviction>();
     let options = eviction.and_then(|e| e.delete_options.clone()).unwrap_or_default();
-    let options = delete::checked(call, options)?;
+    let mut options = delete::checked(call, options)?;
     let (subject, key) = (call.info.subject(), call.info.key());
-    call.shared.modify(call.info.kind, &subject, &key, options.dry_run, |current, _| mark(call, current)).await?;
+    let marked = call.shared.modify(call.info.kind, &subject, &key, false, |current, _| mark(call, current, &options));
+    let marked = marked.await?;
+    if options.resource_version.is_some() {
+        // The version asked for was the one before the mark.
+        options.resource_version = Some(version_of(&marked.json)?);
+    }
     delete::delete_one(call, &key, &subject, &options).await?;
     let mut response = respond::json(
         StatusCode::CREATED,
@@ -44,7 +49,36 @@ fn check_name(call: &Call, given: &str) -> Result<(), ApiError> {
     Err(ApiError::BadRequest(format!("name in URL does not match name in Eviction object: {name} != {given}")))
 }
 
-fn mark(call: &Call, current: &Current) -> Result<Write, ApiError> {
+fn version_of(json: &[u8]) -> Result<String, ApiError> {
+    let pod: Pod = serde_json::from_slice(json).map_err(|e| ApiError::Internal(format!("a pod as written: {e}")))?;
+    Ok(pod.metadata.resource_version.unwrap_or_default())
+}
+
+/// Upstream checks these before it marks a pod, in words of its own.
+fn check_preconditions(current: &Current, options: &delete::Options) -> Result<(), ApiError> {
+    let metadata = current.object.metadata();
+    let record = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (uid, version) = (record(&metadata.uid), current.revision.to_string());
+    let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let message = match (wanted(&options.uid), wanted(&options.resource_version)) {
+        (Some(other), _) if other != uid => format!(
+            "the UID in the precondition ({other}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
+        ),
+        (_, Some(other)) if other != version => format!(
+            "the ResourceVersion in the precondition ({other}) does not match the ResourceVersion in record ({version}). \
+             The object might have been modified"
+        ),
+        _ => return Ok(()),
+    };
+    let name = record(&metadata.name);
+    Err(ApiError::Conflict(Subject::named("", "Pod", &name), message))
+}
+
+/// What makes a pod one that is being evicted (`addConditionAndDeletePod` upstream): nothing, if it is not the pod that
+/// was meant, or only a trial.
+fn mark(call: &Call, current: &Current, options: &delete::Options) -> Result<Write, ApiError> {
+    check_preconditions(current, options)?;
     let mut effects = Effects::default();
     let attributes: Attributes<'_> = call.attributes(Operation::Create, Some(&*current.object));
     admission::validate(&attributes, Some(&*current.object), &mut effects)?;
@@ -52,7 +86,7 @@ fn mark(call: &Call, current: &Current) -> Result<Write, ApiError> {
     let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() else {
         return Err(ApiError::Internal("only pods are evicted".into()));
     };
-    if api::pods::is_terminal(pod) || api::pods::is_terminating(pod) {
+    if options.dry_run || api::pods::is_terminal(pod) || api::pods::is_terminating(pod) {
         return Ok(Write::Keep);
     }
     api::eviction::mark(pod, now());

@@ -41,8 +41,8 @@ enum Propagation {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     grace_period_seconds: Option<i64>,
-    uid: Option<String>,
-    resource_version: Option<String>,
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
     propagation: Option<Propagation>,
     pub(crate) dry_run: bool,
 }

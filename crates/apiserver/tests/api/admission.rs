@@ -83,20 +83,48 @@ async fn nothing_is_created_in_a_namespace_that_is_not_there() {
 #[tokio::test]
 async fn an_evicted_pod_is_told_so_and_gets_its_grace() {
     let server = Server::start().await;
-    let uid = server.pod("leaving", "n1").await["metadata"]["uid"].clone();
-    let eviction = |uid: &Value| {
+    let before = server.pod("leaving", "n1").await["metadata"].clone();
+    let eviction = |preconditions: Value| {
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "leaving", "namespace": "default"},
-            "deleteOptions": {"gracePeriodSeconds": 7, "preconditions": {"uid": uid}}})
+            "deleteOptions": {"gracePeriodSeconds": 7, "preconditions": preconditions}})
     };
     let path = format!("{PODS}/leaving/eviction");
-    let answer = server.post(&path, &eviction(&json!("another"))).await;
-    assert_eq!(answer.code, 409, "{}", answer.text);
-    let answer = server.post(&path, &eviction(&uid)).await;
+    let conflict = r#"Operation cannot be fulfilled on Pod "leaving": the "#;
+    for (preconditions, message) in [
+        (json!({"uid": "another"}), "UID in the precondition (another) does not match the UID in record"),
+        (json!({"resourceVersion": "1"}), "ResourceVersion in the precondition (1) does not match the ResourceVersion"),
+    ] {
+        let answer = server.post(&path, &eviction(preconditions)).await;
+        assert_eq!(answer.code, 409, "{}", answer.text);
+        assert!(answer.message().starts_with(&format!("{conflict}{message}")), "{}", answer.message());
+        let pod = server.get(&format!("{PODS}/leaving")).await.json();
+        assert_eq!(pod["metadata"]["resourceVersion"], before["resourceVersion"], "another's eviction leaves no mark");
+    }
+    let trial = server.post(&format!("{path}?dryRun=All"), &eviction(json!({"uid": before["uid"]}))).await;
+    assert_eq!(trial.code, 201, "{}", trial.text);
+    let right = json!({"uid": before["uid"], "resourceVersion": before["resourceVersion"]});
+    let answer = server.post(&path, &eviction(right)).await;
     assert_eq!((answer.code, &answer.json()["status"]), (201, &json!("Success")), "{}", answer.text);
     let pod = server.get(&format!("{PODS}/leaving")).await.json();
     assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 7);
     let condition = pod["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "DisruptionTarget");
     assert_eq!(condition.unwrap()["reason"], "EvictionByEvictionAPI");
+}
+
+#[tokio::test]
+async fn an_eviction_of_yesterday_is_one() {
+    let server = Server::start().await;
+    for (name, version, code) in
+        [("a", "policy/v1", 201), ("b", "policy/v1beta1", 201), ("c", "policy/v1beta2", 400), ("d", "", 201)]
+    {
+        server.pod(name, "").await;
+        let eviction = json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": name}});
+        let path = format!("{PODS}/{name}/eviction?fieldValidation=Strict");
+        let answer = server.post(&path, &eviction).await;
+        assert_eq!(answer.code, code, "{version}: {}", answer.text);
+    }
+    let other = json!({"apiVersion": "policy/v1beta1", "kind": "Pod", "metadata": {"name": "c"}});
+    assert_eq!(server.post(&format!("{PODS}/c/eviction"), &other).await.code, 400);
 }
 
 #[tokio::test]
