@@ -1,11 +1,15 @@
 //! Which objects of a kind a request wants: namespace, labels, fields.
 
-use api::selector::{FieldSelector, Selector};
+use api::selector::{FieldRequirement, FieldSelector, Selector};
 use api::{KindInfo, Scope};
 
 use super::entry::Selectable;
 use crate::query::Query;
 use crate::status::ApiError;
+
+/// A field that may be asked for and never has a value: upstream accepts its name and leaves it out of the pod's fields
+/// (`ToSelectableFields` in `pkg/registry/core/pod/strategy.go`).
+const NEVER_SET: &str = "status.podIPs";
 
 /// A request's selection.
 #[derive(Debug)]
@@ -44,11 +48,21 @@ impl Filter {
             // The old path form `watch/pods/name`.
             fields = format!("metadata.name={name},{fields}");
         }
-        filter.fields = FieldSelector::parse(&fields).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+        let fields = FieldSelector::parse(&fields).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+        let requirements = fields.requirements().iter().cloned().map(|requirement| filter.of_today(requirement));
+        filter.fields = FieldSelector::of(requirements.collect());
         for requirement in filter.fields.requirements() {
             filter.known_field(&requirement.field)?;
         }
         Ok(filter)
+    }
+
+    /// Old clients ask pods for `spec.host` (`addConversionFuncs` in `pkg/apis/core/v1/conversion.go`).
+    fn of_today(&self, mut requirement: FieldRequirement) -> FieldRequirement {
+        if self.info.kind == "Pod" && requirement.field == "spec.host" {
+            requirement.field = "spec.nodeName".to_owned();
+        }
+        requirement
     }
 
     /// Kinds without fields of their own share one conversion upstream (`DefaultMetaV1FieldSelectorConversion`), which
@@ -58,6 +72,7 @@ impl Filter {
         let known = match field {
             "metadata.name" => true,
             "metadata.namespace" => plain || self.info.scope == Scope::Namespaced,
+            NEVER_SET if self.info.kind == "Pod" => true,
             field => self.info.selectable_fields.contains(&field),
         };
         match (known, plain) {
@@ -97,6 +112,7 @@ impl Filter {
             "metadata.name" => key.rsplit('/').next(),
             "metadata.namespace" if self.info.scope == Scope::Cluster => Some(""),
             "metadata.namespace" => key.rsplit('/').nth(1),
+            NEVER_SET => Some(""),
             field => {
                 let index = self.info.selectable_fields.iter().position(|f| *f == field)?;
                 object.fields.get(index).map(|f| &**f)

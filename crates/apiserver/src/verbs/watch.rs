@@ -30,6 +30,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// A watch without `timeoutSeconds` ends after this long, or up to twice that (`MinRequestTimeout`).
 const MIN_DURATION_SECONDS: u64 = 1800;
+/// As long as a client likes; beyond a century clocks may overflow.
+const MAX_DURATION_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
     if call.output.encoding != Encoding::Json {
@@ -344,7 +346,7 @@ impl View {
 fn deadline(call: &Call) -> Result<Instant, ApiError> {
     let random = || rand::random_range(MIN_DURATION_SECONDS..=2 * MIN_DURATION_SECONDS);
     let seconds = call.query.number("timeoutSeconds")?.unwrap_or_else(random);
-    Ok(Instant::now() + Duration::from_secs(seconds.min(2 * MIN_DURATION_SECONDS)))
+    Ok(Instant::now() + Duration::from_secs(seconds.min(MAX_DURATION_SECONDS)))
 }
 
 fn expired(asked: Revision, oldest: Revision) -> ApiError {

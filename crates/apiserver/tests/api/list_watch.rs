@@ -1,5 +1,7 @@
 //! LIST and WATCH: freshness, pages, selectors, resumption.
 
+use std::time::Duration;
+
 use crate::common::*;
 use apiserver::User;
 use serde_json::{Value, json};
@@ -99,11 +101,31 @@ async fn selectors_select() {
         ("fieldSelector=spec.nodeName%3Dn1,metadata.name%3Dc", vec!["c"]),
         ("fieldSelector=spec.nodeName!%3Dn1", vec!["b"]),
         ("fieldSelector=metadata.name%3Db", vec!["b"]),
+        ("fieldSelector=spec.host%3Dn2", vec!["b"]),
+        ("fieldSelector=status.podIPs%3D10.1.0.1", vec![]),
+        ("fieldSelector=status.podIPs!%3D10.1.0.1,spec.nodeName%3Dn2", vec!["b"]),
         ("fieldSelector=status.phase%3DPending&limit=2", vec!["a", "b"]),
     ];
     for (query, expected) in cases {
         assert_eq!(names(&server.get(&format!("{PODS}?{query}")).await.json()), expected, "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_lasts_as_long_as_it_is_asked_to() {
+    let server = Server::start().await;
+    tokio::time::pause();
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=10000")).await;
+    let mut endless = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds={}", i64::MAX)).await;
+    tokio::time::advance(Duration::from_secs(9999)).await;
+    tokio::time::resume();
+    server.config_map("late").await;
+    assert_eq!(watch.told().await, "ADDED late");
+    assert_eq!(endless.told().await, "ADDED late");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::resume();
+    assert_eq!(watch.next().await, None);
 }
 
 #[tokio::test]
