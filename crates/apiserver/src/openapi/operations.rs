@@ -4,7 +4,8 @@
 use api::{KindInfo, Scope, Subresource, Verb};
 use serde_json::{Map, Value, json};
 
-use super::schemas::{STATUS, list_of, name_of};
+use super::schemas::{DELETE_OPTIONS, STATUS, list_of, name_of};
+use crate::verbs::delete::shows_what_is_gone;
 
 /// Which OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,14 +23,30 @@ impl Form {
 }
 
 const BODIES: &[&str] = &["application/json", "application/yaml"];
+/// Application first, which not every kind has.
 const PATCH_TYPES: &[&str] = &[
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-const SELECTION: &[&str] =
-    &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch"];
+
+fn patch_types(info: &KindInfo) -> &'static [&'static str] {
+    let can_be_applied = api::kinds::by_kind(&info.api_version(), info.kind).is_none_or(|kind| kind.view.is_none());
+    if can_be_applied { PATCH_TYPES } else { &PATCH_TYPES[1..] }
+}
+const DELETING_SEVERAL: &[&str] = &[
+    "continue",
+    "dryRun",
+    "fieldSelector",
+    "gracePeriodSeconds",
+    "labelSelector",
+    "limit",
+    "orphanDependents",
+    "propagationPolicy",
+    "resourceVersion",
+    "resourceVersionMatch",
+];
 const LISTING: &[&str] = &[
     "allowWatchBookmarks",
     "continue",
@@ -44,7 +61,7 @@ const LISTING: &[&str] = &[
 ];
 const WRITING: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCHING: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-const DELETING: &[&str] = &["dryRun", "gracePeriodSeconds", "propagationPolicy"];
+const DELETING: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
 const LOGS: &[&str] = &[
     "container",
     "follow",
@@ -139,8 +156,9 @@ fn operation(info: &KindInfo, schema: &str, form: Form, verb: Verb, of_all: bool
         Verb::List | Verb::Watch => (LISTING, form.refer(&list_of(schema))),
         Verb::Create | Verb::Update => (WRITING, object.clone()),
         Verb::Patch => (PATCHING, object.clone()),
+        Verb::Delete if shows_what_is_gone(info) => (DELETING, object.clone()),
         Verb::Delete => (DELETING, form.refer(STATUS)),
-        Verb::DeleteCollection => (SELECTION, form.refer(STATUS)),
+        Verb::DeleteCollection => (DELETING_SEVERAL, form.refer(STATUS)),
         Verb::Get => (&["resourceVersion"][..], object.clone()),
     };
     let place = if info.scope == Scope::Namespaced && !of_all { "Namespaced" } else { "" };
@@ -148,12 +166,31 @@ fn operation(info: &KindInfo, schema: &str, form: Form, verb: Verb, of_all: bool
     let all = if of_all { "ForAllNamespaces" } else { "" };
     let id = format!("{}{}{collection}{place}{}{all}", does(verb), title(info), info.kind);
     let body = match verb {
-        Verb::Create | Verb::Update => Some((BODIES, object)),
-        Verb::Patch => Some((PATCH_TYPES, json!({"type": "object"}))),
-        _ => None,
+        Verb::Delete | Verb::DeleteCollection => Some((BODIES, form.refer(DELETE_OPTIONS))),
+        _ => body(info, verb, object),
     };
     let kind = (info.group, info.version, info.kind);
-    Operation { id, action: action(verb), kind, options, body, answer: ("application/json", answer) }.show(form)
+    let answer = ("application/json", answer);
+    Operation { id, action: action(verb), kind, options, body, answer, codes: codes(verb) }.show(form)
+}
+
+/// What an object is written with.
+fn body(info: &KindInfo, verb: Verb, object: Value) -> Option<(&'static [&'static str], Value)> {
+    match verb {
+        Verb::Create | Verb::Update => Some((BODIES, object)),
+        Verb::Patch => Some((patch_types(info), json!({"type": "object"}))),
+        _ => None,
+    }
+}
+
+/// With which codes an operation that succeeds is answered.
+fn codes(verb: Verb) -> &'static [&'static str] {
+    match verb {
+        Verb::Create => &["200", "201", "202"],
+        Verb::Update | Verb::Patch => &["200", "201"],
+        Verb::Delete => &["200", "202"],
+        _ => &["200"],
+    }
 }
 
 /// An operation below an object.
@@ -175,7 +212,7 @@ fn below(info: &KindInfo, schema: &str, form: Form, sub: Subresource, verb: Verb
         };
         let id = format!("connect{}{}{place}", title(info), capital(method(verb)));
         let (kind, answer) = (sub.speaks(info), ("*/*", text));
-        return Operation { id, action: "connect", kind, options, body: None, answer }.show(form);
+        return Operation { id, action: "connect", kind, options, body: None, answer, codes: &["200"] }.show(form);
     }
     let spoken = sub.info().speaks.map(name_of);
     let object = form.refer(spoken.as_deref().unwrap_or(schema));
@@ -185,13 +222,10 @@ fn below(info: &KindInfo, schema: &str, form: Form, sub: Subresource, verb: Verb
         Verb::Patch => (PATCHING, ("application/json", object.clone())),
         _ => (WRITING, ("application/json", object.clone())),
     };
-    let body = match verb {
-        Verb::Create | Verb::Update => Some((BODIES, object)),
-        Verb::Patch => Some((PATCH_TYPES, json!({"type": "object"}))),
-        _ => None,
-    };
+    let body = body(info, verb, object);
     let id = format!("{}{}{place}", does(verb), title(info));
-    Operation { id, action: action(verb), kind: sub.speaks(info), options, body, answer }.show(form)
+    let (action, kind) = (action(verb), sub.speaks(info));
+    Operation { id, action, kind, options, body, answer, codes: codes(verb) }.show(form)
 }
 
 /// What is said of an operation in either form.
@@ -204,6 +238,17 @@ struct Operation<'a> {
     body: Option<(&'a [&'a str], Value)>,
     /// Media type and schema.
     answer: (&'a str, Value),
+    /// How success is told.
+    codes: &'a [&'a str],
+}
+
+/// What each code says (`http.StatusText`).
+fn says(code: &str) -> &'static str {
+    match code {
+        "201" => "Created",
+        "202" => "Accepted",
+        _ => "OK",
+    }
 }
 
 impl Operation<'_> {
@@ -217,22 +262,25 @@ impl Operation<'_> {
             "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
         });
         let (media_type, schema) = self.answer;
-        let answer = match form {
-            Form::V3 => json!({"description": "OK", "content": {media_type: {"schema": schema}}}),
-            Form::V2 => {
-                shown["produces"] = json!([media_type]);
-                json!({"description": "OK", "schema": schema})
-            }
-        };
-        shown["responses"] = json!({"200": answer});
+        if form == Form::V2 {
+            shown["produces"] = json!([media_type]);
+        }
+        for code in self.codes {
+            shown["responses"][code] = match form {
+                Form::V3 => json!({"description": says(code), "content": {media_type: {"schema": schema}}}),
+                Form::V2 => json!({"description": says(code), "schema": schema}),
+            };
+        }
+        // Whoever deletes says how only if it matters.
+        let required = !matches!(self.action, "delete" | "deletecollection");
         match (self.body, form) {
             (Some((types, schema)), Form::V3) => {
                 let content = types.iter().map(|t| ((*t).to_owned(), json!({"schema": schema})));
-                shown["requestBody"] = json!({"content": content.collect::<Map<_, _>>(), "required": true});
+                shown["requestBody"] = json!({"content": content.collect::<Map<_, _>>(), "required": required});
             }
             (Some((types, schema)), Form::V2) => {
                 shown["consumes"] = json!(types);
-                parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
+                parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
             }
             (None, _) => {}
         }

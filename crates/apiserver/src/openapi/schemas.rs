@@ -5,7 +5,7 @@ use api::{Kind, Subresource, Verb};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::policy::v1::Eviction;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Status};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -35,6 +35,8 @@ pub(super) fn v2(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
 
 /// The name of the schema of what is answered where there is no object to show.
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+/// The name of the schema of what a deletion may say.
+pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
@@ -65,6 +67,7 @@ pub(super) fn name_of((group, version, kind): (&str, &str, &str)) -> String {
 fn add_others(kinds: &[&Kind], generator: &mut SchemaGenerator) {
     generator.subschema_for::<Status>();
     generator.subschema_for::<ListMeta>();
+    generator.subschema_for::<DeleteOptions>();
     for sub in kinds.iter().flat_map(|kind| kind.info.subresources) {
         match sub {
             Subresource::Scale => drop(generator.subschema_for::<Scale>()),

@@ -51,8 +51,7 @@ pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiRespons
     let options = options(call, request_body).await?;
     let (written, uid) = delete_one(call, &call.info.key(), &call.info.subject(), &options).await?;
     let info = call.info.kind.info;
-    // Kinds that answer with the object even if it is gone (`ReturnDeletedObject`).
-    if !written.removed || matches!(info.plural, "pods" | "services" | "serviceaccounts") {
+    if !written.removed || shows_what_is_gone(info) {
         return Ok(call.wrote(StatusCode::OK, written, &[]));
     }
     let mut details = json!({"name": call.name(), "kind": info.plural, "uid": uid});
@@ -60,6 +59,21 @@ pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiRespons
         details["group"] = json!(info.group);
     }
     Ok(respond::succeeded(StatusCode::OK, details))
+}
+
+/// Kinds whose deletion is answered with the object even if it is gone (`ReturnDeletedObject` in each kind's storage
+/// upstream).
+pub(crate) fn shows_what_is_gone(info: &KindInfo) -> bool {
+    const PLURALS: [&str; 7] = [
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+    ];
+    info.group.is_empty() && PLURALS.contains(&info.plural)
 }
 
 /// Deletes the object under `key` as `options` say; gives its UID too.

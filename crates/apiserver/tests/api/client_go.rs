@@ -101,6 +101,41 @@ async fn schemas_ask_no_more_than_upstreams() {
     );
 }
 
+#[tokio::test]
+async fn operations_say_what_may_be_sent_and_what_comes_back() {
+    let server = Server::start().await;
+    let v3 = server.get("/openapi/v3/api/v1").await.json();
+    let schema = |name: &str| json!(format!("#/components/schemas/io.k8s.{name}"));
+    let (pods, maps) = (&v3["paths"]["/api/v1/namespaces/{namespace}/pods"], "/api/v1/namespaces/{namespace}/configmaps");
+    let codes = |operation: &Value| operation["responses"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(codes(&pods["post"]), ["200", "201", "202"]);
+    let pod = &v3["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
+    assert_eq!((codes(&pod["get"]), codes(&pod["put"])), (vec!["200".into()], vec!["200".into(), "201".into()]));
+    let answer = |operation: &Value, code: &str| {
+        operation["responses"][code]["content"]["application/json"]["schema"]["$ref"].clone()
+    };
+    assert_eq!(answer(&pod["delete"], "202"), schema("api.core.v1.Pod"), "it is shown once more");
+    let map = &v3["paths"][&format!("{maps}/{{name}}")];
+    assert_eq!(answer(&map["delete"], "200"), schema("apimachinery.pkg.apis.meta.v1.Status"));
+    for operation in [&map["delete"], &v3["paths"][maps]["delete"]] {
+        let body = &operation["requestBody"];
+        let options = &body["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!((options, &body["required"]), (&schema("apimachinery.pkg.apis.meta.v1.DeleteOptions"), &json!(false)));
+        let query: Vec<&str> =
+            operation["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
+        for name in ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"] {
+            assert!(query.contains(&name), "{name}: {query:?}");
+        }
+    }
+    let v2 = server.get("/openapi/v2").await.json();
+    let body = v2["paths"][maps]["delete"]["parameters"].as_array().unwrap().iter().find(|p| p["in"] == "body");
+    assert_eq!(body.unwrap()["schema"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+    let events = server.get("/openapi/v3/apis/events.k8s.io/v1").await.json();
+    let event = &events["paths"]["/apis/events.k8s.io/v1/namespaces/{namespace}/events/{name}"]["patch"];
+    let types: Vec<&String> = event["requestBody"]["content"].as_object().unwrap().keys().collect();
+    assert!(types.len() == 3 && types.iter().all(|t| !t.contains("apply")), "{types:?}");
+}
+
 /// kubectl up to 1.26 explains, validates and merges by this.
 #[tokio::test]
 async fn the_schema_in_protobuf_has_every_definition() {

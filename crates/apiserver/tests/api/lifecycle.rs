@@ -35,6 +35,35 @@ async fn a_pod_on_a_node_is_told_to_stop_and_ends_when_its_kubelet_says_so() {
     assert_eq!(server.get(&format!("{PODS}/b")).await.code, 404, "a pod without a node needs no grace");
 }
 
+/// As `ReturnDeletedObject` says upstream.
+#[tokio::test]
+async fn some_kinds_are_shown_once_more_when_they_are_gone() {
+    let server = Server::start().await;
+    let default = "/api/v1/namespaces/default";
+    let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"}});
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (path, mut object, kind) in [
+        ("/api/v1/persistentvolumes".to_owned(), json!({"spec": volume}), "PersistentVolume"),
+        (format!("{default}/persistentvolumeclaims"), json!({"spec": claim}), "PersistentVolumeClaim"),
+        (PODS.to_owned(), pod("a", ""), "Pod"),
+        (format!("{default}/podtemplates"), json!({"template": template}), "PodTemplate"),
+        (format!("{default}/resourcequotas"), json!({"spec": {"hard": {"pods": "9"}}}), "ResourceQuota"),
+        (format!("{default}/serviceaccounts"), json!({}), "ServiceAccount"),
+        (SERVICES.to_owned(), service("a"), "Service"),
+        (CONFIG_MAPS.to_owned(), config_map("a"), "Status"),
+        (format!("{default}/limitranges"), json!({"spec": {"limits": []}}), "Status"),
+        (format!("{default}/replicationcontrollers"), rc("a"), "Status"),
+    ] {
+        object["metadata"] = json!({"name": "a"});
+        server.create(&path, &object).await;
+        let path = format!("{path}/a");
+        let answer = server.delete(&path).await;
+        assert_eq!((answer.code, &answer.json()["kind"]), (200, &json!(kind)), "{path}: {}", answer.text);
+        assert_eq!(server.get(&path).await.code, 404, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn finalizers_hold_an_object_until_the_last_is_gone() {
     let server = Server::start().await;
