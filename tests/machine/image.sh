@@ -3,9 +3,11 @@
 #
 #   tests/machine/image.sh         makes what is missing, as root, from Debian's packages; says where it is
 #   tests/machine/image.sh find    says where it is, or what is missing
+#   tests/machine/image.sh emulate ARGUMENT...   becomes the emulator
 #
-# It is kept in ~/.cache/coracle/machine, under the sum of this recipe: another recipe makes another image, and the old
-# one goes. Nothing is installed on this machine; the image has no password and nothing in it listens for logins.
+# It is kept in ~/.cache/coracle/machine, under the sum of this recipe: another recipe makes another image, and one that
+# nobody asked for in a week goes. Nothing is installed on this machine; the image has no password and nothing in it listens
+# for logins.
 set -euo pipefail
 
 die() { printf 'image: %s\n' "$*" >&2; exit 1; }
@@ -18,18 +20,37 @@ if [ "$(printf '%s\n' "$libc" 2.36 | sort -V | head -1)" = "$libc" ]; then suite
 image=$cache/$suite-$(sha256sum "$0" | cut -c1-12)
 emulator=$cache/qemu
 
-if [ "${1:-}" = find ]; then
-    [ -e "$image/root.img" ] && [ -x "$emulator/usr/bin/qemu-system-x86_64" ] || die "there is no machine in $cache (deploy/setup.sh test makes it)"
+emulate() {
+    LD_LIBRARY_PATH=$emulator/usr/lib/x86_64-linux-gnu:$emulator/lib/x86_64-linux-gnu exec "$emulator/usr/bin/qemu-system-x86_64" \
+        -L "$emulator/usr/share/qemu" -L "$emulator/usr/share/seabios" "$@"
+}
+# It is linked with libraries of this machine, which may be others by now.
+starts() { (emulate --version) >/dev/null 2>&1; }
+
+case "${1:-}" in
+find)
+    [ -e "$image/root.img" ] && starts || die "there is no machine in $cache (deploy/setup.sh test makes it)"
+    touch "$image" 2>/dev/null || true
     echo "$image"
     exit
-fi
+    ;;
+emulate)
+    shift
+    emulate "$@"
+    ;;
+esac
 [ "$(id -u)" = 0 ] || die "must run as root"
 mkdir -p "$cache"
-work=$(mktemp -d -p "$cache")
+# Another run makes the same, or something else in the same place. What one that was killed left behind goes.
+exec {lock}>"$cache/lock"
+flock "$lock"
+work=$cache/work
+rm -rf --one-file-system "$work"
+mkdir "$work"
 trap 'rm -rf --one-file-system "$work"' EXIT
 
 # Unpacked, with the libraries that are missing here: a machine that has parts of another QEMU keeps them.
-if [ ! -x "$emulator/usr/bin/qemu-system-x86_64" ]; then
+if ! starts; then
     mkdir -p "$work/archives/partial" "$work/qemu"
     awk -v RS= -v ORS='\n\n' '!/^Package: qemu-/' /var/lib/dpkg/status >"$work/status"
     fetch() {
@@ -40,6 +61,7 @@ if [ ! -x "$emulator/usr/bin/qemu-system-x86_64" ]; then
     for archive in "$work"/archives/*.deb; do dpkg-deb -x "$archive" "$work/qemu"; done
     rm -rf "$emulator"
     mv "$work/qemu" "$emulator"
+    starts || die "the emulator does not start: $( (emulate --version) 2>&1 | tail -1)"
 fi
 [ ! -e "$image/root.img" ] || { echo "$image"; exit; }
 
@@ -94,7 +116,7 @@ cp "$root"/boot/vmlinuz-* "$work/image/kernel"
 cp "$root"/boot/initrd.img-* "$work/image/initrd"
 truncate -s 6G "$work/image/root.img"
 mkfs.ext4 -q -F -L machine -d "$root" "$work/image/root.img"
-# Images of older recipes.
-find "$cache" -mindepth 1 -maxdepth 1 -type d ! -name qemu ! -path "$work" -exec rm -rf {} +
+# Images of recipes that nobody has any more.
+find "$cache" -mindepth 1 -maxdepth 1 -type d -name '*-????????????' -mtime +7 -exec rm -rf {} +
 mv "$work/image" "$image"
 echo "$image"

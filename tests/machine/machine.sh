@@ -9,7 +9,6 @@ set -euo pipefail
 
 folder=$1 limit=${2:-2700}
 image=$("$(dirname "$0")/image.sh" find)
-emulator=$(dirname "$image")/qemu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -32,11 +31,9 @@ options=(
     -serial "file:$work/console"
     -chardev "file,id=said,path=$work/said" -device isa-serial,chardev=said
 )
-for part in usr/lib lib; do libraries=${libraries:+$libraries:}$emulator/$part/x86_64-linux-gnu; done
 
 # It ends with this script, however that ends. The disk's changes are in $work, without a name.
-LD_LIBRARY_PATH=$libraries TMPDIR=$work setpriv --pdeathsig KILL "$emulator/usr/bin/qemu-system-x86_64" \
-    -L "$emulator/usr/share/qemu" -L "$emulator/usr/share/seabios" "${options[@]}" </dev/null &
+TMPDIR=$work setpriv --pdeathsig KILL "$(dirname "$0")/image.sh" emulate "${options[@]}" </dev/null &
 machine=$!
 touch "$work/said"
 tail --pid $machine -n +1 -F "$work/said" 2>/dev/null | sed -u 's/\r//' &

@@ -50,3 +50,31 @@ fn a_debian_machine_runs_pods_and_is_left_as_it_was() {
     eprintln!("{text}");
     assert!(ran.status.success() && text.contains("all of it holds"), "it does not hold");
 }
+
+/// What the emulator is linked with may be another one after an upgrade of the machine the tests run on.
+#[test]
+fn an_emulator_that_does_not_start_is_no_machine() {
+    use std::os::unix::fs::PermissionsExt;
+    let scripts = repository().unwrap().join("tests/machine");
+    if !available(&scripts) {
+        return;
+    }
+    let find = |cache: Option<&Path>| {
+        let mut command = Command::new(scripts.join("image.sh"));
+        cache.map(|cache| command.env("XDG_CACHE_HOME", cache));
+        let found = command.arg("find").output().unwrap();
+        found.status.success().then(|| String::from_utf8(found.stdout).unwrap().trim().to_owned())
+    };
+    let image = find(None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("coracle/machine");
+    let [image, programs] = [cache.join(Path::new(&image).file_name().unwrap()), cache.join("qemu/usr/bin")];
+    [&image, &programs].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+    std::fs::write(image.join("root.img"), "").unwrap();
+    let emulator = programs.join("qemu-system-x86_64");
+    for (status, expected) in [(0, Some(image.to_str().unwrap().to_owned())), (127, None)] {
+        std::fs::write(&emulator, format!("#!/bin/sh\nexit {status}\n")).unwrap();
+        std::fs::set_permissions(&emulator, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find(Some(dir.path())), expected, "it ends with {status}");
+    }
+}
