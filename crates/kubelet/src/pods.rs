@@ -175,6 +175,11 @@ impl Pods {
         }
     }
 
+    /// Whether the pod with this UID has ended and nothing of it runs.
+    pub(crate) fn has_stopped(&self, uid: &str) -> bool {
+        self.workers.lock().get(uid).is_some_and(|handle| handle.has_stopped())
+    }
+
     /// Every pod some source has.
     pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
         self.workers.lock().values().map(|handle| handle.desired().pod).collect()

@@ -73,6 +73,13 @@ pub fn plan(dead: &[Dead], policy: &Policy, now: Timestamp) -> Vec<String> {
     gone.into_iter().map(|dead| dead.id.clone()).collect()
 }
 
+/// Those of a pod's `containers` that go where the disk is short: all that are old enough, of a pod that is over. What comes
+/// next for one that goes on depends on its ended lives, and their logs are asked for (`evictContainers`).
+pub fn of_the_over(containers: &[Container], over: bool, policy: &Policy, now: Timestamp) -> Vec<String> {
+    let goes = |one: &&Container| over && one.exit().is_some() && after(one.created_at, policy.min_age) <= now;
+    containers.iter().filter(goes).map(|one| one.id.clone()).collect()
+}
+
 /// Counts again and again, until dropped.
 pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     if kubelet.config.dead_containers.on_node.is_none() {
@@ -150,6 +157,23 @@ mod tests {
             assert_eq!(gone, expected, "{sentence}");
             let left: Vec<Dead> = all.iter().filter(|dead| !gone.contains(&dead.id)).cloned().collect();
             assert!(plan(&left, &policy, at(100)).is_empty(), "planned again: {sentence}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_over_is_emptied() {
+        use crate::pod::testing::{World, exited, pod};
+        use crate::runtime::Phase;
+        let web = pod(serde_json::json!({"containers": [{"name": "c"}]}));
+        let world = World::default().container(&web, "c", "s", exited(1, 1)).container(&web, "c", "s", Phase::Running);
+        let (policy, now) = (Policy::default(), crate::pod::testing::at(10));
+        let old = Policy { min_age: Duration::from_secs(11), ..policy };
+        for (sentence, over, policy, expected) in [
+            ("one that goes on keeps its ended lives", false, policy, [].as_slice()),
+            ("of one that is over they go, and nothing that runs", true, policy, &["c-0"]),
+            ("but what is young stays", true, old, &[]),
+        ] {
+            assert_eq!(of_the_over(&world.state.containers, over, &policy, now), expected, "{sentence}");
         }
     }
 }

@@ -128,6 +128,11 @@ impl Handle {
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
+    /// Whether it has, by now.
+    pub(crate) fn has_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
     pub(crate) fn desired(&self) -> Desired {
         self.desired.lock().clone()
     }

@@ -1,5 +1,5 @@
 //! Looks after the machine's means every few seconds: conditions where something runs short, and room made for it. What
-//! nobody needs goes first (dead containers, unused images), then, one at a time and measured again before each, pods
+//! nobody needs goes first (containers of pods that are over, unused images), then, one at a time and measured again before each, pods
 //! (`pkg/kubelet/eviction/eviction_manager.go`). A pod that exceeds limits of its own on disk goes in any case.
 //!
 //! - [`signals`]: what may run short, thresholds, conditions. [`rank`]: who goes first. Both pure.
@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::container_gc;
 use super::image_gc::ImageCollector;
 use crate::Kubelet;
 use crate::pods::Pods;
@@ -105,7 +106,7 @@ impl Manager {
                 format!("Attempting to reclaim {resource}"),
             );
             if wants_disk {
-                self.remove_dead_containers().await;
+                self.remove_dead_containers(now).await;
                 self.images.remove_unused(now).await;
             }
             self.reclaim(&due).await;
@@ -216,14 +217,15 @@ impl Manager {
         Some(pods.iter().map(|pod| used.remove(pod::uid(pod)).unwrap_or_default()).collect())
     }
 
-    /// Ended containers are kept for their logs; not where the disk is short.
-    async fn remove_dead_containers(&self) {
-        let runtime = &self.kubelet.runtime;
+    /// Ended containers are kept for their logs; where the disk is short, not those of pods that are over.
+    async fn remove_dead_containers(&self, now: Timestamp) {
+        let (runtime, policy) = (&self.kubelet.runtime, &self.kubelet.config.dead_containers);
         for known in runtime.pods().await.unwrap_or_default() {
-            let Ok(state) = runtime.pod_state(&known.identity.uid).await else { continue };
-            for dead in state.containers.iter().filter(|container| container.exit().is_some()) {
-                if let Err(error) = runtime.remove(&dead.id).await {
-                    tracing::warn!(id = dead.id, %error, "cannot remove a dead container");
+            let uid = &known.identity.uid;
+            let Ok(state) = runtime.pod_state(uid).await else { continue };
+            for id in container_gc::of_the_over(&state.containers, self.pods.has_stopped(uid), policy, now) {
+                if let Err(error) = runtime.remove(&id).await {
+                    tracing::warn!(id, %error, "cannot remove a dead container");
                 }
             }
         }

@@ -169,6 +169,27 @@ async fn where_the_disk_is_short_unused_images_go_before_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_disk_is_short_only_pods_that_are_over_lose_their_containers() {
+    let node = Box1::new(|_| ()).await;
+    node.run("web", json!({})).await;
+    let once = json!({
+        "metadata": {"name": "once", "namespace": "ns", "uid": "once"},
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]},
+    });
+    node.pods.set(Arc::new(serde_json::from_value(once).unwrap()));
+    node.until(2).await;
+    assert!(node.hollow.exit("ns", "web", "c", 1) && node.hollow.exit("ns", "once", "c", 0));
+    let stopped = tokio::time::timeout(LIMIT, node.pods.until_stopped("once"));
+    stopped.await.expect("the pod is over");
+    node.until(1).await;
+    node.manager.remove_dead_containers(Timestamp::now()).await;
+    let lives = async |uid: &str| node.hollow.pod_state(uid).await.unwrap().containers.len();
+    assert_eq!(lives("web").await, 2, "it runs again, and the log of its previous life may be asked for");
+    assert_eq!(lives("once").await, 0);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn images_go_down_to_the_low_mark() {
     let node = Box1::new(|config| config.image_gc.min_age = jiff::SignedDuration::ZERO).await;
     for (name, size) in [("a", 60), ("b", 60), ("c", 60)] {
