@@ -14,11 +14,14 @@ use crate::runtime::{Container, Sandbox};
 
 impl Planner<'_> {
     /// Whether the init containers have done their work, so that the others may start; otherwise starts the next. A
-    /// sidecar holds up what follows it until it has started, and later on nothing (`computeInitContainerActions`).
+    /// sidecar holds up what follows it until it has started, and later on nothing. What came before one that has had a life
+    /// in this sandbox has done its work, though nothing may be left of it (`computeInitContainerActions`).
     pub(super) fn initialized(&mut self, sandbox: &Sandbox) -> bool {
         let spec = self.spec;
-        let begun = spec.containers.iter().any(|c| self.observed.last_in(&c.name, &sandbox.id) != Last::Never);
-        for init in init_containers(spec) {
+        let lived = |c: &Spec| self.observed.last_in(&c.name, &sandbox.id) != Last::Never;
+        let begun = spec.containers.iter().any(lived);
+        let furthest = init_containers(spec).iter().rposition(lived).unwrap_or(0);
+        for (index, init) in init_containers(spec).iter().enumerate() {
             let last = self.observed.last_in(&init.name, &sandbox.id);
             if is_sidecar(init) {
                 let started = matches!(last, Last::Running(running) if self.observed.has_started(init, running));
@@ -30,8 +33,9 @@ impl Planner<'_> {
             }
             match last {
                 _ if begun => {}
-                Last::Ended(ended) if ended.code == 0 => {}
                 Last::Running(_) => return false,
+                _ if index < furthest => {}
+                Last::Ended(ended) if ended.code == 0 => {}
                 _ => {
                     self.start(init);
                     return false;

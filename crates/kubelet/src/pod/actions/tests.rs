@@ -182,6 +182,16 @@ fn init_containers_run_one_by_one_before_the_others() {
     assert_eq!(brief(&plan(&pod, &failed, 11)), "start i1#1", "a failed one is tried again");
     let last = second.container(&pod, "i1", "s", exited(0, 1));
     assert_eq!(brief(&plan(&pod, &last, 11)), "start c#0");
+    for (sentence, phase, expected) in [
+        ("i0 removed, i1 running: nothing is started", Phase::Running, ""),
+        ("i0 removed, i1 failed: only that is tried again", exited(1, 1), "start i1#1"),
+        ("i0 removed, i1 done: the others are next", exited(0, 1), "start c#0"),
+    ] {
+        let removed = first.clone().container(&pod, "i1", "s", phase);
+        assert_eq!(brief(&plan(&pod, &removed, 11)), expected, "{sentence}");
+    }
+    let anew = first.clone().container(&pod, "i1", "s", exited(0, 1)).sandbox("t");
+    assert_eq!(brief(&plan(&pod, &anew, 11)), "remove s, start i0#0", "in another sandbox all begins anew");
 }
 
 #[test]
