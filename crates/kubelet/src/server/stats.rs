@@ -59,7 +59,10 @@ async fn volumes(shared: &Shared) -> BTreeMap<String, BTreeMap<String, u64>> {
     }
     let (pods, data_dir) = (shared.pods.list(), shared.kubelet.config.data_dir.clone());
     let measure = move || {
-        let of = |pod: &Arc<_>| (crate::pod::uid(pod).to_owned(), crate::volumes::usage::of_pod(&data_dir, pod));
+        let of = |pod: &Arc<_>| {
+            let used = crate::volumes::usage::of_pod(&data_dir, pod);
+            (crate::pod::uid(pod).to_owned(), used.into_iter().map(|(name, used)| (name, used.bytes)).collect())
+        };
         pods.iter().map(of).collect()
     };
     tokio::task::spawn_blocking(measure).await.unwrap_or_default()

@@ -1,4 +1,5 @@
-//! How much is in the volumes that are a pod's own, counted as `du` does: blocks, each file once, nothing behind a mount.
+//! How much is in the volumes that are a pod's own, counted as `du` does: blocks and entries, each file once, nothing behind
+//! a mount.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -12,12 +13,21 @@ use super::Claims;
 /// Bytes of a block as `stat` counts them.
 const BLOCK: u64 = 512;
 
-/// Bytes of each local volume of the pod, by the volume's name. Blocks on the file system.
-pub fn of_pod(data_dir: &Path, pod: &Pod) -> BTreeMap<String, u64> {
+/// What is in a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories, itself included.
+    pub inodes: u64,
+}
+
+/// What is in each local volume of the pod, by the volume's name. Blocks on the file system.
+pub fn of_pod(data_dir: &Path, pod: &Pod) -> BTreeMap<String, Used> {
     let uid = crate::pod::uid(pod);
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| is_local(volume));
     volumes
-        .map(|volume| (volume.name.clone(), bytes(&super::volume_path(data_dir, uid, volume, &Claims::new()))))
+        .map(|volume| (volume.name.clone(), used(&super::volume_path(data_dir, uid, volume, &Claims::new()))))
         .collect()
 }
 
@@ -26,11 +36,11 @@ fn is_local(volume: &Volume) -> bool {
     volume.empty_dir.is_some() || super::payload::is_payload(volume)
 }
 
-/// Bytes of everything below `dir` on the file system it is on.
-pub fn bytes(dir: &Path) -> u64 {
-    let Ok(root) = fs::symlink_metadata(dir) else { return 0 };
+/// Everything below `dir` on the file system it is on.
+pub fn used(dir: &Path) -> Used {
+    let Ok(root) = fs::symlink_metadata(dir) else { return Used::default() };
     let (device, mut seen) = (root.dev(), HashSet::new());
-    let mut sum = root.blocks() * BLOCK;
+    let mut sum = Used { bytes: root.blocks() * BLOCK, inodes: 1 };
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
         // What goes while it is counted does not count.
@@ -40,7 +50,8 @@ pub fn bytes(dir: &Path) -> u64 {
             if found.dev() != device || (found.nlink() > 1 && !found.is_dir() && !seen.insert(found.ino())) {
                 continue;
             }
-            sum += found.blocks() * BLOCK;
+            sum.bytes += found.blocks() * BLOCK;
+            sum.inodes += 1;
             if found.is_dir() {
                 dirs.push(entry.path());
             }
@@ -57,13 +68,15 @@ mod tests {
     fn files_count_once_and_links_do_not_lead_away() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(other.path().join("big"), vec![0_u8; 1 << 20]).unwrap();
-        let empty = bytes(dir.path());
+        let empty = used(dir.path());
         fs::create_dir(dir.path().join("deep")).unwrap();
         fs::write(dir.path().join("deep/file"), vec![1_u8; 100_000]).unwrap();
         fs::hard_link(dir.path().join("deep/file"), dir.path().join("same")).unwrap();
         std::os::unix::fs::symlink(other.path(), dir.path().join("away")).unwrap();
-        let found = bytes(dir.path()) - empty;
-        assert!((100_000..200_000).contains(&found), "{found}");
-        assert_eq!(bytes(Path::new("/no/such/dir")), 0);
+        let found = used(dir.path());
+        let bytes = found.bytes - empty.bytes;
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
+        assert_eq!(found.inodes - empty.inodes, 3, "a directory, a file with two names, a link");
+        assert_eq!(used(Path::new("/no/such/dir")), Used::default());
     }
 }

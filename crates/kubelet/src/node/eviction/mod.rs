@@ -206,12 +206,14 @@ impl Manager {
         }
         if disks && runtime.uses_files() {
             let (pods, data_dir) = (pods.to_vec(), self.kubelet.config.data_dir.clone());
-            let measure = move || -> Vec<(String, BTreeMap<String, u64>)> {
+            let measure = move || -> Vec<(String, BTreeMap<String, volumes::usage::Used>)> {
                 let of = |pod: &Arc<Pod>| (pod::uid(pod).to_owned(), volumes::usage::of_pod(&data_dir, pod));
                 pods.iter().map(of).collect()
             };
             for (uid, volumes) in tokio::task::spawn_blocking(measure).await.ok()? {
-                used.entry(uid).or_default().volumes = volumes;
+                let pod = used.entry(uid).or_default();
+                pod.inodes = volumes.values().map(|volume| volume.inodes).sum();
+                pod.volumes = volumes.into_iter().map(|(name, volume)| (name, volume.bytes)).collect();
             }
         }
         Some(pods.iter().map(|pod| used.remove(pod::uid(pod)).unwrap_or_default()).collect())

@@ -20,6 +20,8 @@ pub struct PodUsage {
     pub disk: BTreeMap<String, u64>,
     /// Bytes of its local volumes, by volume.
     pub volumes: BTreeMap<String, u64>,
+    /// Files and directories of its local volumes.
+    pub inodes: u64,
     /// Processes.
     pub processes: u64,
 }
@@ -29,7 +31,8 @@ impl PodUsage {
         match signal {
             Signal::MemoryAvailable => self.memory.values().sum(),
             Signal::PidAvailable => self.processes,
-            _ => self.disk.values().chain(self.volumes.values()).sum(),
+            Signal::NodefsInodesFree | Signal::ImagefsInodesFree => self.inodes,
+            Signal::NodefsAvailable | Signal::ImagefsAvailable => self.disk.values().chain(self.volumes.values()).sum(),
         }
     }
 }
@@ -72,13 +75,15 @@ pub fn rank<'a>(candidates: &[Candidate<'a>], signal: Signal) -> Vec<Candidate<'
     ranked
 }
 
-/// What all containers of the pod ask for of a resource.
+/// What the pod asks for of a resource, its sidecars included.
 fn requested(pod: &Pod, signal: Signal) -> u64 {
-    let Some(spec) = &pod.spec else { return 0 };
-    match signal {
+    let asked = api::pods::requests(pod);
+    let amount = match signal {
         Signal::PidAvailable | Signal::NodefsInodesFree | Signal::ImagefsInodesFree => 0,
-        _ => spec.containers.iter().map(|c| amount(c, signal.resource(), false)).sum(),
-    }
+        Signal::MemoryAvailable => asked.memory,
+        Signal::NodefsAvailable | Signal::ImagefsAvailable => asked.ephemeral_storage,
+    };
+    u64::try_from(amount).unwrap_or(0)
 }
 
 fn amount(container: &Container, resource: &str, limit: bool) -> u64 {
@@ -199,6 +204,35 @@ mod tests {
         let pids = order(&pods, Signal::PidAvailable);
         assert_eq!(pids, ["within-low", "beyond-little", "beyond-much", "within", "beyond-high"]);
         assert_eq!(order(&pods[5..], Signal::MemoryAvailable), [""; 0], "what stays, stays");
+    }
+
+    #[test]
+    fn what_sidecars_ask_for_counts_and_entries_are_not_bytes() {
+        let sidecar: Pod = serde_json::from_value(json!({"metadata": {"uid": "sidecar"}, "spec": {
+            "initContainers": [{"name": "s", "restartPolicy": "Always", "resources": {"requests": {"memory": "100"}}}],
+            "containers": [{"name": "c"}]}}))
+        .unwrap();
+        let pods = [(sidecar, uses(90)), (pod("alone", 0, json!({}), json!({})), uses(10))];
+        assert_eq!(
+            order(&pods, Signal::MemoryAvailable),
+            ["alone", "sidecar"],
+            "who stays within what it asked for stays"
+        );
+
+        let on_disk =
+            |bytes, inodes| PodUsage { disk: [("c".to_owned(), bytes)].into(), inodes, ..PodUsage::default() };
+        let pods = [
+            (pod("large", 0, json!({}), json!({})), on_disk(1 << 40, 1)),
+            (pod("many", 0, json!({}), json!({})), on_disk(1, 1 << 20)),
+        ];
+        for (signal, expected) in [
+            (Signal::NodefsAvailable, ["large", "many"]),
+            (Signal::ImagefsAvailable, ["large", "many"]),
+            (Signal::NodefsInodesFree, ["many", "large"]),
+            (Signal::ImagefsInodesFree, ["many", "large"]),
+        ] {
+            assert_eq!(order(&pods, signal), expected, "{signal:?}");
+        }
     }
 
     #[test]
