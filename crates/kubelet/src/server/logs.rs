@@ -7,11 +7,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::Deserialize;
 
 use super::find::{self, Refusal};
 use super::{Shared, plain};
+use crate::pod::Sort;
 use crate::runtime::{self, Container, LogOptions, LogStream};
 
 /// The query, as `v1.PodLogOptions` spells it. Numbers come as text, so that a wrong one is named.
@@ -71,7 +72,7 @@ async fn open(
     let state = runtime.pod_state(crate::pod::uid(&pod)).await.map_err(find::failed)?;
     let lives: Vec<&Container> =
         state.containers.iter().filter(|c| c.name == container && c.started_at.is_some()).collect();
-    let life = if wanted.previous { previous(&lives) } else { lives.first().copied() };
+    let life = if wanted.previous { previous(&pod, container, &lives) } else { lives.first().copied() };
     match life {
         Some(life) => runtime.logs(&life.id, &wanted.options).await.map_err(find::failed),
         None if wanted.previous => {
@@ -88,12 +89,7 @@ async fn open(
 
 /// Why a container has not started, as upstream says it (`validateContainerLogStatus`).
 fn why(pod: &Pod, container: &str) -> String {
-    let status = pod.status.as_ref();
-    let statuses = status.iter().flat_map(|status| {
-        let own = status.init_container_statuses.iter().chain(&status.container_statuses);
-        own.chain(&status.ephemeral_container_statuses).flatten()
-    });
-    let mut waiting = statuses.filter(|s| s.name == container).filter_map(|s| s.state.as_ref()?.waiting.as_ref());
+    let mut waiting = statuses(pod, container).filter_map(|s| s.state.as_ref()?.waiting.as_ref());
     match waiting.next().and_then(|waiting| waiting.reason.as_deref()) {
         Some("ErrImagePull") => "image can't be pulled".to_owned(),
         Some("ImagePullBackOff") => "trying and failing to pull image".to_owned(),
@@ -102,9 +98,36 @@ fn why(pod: &Pod, container: &str) -> String {
     }
 }
 
-/// The newest life that ended before the present one.
-fn previous<'a>(lives: &[&'a Container]) -> Option<&'a Container> {
-    lives.iter().copied().find(|c| c.exit().is_some())
+/// What the status shows as the last state: the newest life only where it is over and another is waited for
+/// (`validateContainerLogStatus`).
+fn previous<'a>(pod: &Pod, container: &str, lives: &[&'a Container]) -> Option<&'a Container> {
+    let newest = lives.first().copied()?;
+    let waits = match (statuses(pod, container).next(), newest.exit()) {
+        (Some(status), _) => status.state.as_ref().is_some_and(|state| state.waiting.is_some()),
+        // Of a static pod nobody says; its policy does.
+        (None, Some(exit)) => will_run_again(pod, container, exit.code),
+        (None, None) => false,
+    };
+    let skipped = usize::from(!(waits && newest.exit().is_some()));
+    lives.iter().skip(skipped).copied().find(|life| life.exit().is_some())
+}
+
+fn will_run_again(pod: &Pod, container: &str, code: i32) -> bool {
+    let found = pod.spec.as_ref().and_then(|spec| Some((spec, crate::pod::container(spec, container)?)));
+    found.is_some_and(|(spec, (sort, container))| match sort {
+        Sort::Init => crate::pod::init_restarts(spec, &container, code),
+        Sort::Sidecar | Sort::Main => crate::pod::restarts(spec, &container, code),
+        Sort::Ephemeral => false,
+    })
+}
+
+/// What the pod's status says of the container.
+fn statuses<'a>(pod: &'a Pod, container: &str) -> impl Iterator<Item = &'a ContainerStatus> {
+    let all = pod.status.iter().flat_map(|status| {
+        let own = status.init_container_statuses.iter().chain(&status.container_statuses);
+        own.chain(&status.ephemeral_container_statuses).flatten()
+    });
+    all.filter(move |status| status.name == container)
 }
 
 fn limited(chunks: Chunks, limit: Option<usize>) -> Chunks {
@@ -189,6 +212,39 @@ mod tests {
         let wrong = LogQuery { tail_lines: some("-1"), ..Default::default() };
         assert!(wrong.parse(now).unwrap_err().starts_with("tailLines: Invalid value"));
         assert!(LogQuery { since_time: some("yesterday"), ..Default::default() }.parse(now).is_err());
+    }
+
+    #[test]
+    fn the_previous_life_is_the_one_the_status_shows_as_last() {
+        use crate::pod::testing::{World, exited, pod};
+        use crate::runtime::Phase::{self, Running};
+        let (failed, done) = (|| exited(1, 1), || exited(0, 2));
+        let cases: [(&str, &str, Option<&str>, Vec<Phase>, Option<&str>); 10] = [
+            ("it runs for the first time", "Always", Some("running"), vec![Running], None),
+            ("it runs again", "Always", Some("running"), vec![failed(), Running], Some("c-0")),
+            ("it failed, then succeeded", "OnFailure", Some("terminated"), vec![failed(), done()], Some("c-0")),
+            ("it ended once, for good", "Never", Some("terminated"), vec![failed()], None),
+            ("it waits to run again", "Always", Some("waiting"), vec![failed()], Some("c-0")),
+            ("it waits once more", "Always", Some("waiting"), vec![failed(), failed()], Some("c-1")),
+            ("it runs, and the status says so later", "Always", Some("waiting"), vec![failed(), Running], Some("c-0")),
+            ("without a status its policy says that it waits", "OnFailure", None, vec![failed()], Some("c-0")),
+            ("or that it does not", "OnFailure", None, vec![failed(), done()], Some("c-0")),
+            ("or never will", "Never", None, vec![failed()], None),
+        ];
+        for (sentence, policy, state, phases, expected) in cases {
+            let mut pod = pod(serde_json::json!({"restartPolicy": policy, "containers": [{"name": "c"}]}));
+            let state = state.map(|state| {
+                let state = serde_json::json!({ state: {"exitCode": 1} });
+                serde_json::from_value(serde_json::json!({"containerStatuses": [{"name": "c", "state": state,
+                    "image": "", "imageID": "", "ready": false, "restartCount": 0}]}))
+                .unwrap()
+            });
+            pod.status = state;
+            let run = |world: World, phase| world.container(&pod, "c", "s", phase);
+            let world = phases.into_iter().fold(World::default(), run);
+            let lives: Vec<&Container> = world.state.containers.iter().collect();
+            assert_eq!(previous(&pod, "c", &lives).map(|life| life.id.as_str()), expected, "{sentence}");
+        }
     }
 
     #[tokio::test]
