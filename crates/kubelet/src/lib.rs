@@ -348,5 +348,6 @@ pub(crate) fn node_resources(config: &Config, machine: &runtime::Machine) -> Nod
         milli_cpu: of("cpu"),
         memory: of("memory"),
         ephemeral_storage: of("ephemeral-storage"),
+        machine_memory: machine.memory,
     }
 }

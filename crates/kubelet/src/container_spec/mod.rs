@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::env::{EnvError, expansion};
+use crate::node::eviction::rank;
 use crate::runtime::{ContainerSpec, HostPort, Image, Mount, Resources, SandboxSpec};
 use security::Security;
 
@@ -22,6 +23,8 @@ const MIN_QUOTA_MICROS: i64 = 1000;
 /// `pkg/kubelet/qos/policy.go`.
 const OOM_GUARANTEED: i64 = -997;
 const OOM_BEST_EFFORT: i64 = 1000;
+/// The priority class of what a node needs (`SystemNodeCritical`).
+const NODE_CRITICAL: &str = "system-node-critical";
 
 /// One life of a container.
 #[derive(Clone, Debug)]
@@ -42,8 +45,8 @@ pub struct Life<'a> {
     pub seccomp_profile: Option<String>,
     /// The container whose processes it sees, where that is not its own sandbox.
     pub target_id: Option<String>,
-    /// Bytes of memory the node has for pods.
-    pub node_memory: i64,
+    /// Bytes of memory the machine has.
+    pub machine_memory: i64,
 }
 
 /// The file below the kubelet's seccomp directory that the container's system call filter is in, if it has one there.
@@ -79,7 +82,7 @@ pub fn container_spec(pod: &Pod, container: &Container, life: Life<'_>) -> Resul
         stdin: on(container.stdin),
         stdin_once: on(container.stdin_once),
         resources: resources(container),
-        oom_score_adj: oom_score_adj(pod, container, life.node_memory),
+        oom_score_adj: oom_score_adj(pod, container, life.machine_memory),
         user: security.user(life.image),
         groups: security.groups(),
         privileged: security.privileged(),
@@ -169,17 +172,35 @@ fn cpu_shares(container: &Container) -> i64 {
     (milli * 1024 / 1000).clamp(MIN_SHARES, 262_144)
 }
 
-/// Who is killed first when memory is short: those who asked for nothing, then those who use more than they asked for.
-fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
+/// Who is killed first when memory is short: those who asked for nothing, then those who use more than they asked for
+/// (`GetContainerOOMScoreAdjust`). A sidecar goes no sooner than whom it serves.
+fn oom_score_adj(pod: &Pod, container: &Container, machine_memory: i64) -> i64 {
+    if is_node_critical(pod) {
+        return OOM_GUARANTEED;
+    }
     match api::pods::qos_class(pod) {
         "Guaranteed" => OOM_GUARANTEED,
         "BestEffort" => OOM_BEST_EFFORT,
         _ => {
-            let requested = request(container, "memory").map_or(0, |memory| memory.units());
-            let share = i128::from(requested) * 1000 / i128::from(node_memory.max(1));
+            let asked = |container: &Container| request(container, "memory").map_or(0, |memory| memory.units());
+            let mut requested = asked(container);
+            if let Some(spec) = pod.spec.as_ref().filter(|spec| is_sidecar_of(spec, container)) {
+                requested = requested.max(spec.containers.iter().map(asked).min().unwrap_or(0));
+            }
+            let share = i128::from(requested) * 1000 / i128::from(machine_memory.max(1));
             (1000 - i64::try_from(share).unwrap_or(1000)).clamp(1000 + OOM_GUARANTEED, OOM_BEST_EFFORT - 1)
         }
     }
+}
+
+/// Whether the machine is no node without the pod (`IsNodeCriticalPod`).
+fn is_node_critical(pod: &Pod) -> bool {
+    let class = pod.spec.as_ref().and_then(|spec| spec.priority_class_name.as_deref());
+    class == Some(NODE_CRITICAL) && rank::is_critical(pod)
+}
+
+fn is_sidecar_of(spec: &PodSpec, container: &Container) -> bool {
+    crate::pod::init_containers(spec).iter().any(|init| init.name == container.name && crate::pod::is_sidecar(init))
 }
 
 #[cfg(test)]
@@ -208,7 +229,7 @@ mod tests {
             image: &image,
             seccomp_profile: Some("{}".into()),
             target_id: None,
-            node_memory: 1000 << 20,
+            machine_memory: 1000 << 20,
         };
         container_spec(&pod, &container, life)
     }
@@ -224,6 +245,28 @@ mod tests {
         let spec = spec_of(json!({}), json!({"name": "c"}), "").unwrap();
         let expected = Resources { cpu_shares: 2, ..Resources::default() };
         assert_eq!((spec.resources, spec.oom_score_adj), (expected, 1000));
+    }
+
+    #[test]
+    fn who_is_killed_first_is_as_upstream_has_it() {
+        let memory = |name: &str, memory: &str| json!({"name": name, "resources": {"requests": {"memory": memory}}});
+        let sidecar = |memory: &str| json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"memory": memory}}});
+        let critical = |priority: i32| json!({"priorityClassName": NODE_CRITICAL, "priority": priority, "containers": [memory("c", "100Mi")]});
+        let of = |inits: serde_json::Value| json!({"containers": [memory("c", "300Mi"), memory("d", "200Mi")], "initContainers": [inits]});
+        for (sentence, spec, name, expected) in [
+            ("a tenth of the machine is asked for", json!({"containers": [memory("c", "100Mi")]}), "c", 900),
+            ("less than a thousandth", json!({"containers": [memory("c", "1")]}), "c", 999),
+            ("all and more", json!({"containers": [memory("c", "9Gi")]}), "c", 3),
+            ("what a node needs", critical(2_000_001_000), "c", -997),
+            ("what only says so", critical(0), "c", 900),
+            ("a sidecar is as safe as the least of whom it serves", of(sidecar("1Mi")), "s", 800),
+            ("or safer", of(sidecar("400Mi")), "s", 600),
+            ("who only initializes is not", of(memory("s", "1Mi")), "s", 999),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let (_, container) = crate::pod::container(pod.spec.as_ref().unwrap(), name).unwrap();
+            assert_eq!(oom_score_adj(&pod, &container, 1000 << 20), expected, "{sentence}");
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct NodeResources {
     pub memory: i64,
     /// Bytes of disk pods may use.
     pub ephemeral_storage: i64,
+    /// Bytes of memory the machine has.
+    pub machine_memory: i64,
 }
 
 /// Why there is no environment; the text becomes the message of CreateContainerConfigError.
@@ -218,8 +220,13 @@ mod tests {
             "metadata": {"name": "db"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 5432}]}
         }))
         .unwrap();
-        let node =
-            NodeResources { ip: "10.0.0.1".parse().unwrap(), milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 0 };
+        let node = NodeResources {
+            ip: "10.0.0.1".parse().unwrap(),
+            milli_cpu: 2000,
+            memory: 1 << 30,
+            ephemeral_storage: 0,
+            machine_memory: 1 << 30,
+        };
         let sources = Sources {
             pod: &pod,
             objects: &objects(),

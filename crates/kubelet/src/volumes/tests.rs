@@ -39,7 +39,8 @@ impl Fixture {
 
     fn set_up(&self) -> Result<(), Error> {
         let ip = "10.0.0.1".parse().unwrap();
-        let node = NodeResources { ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let node =
+            NodeResources { ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0, machine_memory: 2 << 30 };
         let (pod, objects) = (&self.pod, &self.objects);
         set_up(self.dir.path(), &Sources { pod, objects, services: &[], pod_ip: None, node: &node })
     }

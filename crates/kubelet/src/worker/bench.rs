@@ -181,7 +181,13 @@ impl<R: Runtime + Clone> Bench<R> {
     /// A worker for `pod` on `runtime`, whose pod network exists.
     pub(super) fn new(runtime: R, api: Api, config: Config, pod: Pod) -> Bench<R> {
         let (network, network_ready) = watch::channel(true);
-        let resources = NodeResources { ip: config.node_ip, milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let resources = NodeResources {
+            ip: config.node_ip,
+            milli_cpu: 1000,
+            memory: 1 << 30,
+            ephemeral_storage: 0,
+            machine_memory: 1 << 30,
+        };
         let tasks = client::Tasks::new();
         let machine = Machine { milli_cpu: 4000, memory: 4 << 30, ..Machine::default() };
         let kubelet = Arc::new(Kubelet {

@@ -172,7 +172,7 @@ impl Worker {
             image: &image,
             seccomp_profile,
             target_id,
-            node_memory: self.kubelet.resources.memory,
+            machine_memory: self.kubelet.resources.machine_memory,
         };
         let wanted = container_spec(pod, container, life);
         let wanted = wanted.map_err(|e| StartError { reason: "CreateContainerConfigError", message: e.to_string() });
