@@ -261,6 +261,16 @@ pub fn requests(pod: &Pod) -> Requests {
     sum(pod, of_container)
 }
 
+/// The most memory `pod` may have, where each of its containers has a limit (`ResourceConfigForPod`).
+pub fn memory_limit(pod: &Pod) -> Option<i64> {
+    let limits = |container: &Container| {
+        Requests::of(container.resources.as_ref().and_then(|resources| resources.limits.as_ref()))
+    };
+    let spec = pod.spec.as_ref()?;
+    let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    all.all(|container| limits(container).memory > 0).then(|| sum(pod, limits).memory)
+}
+
 /// What `pod` takes of its node: while it is being resized the most of what is wanted, what its kubelet has set aside, and
 /// what its containers have; of a resize that will never be, nothing counts (`PodRequests` with `UseStatusResources`).
 pub fn held(pod: &Pod) -> Requests {

@@ -95,7 +95,7 @@ pub fn set_up(data_dir: &Path, sources: &Sources<'_>) -> Result<(), Error> {
 fn set_up_one(data_dir: &Path, volume: &Volume, sources: &Sources<'_>, fs_group: Option<i64>) -> Result<(), Error> {
     let dir = volume_path(data_dir, crate::pod::uid(sources.pod), volume, &sources.objects.claims);
     if let Some(source) = &volume.empty_dir {
-        return empty_dir(&dir, source, fs_group);
+        return empty_dir(&dir, volume, source, sources, fs_group);
     }
     if let Some(source) = &volume.host_path {
         return host_path::check(source).map_err(|message| failed(volume, message));
@@ -234,12 +234,22 @@ fn volume_path(data_dir: &Path, uid: &str, volume: &Volume, claims: &Claims) -> 
 }
 
 /// A directory of the pod's own: on disk, or one file system in memory that all its containers share.
-fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, fs_group: Option<i64>) -> Result<(), Error> {
+fn empty_dir(
+    dir: &Path,
+    volume: &Volume,
+    source: &EmptyDirVolumeSource,
+    sources: &Sources<'_>,
+    fs_group: Option<i64>,
+) -> Result<(), Error> {
+    let in_memory = match source.medium.as_deref() {
+        None | Some("") => false,
+        Some("Memory") => true,
+        Some(medium) => return Err(failed(volume, format!("unknown storage medium \"{medium}\""))),
+    };
     let made = || -> io::Result<()> {
         fs::create_dir_all(dir)?;
-        if source.medium.as_deref() == Some("Memory") {
-            let limit = source.size_limit.as_ref().map(|limit| api::quantity::of(limit).units());
-            tmpfs::ensure(dir, limit)?;
+        if in_memory {
+            tmpfs::ensure(dir, Some(memory_size(source, sources.pod, sources.node.memory)))?;
         }
         let mut mode = 0o777;
         if let Some(group) = group(fs_group) {
@@ -252,6 +262,14 @@ fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, fs_group: Option<i64>) -
         Ok(())
     };
     made().map_err(|source| io_error(dir, source))
+}
+
+/// How large an emptyDir in memory may become: no larger than the node's pods together, the pod, or the limit of its own
+/// (`calculateEmptyDirMemorySize`).
+fn memory_size(source: &EmptyDirVolumeSource, pod: &Pod, allocatable: i64) -> i64 {
+    let own = source.size_limit.as_ref().map(|limit| api::quantity::of(limit).units());
+    let bounds = [own, api::pods::memory_limit(pod)].into_iter().flatten().filter(|bound| *bound > 0);
+    bounds.fold(allocatable, i64::min)
 }
 
 /// What of the pod's volumes `container` sees; the volumes are set up. Blocks on the file system.

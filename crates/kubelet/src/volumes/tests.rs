@@ -214,6 +214,49 @@ fn secrets_and_memory_volumes_live_on_one_tmpfs_each() {
 }
 
 #[test]
+fn an_unknown_medium_is_named() {
+    for medium in ["HugePages", "HugePages-2Mi", "memory"] {
+        let fixture = Fixture::new(json!({"name": "v", "emptyDir": {"medium": medium}}));
+        let expected = format!("MountVolume.SetUp failed for volume \"v\" : unknown storage medium \"{medium}\"");
+        assert_eq!(fixture.set_up().unwrap_err().to_string(), expected);
+        assert!(!fixture.path().exists(), "no directory on disk takes its place");
+    }
+}
+
+#[test]
+fn memory_is_bounded_by_node_pod_and_volume() {
+    let limits = |memory: &str| json!({"limits": {"memory": memory}});
+    for (sentence, size, containers, inits, expected) in [
+        ("the node", None, json!([{"name": "c"}]), json!([]), 1000),
+        ("the volume", Some("100"), json!([{"name": "c", "resources": limits("900")}]), json!([]), 100),
+        ("the pod", None, json!([{"resources": limits("200")}, {"resources": limits("300")}]), json!([]), 500),
+        ("a pod with more than the node", Some("2000"), json!([{"resources": limits("3000")}]), json!([]), 1000),
+        ("one container has no limit", None, json!([{"resources": limits("200")}, {}]), json!([]), 1000),
+        (
+            "one that initializes has more",
+            None,
+            json!([{"resources": limits("200")}]),
+            json!([{"resources": limits("600")}]),
+            600,
+        ),
+        ("one that initializes has none", None, json!([{"resources": limits("200")}]), json!([{}]), 1000),
+        ("no size is no bound", Some("0"), json!([{}]), json!([]), 1000),
+    ] {
+        let named = |containers: serde_json::Value| -> serde_json::Value {
+            let name = |mut container: serde_json::Value| {
+                container["name"] = json!("c");
+                container
+            };
+            containers.as_array().unwrap().iter().cloned().map(name).collect()
+        };
+        let spec = json!({"containers": named(containers), "initContainers": named(inits)});
+        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let source = serde_json::from_value(json!({"medium": "Memory", "sizeLimit": size})).unwrap();
+        assert_eq!(memory_size(&source, &pod, 1000), expected, "{sentence}");
+    }
+}
+
+#[test]
 fn tear_down_never_deletes_what_is_mounted() {
     if !is_root() {
         return;
