@@ -1,6 +1,7 @@
 //! The switch that joins the boxes: bridges in the network namespace of the calling thread, which is a host of its own on
 //! the network. With two segments it is also the router between them, and knows the way to nodes only, not to pods.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const ROUTER: u8 = 254;
 const TABLE: &str = "ip lab";
 /// Shows bridged packets to that table. Not every kernel shows them to tables of the family `bridge`.
 const BRIDGE_CALL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// What is said by a kernel that cannot let packets wait.
+const NO_NETEM: &str = "qdisc kind is unknown";
 
 /// How the boxes are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Network {
     topology: Topology,
     bridges: Vec<String>,
     cables: u32,
+    /// The ports whose packets wait.
+    slowed: BTreeSet<String>,
 }
 
 /// A box's place on the network.
@@ -52,7 +57,7 @@ impl Network {
     /// Makes the bridges; the thread must have left the machine's own network.
     pub async fn start(topology: Topology) -> Result<Network> {
         ip("link set lo up").await?;
-        let mut network = Network { topology, bridges: Vec::new(), cables: 0 };
+        let mut network = Network { topology, bridges: Vec::new(), cables: 0, slowed: BTreeSet::new() };
         if topology == Topology::Routed {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("a router between the segments")?;
         }
@@ -131,22 +136,33 @@ impl Network {
 
     /// Loses this share of the packets from and to a box.
     pub async fn lose(&self, address: Ipv4Addr, percent: u8) -> Result<()> {
+        // nft takes a number that is always less for a mistake.
+        let chance = if percent >= 100 { String::new() } else { format!("numgen random mod 100 < {percent} ") };
         for end in ["saddr", "daddr"] {
-            self.drop(&format!("ip {end} {address} numgen random mod 100 < {percent} drop")).await?;
+            self.drop(&format!("ip {end} {address} {chance}drop")).await?;
         }
         Ok(())
     }
 
-    /// Lets packets to a box wait; fails on a kernel that cannot.
-    pub async fn slow(&self, port: &str, delay: Duration) -> Result<()> {
-        let (program, words) = ("tc", format!("qdisc add dev {port} root netem delay {}ms", delay.as_millis()));
-        run(program, &words).await.context("this kernel has no netem")
+    /// Lets packets to a box wait; says whether this kernel can do that.
+    pub async fn slow(&mut self, port: &str, delay: Duration) -> Result<bool> {
+        let words = format!("qdisc replace dev {port} root netem delay {}ms", delay.as_millis());
+        match run("tc", &words).await {
+            Err(error) if format!("{error:#}").contains(NO_NETEM) => return Ok(false),
+            other => other?,
+        }
+        self.slowed.insert(port.to_owned());
+        Ok(true)
     }
 
-    /// Loses nothing any more.
-    pub async fn join(&self) -> Result<()> {
+    /// Loses nothing any more, and lets nothing wait.
+    pub async fn join(&mut self) -> Result<()> {
         for chain in ["forward", "output"] {
             run("nft", &format!("flush chain {TABLE} {chain}")).await?;
+        }
+        for port in std::mem::take(&mut self.slowed) {
+            // The port of a box that was switched off meanwhile is gone.
+            let _ = run("tc", &format!("qdisc del dev {port} root")).await;
         }
         Ok(())
     }

@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use harness::wait::PATIENCE;
 use lab::engine::{DOCKERD, IMAGE, image};
 use lab::network::Topology;
 use lab::{Lab, Plan, lab as start};
+use tokio::io::AsyncBufReadExt;
 
-/// The mounts and control groups of labs on this machine.
+/// The mounts, control groups and processes of a lab on this machine.
 fn left(lab: &str) -> Vec<String> {
     let mut found: Vec<String> = std::fs::read_to_string("/proc/mounts")
         .unwrap()
@@ -19,6 +21,12 @@ fn left(lab: &str) -> Vec<String> {
     for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let groups = std::fs::read_dir(tree.path()).into_iter().flatten().flatten();
         found.extend(groups.map(|g| g.path().display().to_string()).filter(|g| g.contains(lab)));
+    }
+    // The first process of a box is told where its files are.
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        found.extend(Some(line).filter(|line| line.contains(lab)));
     }
     found
 }
@@ -50,6 +58,7 @@ fn boxes_are_apart_and_leave_nothing() -> Result<()> {
         lab.machine(1).run(&["busybox", "ping", "-c", "1", "-W", "1", "10.55.0.254"]).await?;
         lab.network.join().await?;
         lab.machine(1).run(&ping).await?;
+        packets_are_lost_and_wait(&mut lab).await?;
 
         lab.machine(1).kill(DOCKERD).await?;
         ensure!(lab.machine(1).run(&["docker", "ps"]).await.is_err());
@@ -67,6 +76,48 @@ fn boxes_are_apart_and_leave_nothing() -> Result<()> {
     })
 }
 
+/// Some are lost, others wait; until the network is whole again.
+#[allow(clippy::print_stderr)] // What cannot be shown here says so.
+async fn packets_are_lost_and_wait(lab: &mut Lab) -> Result<()> {
+    const DELAY_MILLISECONDS: u32 = 200;
+    let (one, two, router) = (lab.boxes[0].address(), lab.boxes[1].address(), lab.boxes[0].gateway());
+    let ping = async |lab: &Lab, to: std::net::Ipv4Addr, count: &str| {
+        lab.boxes[0].run(&["busybox", "ping", "-c", count, "-i", "0.05", "-W", "2", &to.to_string()]).await
+    };
+    lab.network.lose(two, 100).await?;
+    ensure!(ping(lab, two, "1").await.is_err(), "all is lost");
+    ping(lab, router, "1").await?;
+    lab.network.join().await?;
+    // Of forty, both ways, some are lost and some are not: but for one in a trillion.
+    lab.network.lose(one, 50).await?;
+    let said = ping(lab, two, "40").await?;
+    let received = said.split(" packets received").next().and_then(|text| text.rsplit(' ').next()?.parse::<u32>().ok());
+    ensure!(received.is_some_and(|count| (1..40).contains(&count)), "half is lost: {said}");
+    lab.network.join().await?;
+    ping(lab, two, "1").await?;
+
+    let port = lab.boxes[1].port()?.to_owned();
+    // The second replaces the first.
+    for delay in [DELAY_MILLISECONDS / 2, DELAY_MILLISECONDS] {
+        if !lab.network.slow(&port, std::time::Duration::from_millis(delay.into())).await? {
+            eprintln!("skipped: packets that wait, as this kernel has no netem");
+            return Ok(());
+        }
+        let quickest = quickest(&ping(lab, two, "2").await?)?;
+        ensure!(quickest >= f64::from(delay), "after {delay} ms, not {quickest}");
+    }
+    lab.network.join().await?;
+    let quickest = quickest(&ping(lab, two, "2").await?)?;
+    ensure!(quickest < f64::from(DELAY_MILLISECONDS), "they wait no more: {quickest} ms");
+    Ok(())
+}
+
+/// The shortest round trip that `ping` tells of, in milliseconds.
+fn quickest(said: &str) -> Result<f64> {
+    let times = said.rsplit(" = ").next().and_then(|times| times.split('/').next()?.parse().ok());
+    times.with_context(|| said.to_owned())
+}
+
 /// The boxes that are left to play with, and their end after a crash of what holds them.
 #[test]
 fn a_lab_to_play_with_ends_even_if_its_holder_was_killed() -> Result<()> {
@@ -80,7 +131,24 @@ fn a_lab_to_play_with_ends_even_if_its_holder_was_killed() -> Result<()> {
             ensure!(ended.status.success(), "{words:?}: {said}{complained}");
             anyhow::Ok(said.trim_end().to_owned())
         };
+        // The lab's cable to this machine, as the kernel tells of it: when it is there, and when it goes with the networks.
+        let mut links = tokio::process::Command::new("ip");
+        let mut links =
+            links.args(["-o", "monitor", "link"]).stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut told = tokio::io::BufReader::new(links.stdout.take().context("it is piped")?).lines();
+        let mut cable = async |gone: bool| {
+            let wanted = async {
+                while let Some(line) = told.next_line().await? {
+                    if line.contains("coracle-lab") && line.contains("Deleted") == gone {
+                        return Ok(());
+                    }
+                }
+                anyhow::bail!("nothing more is told")
+            };
+            tokio::time::timeout(PATIENCE, wanted).await.context("the cable")?
+        };
         let said = line(&["up", "--dir", &dir]).await?;
+        cable(false).await?;
         ensure!(said.contains("export KUBECONFIG="), "{said}");
         let name = said.split("files in ").nth(1).and_then(|path| path.split('/').nth(2)).unwrap().to_owned();
         ensure!(line(&["on", "--dir", &dir, "box2", "hostname"]).await? == "box2");
@@ -94,6 +162,7 @@ fn a_lab_to_play_with_ends_even_if_its_holder_was_killed() -> Result<()> {
         line(&["down", "--dir", &dir]).await?;
         ensure!(!Path::new(&dir).exists() && left(&name).is_empty(), "{:?}", left(&name));
         ensure!(!std::env::temp_dir().join(&name).exists(), "{name} is left");
+        cable(true).await?;
         line(&["down", "--dir", &dir]).await.map(drop)
     })
 }
