@@ -7,6 +7,9 @@ use client::expiry;
 use super::facts::{Docker, Facts, Role};
 use super::repair::Repair;
 
+mod ports;
+mod ufw;
+
 /// The oldest kernel Docker itself runs on.
 const KERNEL_MIN: (u32, u32) = (3, 10);
 /// The oldest kernel whose nftables has what the service proxy uses (`numgen`, `fib`).
@@ -80,10 +83,13 @@ pub fn findings(facts: &Facts, role: Role) -> Vec<Finding> {
     if role.runs_pods() {
         found.extend(docker(facts));
         found.push(cgroups(facts));
-        found.extend([nftables(facts), iptables(facts), programs(facts), forwarding(facts), ufw(facts)]);
+        found.extend([nftables(facts), iptables(facts), programs(facts), forwarding(facts), ufw::forwards(facts)]);
+    }
+    found.extend(ufw::lets_in(facts, role));
+    if role.runs_pods() {
         found.push(resolver(facts));
     }
-    found.extend(ports(facts, role));
+    found.extend(ports::are_free(facts, role));
     found.push(addresses(facts, role));
     found.extend(clock(facts));
     found.extend(disks(facts, role));
@@ -238,53 +244,6 @@ fn forwarding(facts: &Facts) -> Finding {
         .repaired_by(Repair::Forwarding),
         _ => Finding::fine("forwarding", "net.ipv4.ip_forward is 1"),
     }
-}
-
-fn ufw(facts: &Facts) -> Finding {
-    let Some(ufw) = &facts.ufw else { return Finding::fine("ufw", "not installed") };
-    let place = format!("{}:{}", ufw.file.display(), ufw.line);
-    let policy = ufw.forward_policy.as_str();
-    if policy == "ACCEPT" {
-        return Finding::fine("ufw", format!("DEFAULT_FORWARD_POLICY is ACCEPT ({place})"));
-    }
-    let fix = format!("{place}: write DEFAULT_FORWARD_POLICY=\"ACCEPT\", then: ufw reload");
-    let what = format!("DEFAULT_FORWARD_POLICY is {policy} ({place}): packets between pods are dropped");
-    let repair = Repair::UfwForward(ufw.file.clone());
-    if ufw.enabled {
-        Finding::failure("ufw", what, fix).repaired_by(repair)
-    } else {
-        Finding::warning("ufw", format!("{what} once UFW is switched on"), fix).repaired_by(repair)
-    }
-}
-
-fn ports(facts: &Facts, role: Role) -> Vec<Finding> {
-    let wanted = [
-        (facts.ports.secure, "the API", "secure-port", "master", role.serves()),
-        (facts.ports.kubelet, "the kubelet", "kubelet-port", "minion", role.runs_pods()),
-        (facts.ports.healthz, "the kubelet's health", "healthz-port", "minion", role.runs_pods()),
-    ];
-    let mut found: Vec<Finding> = Vec::new();
-    for (port, what, flag, daemon, _) in wanted.iter().filter(|w| w.4) {
-        let Some(taken) = facts.listening.iter().find(|l| l.port == *port) else { continue };
-        let program = taken.program.as_deref();
-        if program == Some(daemon) {
-            continue;
-        }
-        let who = match (program, taken.pid) {
-            (Some(program), Some(pid)) => format!("{program} (process {pid})"),
-            _ => "another program".to_owned(),
-        };
-        let what = format!("{port}, for {what}, is taken by {who}");
-        // Only root sees whose a port is; it may be ours.
-        let level = if program.is_some() { Level::Failure } else { Level::Warning };
-        let fix = format!("stop it, or set {flag} in /etc/coracle/{daemon}.yaml");
-        found.push(Finding::new(level, "ports", what, fix));
-    }
-    if found.is_empty() {
-        let all: Vec<String> = wanted.iter().filter(|w| w.4).map(|w| w.0.to_string()).collect();
-        found.push(Finding::fine("ports", format!("{} are free, or Coracle's", all.join(", "))));
-    }
-    found
 }
 
 fn addresses(facts: &Facts, role: Role) -> Finding {

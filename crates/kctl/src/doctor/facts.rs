@@ -1,6 +1,7 @@
 //! What is known of a machine. Everything is optional: what cannot be read is not known.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use client::expiry::Ending;
@@ -98,17 +99,50 @@ pub struct Docker {
     pub root: PathBuf,
 }
 
-/// What UFW does with packets that are not for this machine.
+/// What UFW does with packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ufw {
     /// Whether it is switched on.
     pub enabled: bool,
-    /// `DROP`, `REJECT`, `ACCEPT`.
+    /// `DROP`, `REJECT`, `ACCEPT`, with packets that are not for this machine.
     pub forward_policy: String,
     /// The file that says so.
     pub file: PathBuf,
     /// The line of the file.
     pub line: usize,
+    /// The same with packets that are for it.
+    pub input_policy: String,
+    /// What it was told of single ports, in its order; nothing where that cannot be read, as only root can.
+    pub rules: Option<Vec<UfwRule>>,
+}
+
+/// A rule of UFW's for packets that come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UfwRule {
+    /// Whether it lets them in.
+    pub allows: bool,
+    /// `None` for all.
+    pub protocol: Option<Protocol>,
+    /// The first and the last port of each of its ranges; none for all.
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// What has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
 }
 
 /// The daemons' ports.
@@ -120,17 +154,26 @@ pub struct Ports {
     pub kubelet: u16,
     /// The kubelet's health.
     pub healthz: u16,
+    /// Where the minion answers for names, unless pods ask another server.
+    pub dns: Option<IpAddr>,
+    /// Whether packets for other nodes' pods are carried in VXLAN.
+    pub overlay: bool,
 }
 
 impl Default for Ports {
     fn default() -> Ports {
-        Ports { secure: 6443, kubelet: 10250, healthz: 10248 }
+        let dns = Some(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)));
+        Ports { secure: 6443, kubelet: 10250, healthz: 10248, dns, overlay: false }
     }
 }
 
 /// A port that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listening {
+    /// Of which protocol.
+    pub protocol: Protocol,
+    /// On which of the machine's addresses.
+    pub address: IpAddr,
     /// Its number.
     pub port: u16,
     /// The program, if it can be seen.

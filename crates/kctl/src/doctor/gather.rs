@@ -1,10 +1,9 @@
 //! Looks at a machine. Files are read below a root, so that tests can make a machine up; programs and sockets are only
 //! asked on the machine itself.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +12,10 @@ use std::time::Duration;
 use client::expiry::{self, Ending};
 use serde_json::Value;
 
-use super::facts::{Disk, Docker, Facts, Listening, Ports, Ufw};
+use super::facts::{Disk, Docker, Facts, Ports};
+
+mod sockets;
+mod ufw;
 
 /// How long the engine may take to answer.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
@@ -78,13 +80,15 @@ pub fn gather(place: &Place) -> Facts {
         legacy_rules: place.read("/proc/net/ip_tables_names").is_some_and(|names| !names.trim().is_empty()),
         missing_programs: missing_programs(place),
         ip_forward: place.read("/proc/sys/net/ipv4/ip_forward").map(|v| v.trim() != "0"),
-        ufw: ufw(place),
+        ufw: ufw::read(place),
         ports: Ports {
             secure: told(&master, "secure-port").unwrap_or(usual.secure),
             kubelet: told(&minion, "kubelet-port").unwrap_or(usual.kubelet),
             healthz: told(&minion, "healthz-port").unwrap_or(usual.healthz),
+            dns: own_dns(&minion),
+            overlay: told(&minion, "overlay").unwrap_or(usual.overlay),
         },
-        listening: listening(place),
+        listening: sockets::listening(place),
         clock_ahead: None,
         addresses: place
             .output("ip", &["-j", "-4", "address", "show", "up"])
@@ -185,62 +189,6 @@ fn cgroups(place: &Place) -> Option<(u8, Vec<String>)> {
     (!controllers.is_empty()).then_some((1, controllers))
 }
 
-/// The last line of a shell file that sets a variable, and its number.
-fn setting<'a>(text: &'a str, name: &str) -> Option<(usize, &'a str)> {
-    let of_line = |(i, line): (usize, &'a str)| {
-        let value = line.trim().strip_prefix(name)?.strip_prefix('=')?;
-        Some((i + 1, value.trim().trim_matches(['"', '\''])))
-    };
-    text.lines().enumerate().filter_map(of_line).last()
-}
-
-fn ufw(place: &Place) -> Option<Ufw> {
-    let file = "/etc/default/ufw";
-    let defaults = place.read(file)?;
-    let (line, policy) = setting(&defaults, "DEFAULT_FORWARD_POLICY").unwrap_or((0, "DROP"));
-    let switch = place.read("/etc/ufw/ufw.conf").unwrap_or_default();
-    let enabled = setting(&switch, "ENABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("yes"));
-    Some(Ufw { enabled, forward_policy: policy.to_uppercase(), file: place.at(file), line })
-}
-
-/// Ports of TCP that are listened on, on any address, and by whom.
-fn listening(place: &Place) -> Vec<Listening> {
-    let mut sockets: BTreeMap<u16, String> = BTreeMap::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in place.read(table).unwrap_or_default().lines().skip(1) {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(&"0A"), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
-                continue;
-            };
-            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
-            sockets.extend(port.map(|port| (port, format!("socket:[{inode}]"))));
-        }
-    }
-    let holders = holders(place);
-    let holder = |(port, socket): (u16, String)| {
-        let pid = holders.get(&socket).copied();
-        let program = pid.and_then(|pid| place.read(&format!("/proc/{pid}/comm"))).map(|name| name.trim().to_owned());
-        Listening { port, program, pid }
-    };
-    sockets.into_iter().map(holder).collect()
-}
-
-/// The sockets of all processes, as far as they can be seen.
-fn holders(place: &Place) -> BTreeMap<String, u32> {
-    let mut found = BTreeMap::new();
-    let processes = fs::read_dir(place.at("/proc")).into_iter().flatten().flatten();
-    for (process, pid) in processes.filter_map(|p| Some((p.path(), p.file_name().to_str()?.parse::<u32>().ok()?))) {
-        for open in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-            if let Some(target) = fs::read_link(open.path()).ok().and_then(|t| t.to_str().map(str::to_owned))
-                && target.starts_with("socket:")
-            {
-                found.insert(target, pid);
-            }
-        }
-    }
-    found
-}
-
 /// The addresses of `ip -j address` by which other machines may know this one.
 fn addresses(text: &str) -> Vec<(String, IpAddr)> {
     let interfaces: Value = serde_json::from_str(text).unwrap_or_default();
@@ -269,6 +217,18 @@ fn told<T: std::str::FromStr>(text: &str, flag: &str) -> Option<T> {
     let value = text.lines().find_map(|line| line.strip_prefix(flag)?.strip_prefix(':'))?;
     let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
     if value.is_empty() { None } else { value.parse().ok() }
+}
+
+/// Where the minion answers for names: at the tenth address of the services' range, unless pods are to ask another server.
+fn own_dns(minion: &str) -> Option<IpAddr> {
+    if told::<String>(minion, "cluster-dns").is_some() {
+        return None;
+    }
+    let Some(range) = told::<String>(minion, "service-cluster-ip-range") else { return Ports::default().dns };
+    let (network, length) = range.split_once('/')?;
+    let (network, length) = (network.parse::<Ipv4Addr>().ok()?, length.parse::<u32>().ok()?);
+    let mask = u32::MAX.checked_shl(32_u32.checked_sub(length)?).unwrap_or_default();
+    Some(IpAddr::V4(Ipv4Addr::from((u32::from(network) & mask).checked_add(10)?)))
 }
 
 fn name_servers(text: &str) -> Vec<IpAddr> {

@@ -1,6 +1,6 @@
 use client::expiry::Ending;
 
-use super::super::facts::{Disk, Listening, Ports, Ufw};
+use super::super::facts::{Disk, Listening, Ports, Protocol, Ufw, UfwRule};
 use super::*;
 
 fn good() -> Facts {
@@ -46,7 +46,12 @@ fn ending(at: &str) -> Ending {
 }
 
 fn listening(port: u16, program: &str) -> Listening {
-    Listening { port, program: Some(program.to_owned()), pid: Some(7) }
+    taken(Protocol::Tcp, "0.0.0.0", port, program)
+}
+
+fn taken(protocol: Protocol, address: &str, port: u16, program: &str) -> Listening {
+    let address = address.parse().unwrap();
+    Listening { protocol, address, port, program: Some(program.to_owned()), pid: Some(7) }
 }
 
 fn address(name: &str, ip: &str) -> (String, IpAddr) {
@@ -54,7 +59,19 @@ fn address(name: &str, ip: &str) -> (String, IpAddr) {
 }
 
 fn ufw(enabled: bool, policy: &str) -> Option<Ufw> {
-    Some(Ufw { enabled, forward_policy: policy.to_owned(), file: "/etc/default/ufw".into(), line: 19 })
+    let (forward_policy, file, input_policy) = (policy.to_owned(), "/etc/default/ufw".into(), "ACCEPT".to_owned());
+    Some(Ufw { enabled, forward_policy, file, line: 19, input_policy, rules: Some(Vec::new()) })
+}
+
+/// One that drops what comes in but for these ports.
+fn closed(enabled: bool, open: &[(bool, Option<Protocol>, (u16, u16))]) -> Option<Ufw> {
+    let rule = |(allows, protocol, ports): &(bool, Option<Protocol>, (u16, u16))| UfwRule {
+        allows: *allows,
+        protocol: *protocol,
+        ports: vec![*ports],
+    };
+    let rules = Some(open.iter().map(rule).collect());
+    Some(Ufw { input_policy: "DROP".to_owned(), rules, ..ufw(enabled, "ACCEPT")? })
 }
 
 fn docker(change: impl Fn(&mut Docker)) -> Result<Docker, String> {
@@ -144,6 +161,84 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
         ("UFW would drop", |f| f.ufw = ufw(false, "DROP"), "Warning ufw: DEFAULT_FORWARD_POLICY is DROP"),
         ("UFW accepts", |f| f.ufw = ufw(true, "ACCEPT"), ""),
         (
+            "UFW lets nothing in",
+            |f| f.ufw = closed(true, &[]),
+            "Warning ufw: what comes to 6443/tcp and 10250/tcp is dropped by UFW -> ufw allow 6443/tcp; ufw allow 10250/tcp",
+        ),
+        (
+            "UFW would let nothing in",
+            |f| f.ufw = closed(false, &[]),
+            "Warning ufw: what comes to 6443/tcp and 10250/tcp is dropped by UFW once it is switched on -> ufw allow",
+        ),
+        (
+            "UFW lets the API in",
+            |f| f.ufw = closed(true, &[(true, Some(Protocol::Tcp), (6443, 6443))]),
+            "Warning ufw: what comes to 10250/tcp is dropped by UFW -> ufw allow 10250/tcp",
+        ),
+        ("UFW lets both in", |f| f.ufw = closed(true, &[(true, None, (6443, 10250))]), ""),
+        (
+            "UFW's first rule counts",
+            |f| f.ufw = closed(true, &[(false, None, (6443, 6443)), (true, None, (1, 65535))]),
+            "Warning ufw: what comes to 6443/tcp is dropped by UFW -> ufw allow 6443/tcp",
+        ),
+        (
+            "UFW and the overlay",
+            |f| {
+                f.ports.overlay = true;
+                f.ufw = closed(true, &[(true, Some(Protocol::Tcp), (1, 65535))]);
+            },
+            "Warning ufw: what comes to 8472/udp is dropped by UFW -> ufw allow 8472/udp",
+        ),
+        (
+            "rules of UFW that cannot be read",
+            |f| f.ufw = closed(true, &[]).map(|u| Ufw { rules: None, ..u }),
+            "is dropped by UFW, unless a rule lets it in, which only root can read -> ufw allow 6443/tcp",
+        ),
+        (
+            "names taken",
+            |f| f.listening = vec![taken(Protocol::Udp, "0.0.0.0", 53, "dnsmasq")],
+            "Failure ports: 53/udp on 0.0.0.0, for names at 10.96.0.10, is taken by dnsmasq (process 7) -> stop it, or have it",
+        ),
+        (
+            "names taken where we answer",
+            |f| f.listening = vec![taken(Protocol::Tcp, "10.96.0.10", 53, "dnsmasq")],
+            "Failure ports: 53/tcp on 10.96.0.10, for names",
+        ),
+        (
+            "names on all addresses of IPv6",
+            |f| f.listening = vec![taken(Protocol::Udp, "::", 53, "named")],
+            "53/udp on ::",
+        ),
+        (
+            "names of systemd-resolved, of a bridge, and ours",
+            |f| {
+                f.listening = vec![
+                    taken(Protocol::Udp, "127.0.0.53", 53, "systemd-resolve"),
+                    taken(Protocol::Udp, "192.168.122.1", 53, "dnsmasq"),
+                    taken(Protocol::Udp, "10.96.0.10", 53, "minion"),
+                ];
+            },
+            "",
+        ),
+        (
+            "names that pods ask another for",
+            |f| {
+                f.ports.dns = None;
+                f.listening = vec![taken(Protocol::Udp, "0.0.0.0", 53, "dnsmasq")];
+            },
+            "",
+        ),
+        ("no overlay", |f| f.listening = vec![taken(Protocol::Udp, "0.0.0.0", 8472, "flanneld")], ""),
+        (
+            "overlay taken",
+            |f| {
+                f.ports.overlay = true;
+                f.listening = vec![taken(Protocol::Udp, "0.0.0.0", 8472, "flanneld")];
+            },
+            "Failure ports: 8472/udp, for the overlay, is taken by flanneld (process 7) -> stop it",
+        ),
+        ("the same number of UDP", |f| f.listening = vec![taken(Protocol::Udp, "0.0.0.0", 10250, "other")], ""),
+        (
             "port taken",
             |f| f.listening = vec![listening(10250, "kubelet")],
             "Failure ports: 10250, for the kubelet, is taken by kubelet (process 7) -> stop it, or set kubelet-port in /etc/coracle/minion.yaml",
@@ -158,7 +253,7 @@ fn each_thing_that_is_wrong_is_named_with_its_fix() {
         ),
         (
             "by whom",
-            |f| f.listening = vec![Listening { port: 6443, program: None, pid: None }],
+            |f| f.listening = vec![Listening { program: None, pid: None, ..listening(6443, "") }],
             "6443, for the API, is taken by another program",
         ),
         ("no address", |f| f.addresses.clear(), "Failure address: this machine has no address"),

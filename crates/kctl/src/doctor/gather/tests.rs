@@ -1,3 +1,4 @@
+use super::super::facts::{Listening, Protocol};
 use super::*;
 
 /// A made-up machine.
@@ -17,10 +18,15 @@ fn a_machine_is_read() {
     let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
                0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n   \
                1: 0100007F:2808 0100007F:0001 01 00000000:00000000 00:00000000 00000000     0        0 4243 1\n";
+    let udp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+               3: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4244 2 0 0\n\
+               4: 00000000:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 0 2 0 0\n";
     let (folder, place) = machine(&[
         ("proc/sys/kernel/osrelease", "6.8.0-31-generic\n"),
         ("proc/sys/net/ipv4/ip_forward", "0\n"),
         ("proc/net/tcp", tcp),
+        ("proc/net/udp", udp),
+        ("etc/ufw/user.rules", "*filter\n### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n-A ufw-user-input\n"),
         ("proc/12/comm", "nginx\n"),
         ("proc/12/fd/.keep", ""),
         ("proc/net/ip_tables_names", "filter\n"),
@@ -29,21 +35,34 @@ fn a_machine_is_read() {
         ("etc/ufw/ufw.conf", "ENABLED=yes\n"),
         ("etc/resolv.conf", "# stub\nnameserver 127.0.0.53\noptions edns0\n"),
         ("run/systemd/resolve/resolv.conf", "nameserver 10.0.0.53\n"),
-        ("etc/coracle/minion.yaml", "data-dir: /x\nnode-ip: '10.0.0.4' # eth0\nkubelet-port: 11250\n"),
+        (
+            "etc/coracle/minion.yaml",
+            "data-dir: /x\nnode-ip: '10.0.0.4' # eth0\nkubelet-port: 11250\n\
+          service-cluster-ip-range: 10.99.1.0/16\noverlay: true\n",
+        ),
         ("var/lib/x", ""),
     ]);
     std::os::unix::fs::symlink("socket:[4242]", folder.path().join("proc/12/fd/3")).unwrap();
     let facts = gather(&place);
     assert_eq!((facts.kernel.as_str(), facts.ip_forward), ("6.8.0-31-generic", Some(false)));
-    assert_eq!(facts.listening, [Listening { port: 6443, program: Some("nginx".to_owned()), pid: Some(12) }]);
+    let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let (nginx, unseen) = ((Some("nginx".to_owned()), Some(12)), (None, None));
+    let ports = [(Protocol::Tcp, 6443, nginx), (Protocol::Udp, 53, unseen)];
+    let ports =
+        ports.map(|(protocol, port, (program, pid))| Listening { protocol, address: everywhere, port, program, pid });
+    assert_eq!(facts.listening, ports, "and the kernel's own are not in the way");
     assert_eq!(facts.cgroups.unwrap().1.len(), 5);
     let ufw = facts.ufw.unwrap();
     assert_eq!((ufw.enabled, ufw.forward_policy.as_str(), ufw.line), (true, "DROP", 3));
+    assert_eq!((ufw.input_policy.as_str(), ufw.rules.unwrap()[0].ports[0]), ("DROP", (22, 22)));
     assert_eq!(ufw.file, folder.path().join("etc/default/ufw"));
     assert_eq!(facts.name_servers, ["127.0.0.53".parse::<IpAddr>().unwrap()]);
     assert_eq!(facts.resolved_servers, ["10.0.0.53".parse::<IpAddr>().unwrap()]);
     assert_eq!(facts.node_ip.as_deref(), Some("10.0.0.4"));
-    assert_eq!(facts.ports, Ports { kubelet: 11250, ..Ports::default() });
+    assert_eq!(
+        facts.ports,
+        Ports { kubelet: 11250, overlay: true, dns: "10.99.0.10".parse().ok(), ..Ports::default() }
+    );
     assert!(facts.legacy_rules && facts.docker.unwrap_err().contains("No such file"));
     assert_eq!(facts.disks.len(), 1, "only one of the two is there");
 }
@@ -54,13 +73,14 @@ fn what_the_minion_was_told_counts() {
         ("etc/resolv.conf", "nameserver 127.0.0.53\n"),
         ("run/systemd/resolve/resolv.conf", "nameserver 10.0.0.53\n"),
         ("etc/pods.conf", "nameserver 10.0.0.99\n"),
-        ("etc/coracle/minion.yaml", "resolv-conf: /etc/pods.conf\ndata-dir: /data\n"),
+        ("etc/coracle/minion.yaml", "resolv-conf: /etc/pods.conf\ncluster-dns: 10.0.0.53\ndata-dir: /data\n"),
         ("data/pki/kubelet-client.pem", "no certificate"),
         ("usr/bin/minion", ""),
     ]);
     let facts = gather(&place);
     assert_eq!(facts.resolv_conf, Path::new("/etc/pods.conf"));
     assert_eq!(facts.name_servers, ["10.0.0.99".parse::<IpAddr>().unwrap()]);
+    assert!(facts.ports.dns.is_none(), "pods ask another");
     assert!(facts.resolved_servers.is_empty() && facts.minion_installed && facts.certificates.is_empty());
 }
 

@@ -39,6 +39,21 @@ const STATE: &str = "docker ps -aq; docker network ls --format '{{.Name}}' | sor
                      getent passwd coracle; ls -d /etc/coracle/* /var/lib/coracle* /var/log/coracle; \
                      for exe in /proc/[0-9]*/exe; do readlink $exe; done | grep -E '/usr/bin/(master|minion|kctl)'; true";
 
+/// What the page has told to UFW.
+const UFW: &str = r####"#!/bin/sh
+set -e
+case "$*" in
+reload) ;;
+"allow "*/tcp)
+    port=${2%/tcp}
+    iptables -A ufw-user-input -p tcp --dport "$port" -j ACCEPT
+    echo "### tuple ### allow tcp $port 0.0.0.0/0 any 0.0.0.0/0 in" >>/etc/ufw/user.rules
+    echo "Rule added"
+    ;;
+*) exit 1 ;;
+esac
+"####;
+
 #[test]
 fn two_boxes_md_is_followed_word_for_word() -> Result<()> {
     lab::lab::test(async || {
@@ -232,11 +247,16 @@ fn plain(text: &str) -> String {
     text.replace("\x1b[1m", "").replace("\x1b[0m", "")
 }
 
-/// The files of UFW as Ubuntu installs them, switched on, and what it is told.
+/// UFW as Ubuntu installs it, switched on: its files, its chains, which let in answers and what the box says to itself, and
+/// what it is told.
 async fn firewall(machine: &Machine) -> Result<()> {
-    let defaults = "#\n".repeat(18) + "DEFAULT_FORWARD_POLICY=\"DROP\"\n";
+    let defaults = "#\n".repeat(17) + "DEFAULT_INPUT_POLICY=\"DROP\"\nDEFAULT_FORWARD_POLICY=\"DROP\"\n";
     machine.write("/etc/default/ufw", &defaults).await?;
     machine.write("/etc/ufw/ufw.conf", "ENABLED=yes\n").await?;
-    machine.write("/usr/local/bin/ufw", "#!/bin/sh\n[ \"$*\" = reload ]\n").await?;
-    machine.run(&["chmod", "+x", "/usr/local/bin/ufw"]).await.map(drop)
+    machine.write("/etc/ufw/user.rules", "*filter\n").await?;
+    machine.write("/usr/local/bin/ufw", UFW).await?;
+    let chains = "iptables -N ufw-before-input && iptables -N ufw-user-input && iptables -A ufw-before-input -i lo -j ACCEPT && \
+                  iptables -A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT && \
+                  iptables -A INPUT -j ufw-before-input && iptables -A INPUT -j ufw-user-input && iptables -P INPUT DROP";
+    machine.run(&["sh", "-c", &format!("chmod +x /usr/local/bin/ufw && {chains}")]).await.map(drop)
 }
