@@ -52,11 +52,15 @@ pub(crate) async fn pods_reach_each_other(cluster: &mut Cluster) -> Result<()> {
     remove(cluster, &["left", "right"]).await
 }
 
-/// A host port is reached from outside, from the other box and from pods.
+/// A host port is reached from outside, from the other box, from its own and from pods; one that is for one address of the box
+/// only there.
 pub(crate) async fn host_ports(cluster: &mut Cluster) -> Result<()> {
     let spec = json!({ "nodeName": "box2" });
     let mut spec = web(spec);
-    spec["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 8081 }]);
+    spec["containers"][0]["ports"] = json!([
+        { "containerPort": 80, "hostPort": 8081 },
+        { "containerPort": 80, "hostPort": 8082, "hostIP": "127.0.0.1" },
+    ]);
     pod(cluster, "door", spec).await?;
     pod(cluster, "left", web(json!({ "nodeName": "box1" }))).await?;
     let (_, left) = (ready(cluster, "door", 1).await?, ready(cluster, "left", 1).await?);
@@ -66,7 +70,13 @@ pub(crate) async fn host_ports(cluster: &mut Cluster) -> Result<()> {
     ensure!(fetch(cluster, &left[0], &url).await?.starts_with("door "), "from a pod on the other box");
     remove(cluster, &["door", "left"]).await
 }
+    ensure!(cluster.lab.boxes[1].run(&curl(&url)).await?.starts_with("door "), "from the box itself");
 
+    let own = format!("http://127.0.0.1:8082{PATH}");
+    ensure!(cluster.lab.boxes[1].run(&curl(&own)).await?.starts_with("door "), "at the one address");
+    let elsewhere = url.replace("8081", "8082");
+    let asked = cluster.lab.boxes[0].run(&["curl", "-sS", "--max-time", "5", &elsewhere]).await;
+    ensure!(asked.is_err(), "at another address of the box: {asked:?}");
 /// Routes that someone flushed come back by themselves, and go with their node.
 pub(crate) async fn routes_are_kept(cluster: &mut Cluster) -> Result<()> {
     let pods = pair(cluster).await?;
