@@ -13,7 +13,8 @@
 //! - [`machine`]: a box: its namespaces, its files; power on, power off, reboot.
 //! - [`init`]: the first process of a box, and what it mounts.
 //! - [`process`]: a program on a box, followed by its log.
-//! - [`engine`]: the Docker Engine of a box and the image of test pods; [`registry`]: where images come from.
+//! - [`engine`]: the Docker Engine of a box and the image of test pods; [`registry`]: where images come from;
+//!   [`nginx`]: what may stand before the API.
 //! - [`cluster`]: a master and minions on the boxes.
 //! - [`sweep`]: what labs before us left on disk.
 //! - [`systemctl`]: what stands for systemd on a box that packages are installed on.
@@ -31,6 +32,7 @@ pub mod init;
 pub mod lab;
 pub mod machine;
 pub mod network;
+pub mod nginx;
 pub mod process;
 pub mod registry;
 pub mod scenario;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
+use lab::cluster::MASTER_DATA;
+use lab::nginx::NGINX;
 use lab::{Cluster, Machine};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,16 +70,16 @@ pub(crate) async fn host_ports(cluster: &mut Cluster) -> Result<()> {
     let url = format!("http://{}:8081{PATH}", cluster.lab.boxes[1].address());
     ensure!(outside(&url).await?.starts_with("door "), "from outside");
     ensure!(cluster.lab.boxes[0].run(&curl(&url)).await?.starts_with("door "), "from the other box");
-    ensure!(fetch(cluster, &left[0], &url).await?.starts_with("door "), "from a pod on the other box");
-    remove(cluster, &["door", "left"]).await
-}
     ensure!(cluster.lab.boxes[1].run(&curl(&url)).await?.starts_with("door "), "from the box itself");
-
+    ensure!(fetch(cluster, &left[0], &url).await?.starts_with("door "), "from a pod on the other box");
     let own = format!("http://127.0.0.1:8082{PATH}");
     ensure!(cluster.lab.boxes[1].run(&curl(&own)).await?.starts_with("door "), "at the one address");
     let elsewhere = url.replace("8081", "8082");
     let asked = cluster.lab.boxes[0].run(&["curl", "-sS", "--max-time", "5", &elsewhere]).await;
     ensure!(asked.is_err(), "at another address of the box: {asked:?}");
+    remove(cluster, &["door", "left"]).await
+}
+
 /// Routes that someone flushed come back by themselves, and go with their node.
 pub(crate) async fn routes_are_kept(cluster: &mut Cluster) -> Result<()> {
     let pods = pair(cluster).await?;
@@ -178,4 +181,22 @@ pub(crate) async fn hairpin(cluster: &mut Cluster) -> Result<()> {
 fn counts(text: &str) -> Result<BTreeMap<String, u32>> {
     let lines = text.lines().filter_map(|line| line.trim().split_once(' '));
     lines.map(|(count, name)| Ok((name.to_owned(), count.parse()?))).collect()
+}
+
+/// Who comes to the API by an Nginx on the master's box, from the other one, shows a token.
+pub(crate) async fn behind_nginx(cluster: &mut Cluster) -> Result<()> {
+    cluster.lab.machine(1).start_nginx().await?;
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(cluster.client().await?);
+    let asked = accounts.create_token_request("default", &PostParams::default(), &TokenRequest::default()).await?;
+    let token = asked.status.context("a token")?.token;
+    let ca = std::fs::read_to_string(cluster.lab.boxes[0].file(&format!("{MASTER_DATA}/ca.crt")))?;
+    cluster.lab.boxes[1].write("/root/ca.crt", &ca).await?;
+    let (url, shown) =
+        (format!("https://{}/api", cluster.lab.boxes[0].address()), format!("Authorization: Bearer {token}"));
+    let line = ["curl", "-sS", "--max-time", "20", "--cacert", "/root/ca.crt", &url, "-w", "%{http_code}", "-H"];
+    let answer = cluster.lab.boxes[1].run(&[&line[..], &[&shown]].concat()).await?;
+    ensure!(answer.contains("APIVersions") && answer.ends_with("200"), "with a token: {answer}");
+    let answer = cluster.lab.boxes[1].run(&[&line[..], &["Accept: application/json"]].concat()).await?;
+    ensure!(answer.ends_with("403"), "without: {answer}");
+    cluster.lab.machine(1).stop(NGINX).await
 }

@@ -29,6 +29,7 @@ fn two_boxes() -> Result<()> {
         all.run("network", "pods of two boxes reach each other's own addresses", network::pods_reach_each_other).await;
         all.run("hostPort", "a host port is reached from everywhere", network::host_ports).await;
         all.run("hairpin", "a pod reaches itself through its service", network::hairpin).await;
+        all.run("nginx", "an Nginx on a box leads to the API", network::behind_nginx).await;
         all.run("B9", "services are found and share their load", network::services).await;
         all.run("B5", "pods go where they may", resources::scheduling).await;
         all.run("B6", "ten stay ten", resources::ten_stay_ten).await;
