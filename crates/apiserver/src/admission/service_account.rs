@@ -3,9 +3,11 @@
 //!
 //! Compare `plugin/pkg/admission/serviceaccount`.
 
+mod secrets;
+
 use std::time::Duration;
 
-use api::{Kind, Object};
+use api::{Kind, Object, Subresource};
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
     PodSpec, ProjectedVolumeSource, ServiceAccount as Account, ServiceAccountTokenProjection, Volume, VolumeMount,
@@ -47,12 +49,34 @@ impl Plugin for ServiceAccount {
     }
 
     fn validate(&self, a: &Attributes<'_>, object: Option<&dyn Object>, _: &mut Effects) -> Result<(), ApiError> {
-        let pod = object.filter(|_| a.is(Operation::Create, "pods")).and_then(|o| o.as_any().downcast_ref::<Pod>());
-        match pod.filter(|pod| api::pods::is_mirror(pod)).and_then(|pod| pod.spec.as_ref()).and_then(needs_api) {
-            Some(what) => Err(a.forbidden(format!("a mirror pod may not {what}"))),
+        let Some(pod) = object.and_then(|o| o.as_any().downcast_ref::<Pod>()) else { return Ok(()) };
+        let Some(spec) = pod.spec.as_ref() else { return Ok(()) };
+        let is_new = a.is(Operation::Create, "pods");
+        if is_new && api::pods::is_mirror(pod) {
+            return needs_api(spec).map_or(Ok(()), |what| Err(a.forbidden(format!("a mirror pod may not {what}"))));
+        }
+        let joins = a.operation == Operation::Update && a.subresource == Some(Subresource::EphemeralContainers);
+        if !(is_new || joins) {
+            return Ok(());
+        }
+        let account = account(a, spec)?;
+        if !limits_secrets(&account) {
+            return Ok(());
+        }
+        match if joins { secrets::of_ephemeral(spec, &account) } else { secrets::of_pod(spec, &account) } {
+            Some(why) => Err(a.forbidden(why)),
             None => Ok(()),
         }
     }
+}
+
+/// Accounts with this annotation lend their pods no other secrets than they name.
+const ENFORCE_MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
+/// What Go's `strconv.ParseBool` takes for true.
+fn limits_secrets(account: &Account) -> bool {
+    let text = account.metadata.annotations.as_ref().and_then(|all| all.get(ENFORCE_MOUNTABLE_SECRETS));
+    text.is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
 }
 
 /// Waits for an account whose lack was the reason of a refusal, if a controller is about to make it; whether it was worth

@@ -226,3 +226,30 @@ async fn a_namespace_says_how_much_its_pods_may_do() {
     let bad = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "strict"}}});
     assert_eq!(server.patch("/api/v1/namespaces/safe", &bad).await.code, 422);
 }
+
+#[tokio::test]
+async fn an_account_may_lend_no_other_secrets_than_it_names() {
+    let server = Server::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    for (name, value, code) in [("free", "false", 201), ("bound", "true", 403)] {
+        let annotations = json!({"kubernetes.io/enforce-mountable-secrets": value});
+        let account = json!({"metadata": {"name": name, "annotations": annotations}, "secrets": [{"name": "mine"}]});
+        server.create(accounts, &account).await;
+        for (secret, code) in [("mine", 201), ("other", code)] {
+            let mut pod = pod(&format!("{name}-{secret}"), "");
+            pod["spec"]["serviceAccountName"] = json!(name);
+            pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": secret}}]);
+            let answer = server.post(PODS, &pod).await;
+            assert_eq!(answer.code, code, "{name} {secret}: {}", answer.text);
+        }
+    }
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i",
+        "envFrom": [{"secretRef": {"name": "other"}}]}]}});
+    for (pod, code) in [("free-mine", 200), ("bound-mine", 403)] {
+        let answer = server.patch(&format!("{PODS}/{pod}/ephemeralcontainers"), &debug).await;
+        assert_eq!(answer.code, code, "{}", answer.text);
+        let why = "ephemeral container e with envFrom referencing secret.secretName=\"other\" is not allowed because \
+                   service account bound does not reference that secret";
+        assert!(code == 200 || answer.message().ends_with(why), "{}", answer.message());
+    }
+}
