@@ -60,6 +60,10 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// Requests in flight that write.
     pub max_mutating_requests_inflight: usize,
+    /// Connections held at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// Upgraded connections at a time; more are told to come again.
+    pub max_tunnels: usize,
 }
 
 impl Config {
@@ -90,6 +94,8 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            max_connections: 16_384,
+            max_tunnels: 8192,
         }
     }
 

@@ -126,7 +126,7 @@ impl ApiServer {
         let shared = Arc::new(Shared {
             in_flight: InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
             kubelets: KubeletClient::new(&pki)?,
-            tunnels: Tunnels::default(),
+            tunnels: Tunnels::new(config.max_tunnels),
             usages: Usages::default(),
             metrics: Metrics::new(audit.as_deref()),
             audit,

@@ -33,6 +33,7 @@ use self::log::Sink;
 use self::policy::{Level, Plan, Policy, Stage};
 use crate::authz::{Attributes, Reason};
 use crate::body::{self, MAX_BODY_BYTES};
+use crate::connect::Session;
 use crate::error::Error;
 use crate::request::RequestInfo;
 use crate::respond::ApiResponse;
@@ -236,6 +237,14 @@ impl Trail {
         if open.is_long_running && error.is_none() {
             open.write(Stage::ResponseStarted);
             let last_word = LastWord(open);
+            if let Some(Session(ended)) = response.extensions_mut().remove::<Session>() {
+                // There is no body: the session goes on between the two connections.
+                tokio::spawn(async move {
+                    ended.cancelled().await;
+                    drop(last_word);
+                });
+                return response;
+            }
             return response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _until_the_end = &last_word;

@@ -30,7 +30,7 @@ use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
 
-pub(crate) use proxy::{Tunnels, note_forwarded};
+pub(crate) use proxy::{Session, Tunnels, note_forwarded};
 
 /// Does what an authorised request asks for.
 pub(crate) async fn run(

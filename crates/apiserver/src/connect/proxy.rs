@@ -11,13 +11,12 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
 
-/// Upgraded connections at a time; more are told to come again.
-const MAX_TUNNELS: usize = 8192;
 /// Headers of one connection (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
@@ -37,11 +36,15 @@ const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// Places for upgraded connections.
 pub(crate) struct Tunnels(Arc<Semaphore>);
 
-impl Default for Tunnels {
-    fn default() -> Tunnels {
-        Tunnels(Arc::new(Semaphore::new(MAX_TUNNELS)))
+impl Tunnels {
+    pub(crate) fn new(most: usize) -> Tunnels {
+        Tunnels(Arc::new(Semaphore::new(most)))
     }
 }
+
+/// Among the extensions of an answer that joins two connections: cancelled when they are so no more.
+#[derive(Clone)]
+pub(crate) struct Session(pub(crate) CancellationToken);
 
 /// Says on whose behalf the request goes on: after whoever is named already comes who sent it here
 /// (`AppendForwardedForHeader` in `k8s.io/apimachinery/pkg/util/net`, and Go's `ReverseProxy`).
@@ -103,10 +106,12 @@ pub(super) fn answer(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let unasked = || ApiError::Internal("the backend switched protocols unasked".into());
         let client = upgrade.ok_or_else(unasked)?;
-        join(shared, client, hyper::upgrade::on(&mut answer))?;
+        let ended = CancellationToken::new();
+        join(shared, client, hyper::upgrade::on(&mut answer), ended.clone().drop_guard())?;
         let (parts, _) = answer.into_parts();
         let mut response = Response::new(Body::empty());
         (*response.status_mut(), *response.headers_mut()) = (parts.status, parts.headers);
+        response.extensions_mut().insert(Session(ended));
         return Ok(response);
     }
     let (parts, body) = answer.into_parts();
@@ -117,7 +122,7 @@ pub(super) fn answer(
 
 /// Copies both ways: an end of one direction is passed on, a broken connection breaks the other, and so does the end of
 /// this server. What is under way is bounded by the copying's buffers.
-fn join(shared: &Arc<Shared>, client: OnUpgrade, backend: OnUpgrade) -> Result<(), ApiError> {
+fn join(shared: &Arc<Shared>, client: OnUpgrade, backend: OnUpgrade, ended: DropGuard) -> Result<(), ApiError> {
     let place = shared.tunnels.0.clone().try_acquire_owned().map_err(|_| ApiError::TooManyRequests)?;
     let stop = shared.stop.clone();
     let copy = async {
@@ -128,7 +133,7 @@ fn join(shared: &Arc<Shared>, client: OnUpgrade, backend: OnUpgrade) -> Result<(
         if let Some(Err(error)) = stop.run_until_cancelled(copy).await {
             tracing::debug!(%error, "an upgraded connection broke");
         }
-        drop(place);
+        drop((place, ended));
     });
     Ok(())
 }

@@ -144,9 +144,17 @@ async fn upgrade(secure: &Secure, method: &str, path: &str) -> (u16, Result<Toki
 }
 
 async fn secure() -> Secure {
+    secure_with(|_| {}).await
+}
+
+async fn secure_with(change: impl FnOnce(&mut apiserver::Config)) -> Secure {
     let tokens = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tokens.path(), "s3cret,alice,1,system:masters\n").unwrap();
-    Secure::start(|c| c.token_auth_file = Some(tokens.path().to_owned())).await
+    Secure::start(|config| {
+        config.token_auth_file = Some(tokens.path().to_owned());
+        change(config);
+    })
+    .await
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -180,6 +188,57 @@ async fn upgraded_connections_are_joined_and_every_end_is_passed_on() {
     secure.stop().await;
     assert_eq!(soon(io.read(&mut echoed)).await.unwrap_or(0), 0, "sessions end with the server");
     soon(kubelet.ended.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn there_are_so_many_sessions_and_no_more() {
+    let secure = secure_with(|c| c.max_tunnels = 1).await;
+    let mut kubelet = Kubelet::start(&secure).await;
+    let exec = format!("{PODS}/p/exec?command=sh&stdin=true");
+    let (code, io) = upgrade(&secure, "POST", &exec).await;
+    assert_eq!(code, 101);
+    assert_eq!(upgrade(&secure, "POST", &exec).await.0, 429);
+    // Of the session that was refused, whose kubelet has answered already.
+    soon(kubelet.ended.recv()).await.unwrap();
+    drop(io.unwrap());
+    soon(kubelet.ended.recv()).await.unwrap();
+    let again = async {
+        while upgrade(&secure, "POST", &exec).await.0 != 101 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(again).await;
+    secure.stop().await;
+}
+
+#[test]
+fn the_log_says_when_a_session_ends() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let limits = apiserver::AuditLogLimits { max_size_megabytes: 0, max_backups: 0, max_age_days: 0 };
+    let audit = apiserver::AuditConfig { log_path: log.path().to_owned(), policy_file: None, limits };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let secure = secure_with(|c| c.audit = Some(audit)).await;
+        let mut kubelet = Kubelet::start(&secure).await;
+        let (_, io) = upgrade(&secure, "POST", &format!("{PODS}/p/exec?command=sh&stdin=true")).await;
+        let mut io = io.unwrap();
+        io.write_all(b"a").await.unwrap();
+        soon(io.read_u8()).await.unwrap();
+        secure.server.get("/version").await;
+        drop(io);
+        soon(kubelet.ended.recv()).await.unwrap();
+        secure.stop().await;
+    });
+    drop(runtime);
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let told = lines.filter_map(|line| {
+        let uri = line["requestURI"].as_str()?.split('?').next()?.rsplit('/').next()?.to_owned();
+        Some((uri, line["stage"].as_str()?.to_owned()))
+    });
+    let told: Vec<_> = told.filter(|(uri, _)| uri == "exec" || uri == "version").collect();
+    let expected = [("exec", "ResponseStarted"), ("version", "ResponseComplete"), ("exec", "ResponseComplete")];
+    assert_eq!(told, expected.map(|(uri, stage)| (uri.to_owned(), stage.to_owned())));
 }
 
 #[tokio::test]
