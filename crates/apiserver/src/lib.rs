@@ -21,7 +21,8 @@
 //! - `cache`: the watch cache, from which everything is read.
 //! - `deprecation`: what is said to whoever uses a kind of yesterday.
 //! - `status`, `respond`, `table`, `pretty`, `compress`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
-//! - `pki`, `serve`: certificates and HTTPS.
+//! - `held`: what an answer holds until it is read.
+//! - `pki`, `serve`, `stalled`: certificates, HTTPS, and peers that take nothing.
 //! - `bootstrap`, `compaction`: what the server does on its own account.
 //!
 //! It knows no kind but through `api::kinds`, apart from the few whose writes touch more than themselves (Service,
@@ -45,6 +46,7 @@ mod deprecation;
 mod discovery;
 mod error;
 mod health;
+mod held;
 mod inflight;
 mod leases;
 mod metadata;
@@ -63,6 +65,7 @@ mod reviews;
 mod route;
 mod serve;
 mod server;
+mod stalled;
 mod status;
 mod storage;
 mod subresources;

@@ -7,6 +7,7 @@ use axum::body::Body;
 use http::Request;
 use http::header::ACCEPT_ENCODING;
 use jiff::SignedDuration;
+use tokio::time::Instant;
 
 use crate::audit::Trail;
 use crate::authn::{Caller, impersonate};
@@ -21,7 +22,7 @@ use crate::server::Shared;
 use crate::status::ApiError;
 use crate::user::User;
 use crate::{
-    authz, compress, connect, deprecation, discovery, health, openapi, openid, options, pretty, request, respond,
+    authz, compress, connect, deprecation, discovery, health, held, openapi, openid, options, pretty, request, respond,
     swagger_ui, verbs,
 };
 
@@ -69,20 +70,25 @@ pub(crate) async fn route(
     }
     let output = negotiate::accept(&parts.headers)?;
     options::check(info.verb, &query, &negotiate::content_type(&parts.headers))?;
-    let _permit = shared.in_flight.enter(&user, &info)?;
+    let place = shared.in_flight.enter(&user, &info)?;
+    let connection = parts.extensions.remove::<held::Connection>();
     let encodings = parts.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect::<Vec<_>>();
-    let allowed = if info.is_long_running() { None } else { Some(time_allowed(shared, &query)?) };
+    let deadline = if info.is_long_running() { None } else { Some(Instant::now() + time_allowed(shared, &query)?) };
     let annotations = trail.annotations();
     let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output, annotations };
     let answer = async {
         let body = trail.look_at_body(&call.headers, body).await?;
         Ok(trail.look_at_answer(verbs::run(call, body).await?).await)
     };
-    let response = match allowed {
+    let response = match deadline {
         None => answer.await,
-        Some(allowed) => tokio::time::timeout(allowed, answer).await.unwrap_or(Err(ApiError::Timeout)),
+        Some(deadline) => tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::Timeout)),
     };
-    Ok(compress::respond(&encodings, dressed(response?)))
+    let response = compress::respond(&encodings, dressed(response?));
+    Ok(match deadline {
+        None => response,
+        Some(deadline) => held::hold(response, place, deadline, connection),
+    })
 }
 
 /// How long a request may take: as long as the server allows any, or less if the client says so (`WithRequestDeadline`).

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,15 +15,16 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Caller, ClientCertificate};
 use crate::connect::http1;
 use crate::error::Error;
+use crate::held;
 use crate::pki::{Callers, Pki};
 use crate::server::Shared;
+use crate::stalled::Stalled;
 
-/// Connections held at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 16_384;
 /// How long a client may take for its part of the TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's headers.
@@ -30,6 +32,9 @@ const HEADERS_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of a request's headers over HTTP/2, as Go's servers allow (`DefaultMaxHeaderBytes`); over HTTP/1.1 hyper
 /// allows some 400 KiB and a hundred headers.
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
+/// How long a client may take nothing of what is sent to it. Over HTTP/2, where each request has a window of its own,
+/// what is held for one is bounded by time ([`held`]), and a client that reads nothing at all does not answer pings.
+const STALLED_MAX: Duration = Duration::from_secs(60);
 /// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
@@ -47,7 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result<(), Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&shared.pki)?));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(shared.config.max_connections));
     let graceful = GracefulShutdown::new();
     loop {
         let place = tokio::select! {
@@ -90,9 +95,11 @@ async fn connection(
     if let Err(error) = http1::prepare(&stream) {
         return tracing::debug!(%error, "a connection ended before it began");
     }
+    let is_upgraded = Arc::new(AtomicBool::new(false));
+    let watched = Stalled::new(stream, STALLED_MAX, is_upgraded.clone());
     let handshake = tokio::select! {
         () = shared.stop.cancelled() => return,
-        handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(watched)) => handshake,
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
@@ -102,15 +109,22 @@ async fn connection(
     let certificates = stream.get_ref().1.peer_certificates();
     let shown = certificates.and_then(|c| c.first()).and_then(|c| ClientCertificate::read(c)).map(Arc::new);
     let caller = Caller::Connection(shown, address);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let cut = CancellationToken::new();
+    let this = held::Connection(cut.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (shared, caller) = (shared.clone(), caller.clone());
+        request.extensions_mut().insert(this.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.handle(caller, request.map(Body::new)).await) }
     });
     let builder = builder();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "connection ended");
+    match cut.run_until_cancelled(watcher.watch(connection)).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "connection ended"),
+        None => tracing::debug!("a connection whose client did not read ended"),
     }
+    // Whoever is in a session may look at it as slowly as he likes.
+    is_upgraded.store(true, Ordering::Relaxed);
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {

@@ -106,7 +106,8 @@ async fn operations_say_what_may_be_sent_and_what_comes_back() {
     let server = Server::start().await;
     let v3 = server.get("/openapi/v3/api/v1").await.json();
     let schema = |name: &str| json!(format!("#/components/schemas/io.k8s.{name}"));
-    let (pods, maps) = (&v3["paths"]["/api/v1/namespaces/{namespace}/pods"], "/api/v1/namespaces/{namespace}/configmaps");
+    let (pods, maps) =
+        (&v3["paths"]["/api/v1/namespaces/{namespace}/pods"], "/api/v1/namespaces/{namespace}/configmaps");
     let codes = |operation: &Value| operation["responses"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(codes(&pods["post"]), ["200", "201", "202"]);
     let pod = &v3["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
@@ -120,7 +121,10 @@ async fn operations_say_what_may_be_sent_and_what_comes_back() {
     for operation in [&map["delete"], &v3["paths"][maps]["delete"]] {
         let body = &operation["requestBody"];
         let options = &body["content"]["application/json"]["schema"]["$ref"];
-        assert_eq!((options, &body["required"]), (&schema("apimachinery.pkg.apis.meta.v1.DeleteOptions"), &json!(false)));
+        assert_eq!(
+            (options, &body["required"]),
+            (&schema("apimachinery.pkg.apis.meta.v1.DeleteOptions"), &json!(false))
+        );
         let query: Vec<&str> =
             operation["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
         for name in ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"] {

@@ -31,9 +31,13 @@ async fn server(change: impl FnOnce(&mut apiserver::Config)) -> Server {
 
 /// A request whose body never ends; the answer, once there is one.
 fn hang(server: &Server, user: User) -> tokio::task::JoinHandle<(u16, Value)> {
+    hang_at(server, user, CONFIG_MAPS)
+}
+
+fn hang_at(server: &Server, user: User, path: &str) -> tokio::task::JoinHandle<(u16, Value)> {
     let first = futures::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{")) });
     let body = Body::from_stream(futures::StreamExt::chain(first, futures::stream::pending()));
-    let request = Request::post(CONFIG_MAPS).body(body).unwrap();
+    let request = Request::post(path).body(body).unwrap();
     let service = server.api.service_as(user);
     tokio::spawn(async move {
         let (parts, body) = service.oneshot(request).await.unwrap().into_parts();
@@ -73,6 +77,37 @@ async fn readers_and_writers_have_places_apart_and_watchers_need_none() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_read_is_let_go_of_in_time() {
+    let server = server(|c| c.max_requests_inflight = 1).await;
+    for name in ["a", "b", "c"] {
+        let mut object = config_map(name);
+        object["data"]["k"] = json!("x".repeat(100_000));
+        server.create(CONFIG_MAPS, &object).await;
+    }
+    let list = async || {
+        let request = Request::get(CONFIG_MAPS).body(Body::empty()).unwrap();
+        server.api.service_as(operator()).oneshot(request).await.unwrap()
+    };
+    let read = list().await.into_body().collect().await.unwrap().to_bytes();
+    assert!(read.len() > 300_000 && read.ends_with(b"]}"));
+    let unread = list().await;
+    assert_eq!(unread.status(), 200, "the place of what is read is free again");
+    assert_eq!(list().await.status(), 429, "that of what is not is taken");
+    let mut unread = unread.into_body();
+    assert!(unread.frame().await.unwrap().is_ok());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let free = async {
+        while list().await.status() == 429 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("the place is free");
+    assert!(unread.frame().await.unwrap().is_err(), "whoever reads on learns that it is not everything");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_end_is_cut_off_in_time() {
     let server = server(|c| c.request_timeout = Duration::from_millis(200)).await;
     let (code, status) = tokio::time::timeout(PATIENCE, hang(&server, operator())).await.unwrap().unwrap();
@@ -93,6 +128,9 @@ async fn clients_may_ask_for_less_time() {
         let answer = server.get(&format!("{CONFIG_MAPS}?{query}")).await;
         assert_eq!(answer.code, code, "{query}: {}", answer.text);
     }
+    let path = format!("{CONFIG_MAPS}?timeout=200ms");
+    let (code, status) = tokio::time::timeout(PATIENCE, hang_at(&server, operator(), &path)).await.unwrap().unwrap();
+    assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");
     let answer = server.get(&format!("{CONFIG_MAPS}?timeout=x")).await;
     assert_eq!(answer.message(), "invalid timeout specified in the request URL - time: invalid duration \"x\"");
 }
@@ -136,6 +174,8 @@ async fn headers_and_paths_are_bounded() {
     }
     let (code, _) = secure.get("/version", None, Some(&"t".repeat(600_000)), false).await;
     assert_eq!(code, 431);
+    let (code, _) = secure.get("/version", None, Some(&"t".repeat(1_200_000)), true).await;
+    assert_eq!(code, 431);
     // Longer than clients make them.
     let mut connection = secure.connect(None, false).await;
     connection.write_all(format!("GET {} HTTP/1.1\r\nhost: a\r\n\r\n", long(70_000)).as_bytes()).await.unwrap();
@@ -162,5 +202,44 @@ async fn a_client_that_begins_a_request_and_goes_no_further_is_left() {
         "{}",
         String::from_utf8_lossy(&rest)
     );
+    secure.stop().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_most_wait_until_there_is_a_place() {
+    let secure = Secure::start(|c| c.max_connections = 1).await;
+    let first = secure.connect(None, false).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(first)).await.unwrap();
+    let first = tokio::spawn(connection);
+    let mut second = Box::pin(secure.get("/version", None, None, false));
+    let several = async {
+        for _ in 0..20 {
+            let request = Request::get("/version").header("host", "a").body(String::new()).unwrap();
+            sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+        }
+        drop(sender);
+    };
+    tokio::select! {
+        biased;
+        (code, _) = &mut second => panic!("{code} while the only place was taken"),
+        () = several => {}
+    }
+    first.await.unwrap().unwrap();
+    assert_eq!(tokio::time::timeout(PATIENCE, second).await.unwrap().0, 200);
+    secure.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_begins_to_speak_is_left() {
+    let secure = Secure::start(|_| {}).await;
+    let mut silent = tokio::net::TcpStream::connect(secure.address).await.unwrap();
+    // Another, which came later, has been answered: the first has been accepted.
+    assert_eq!(secure.get("/version", None, None, false).await.0, 200);
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(11), silent.read_to_end(&mut rest)).await;
+    tokio::time::resume();
+    assert!(ended.is_ok() && rest.is_empty(), "{rest:?}");
     secure.stop().await;
 }
