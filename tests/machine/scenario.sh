@@ -58,6 +58,9 @@ process() { # pod, container
     docker inspect -f '{{.State.Pid}}' "$(docker ps -qf "label=io.kubernetes.pod.name=$1" -f "label=io.kubernetes.container.name=$2")"
 }
 
+# Its control group.
+group() { echo "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(process "$1" "$2")/cgroup")"; } # pod, container
+
 web_answers() {
     has "$(curl -s --max-time 60 "http://$(kctl get service web -o 'jsonpath={.spec.clusterIP}')")" web- "the service answers"
 }
@@ -127,7 +130,7 @@ limits() {
     step "control groups of version 2"
     local group
     until_ready limited
-    group=/sys/fs/cgroup$(cut -d: -f3 "/proc/$(process limited main)/cgroup")
+    group=$(group limited main)
     same "25000 100000|4|67108864|0|1" "$(cd "$group" && cat cpu.max cpu.weight memory.max memory.swap.max memory.oom.group | paste -sd '|')" "limits are the group's"
     until_pod greedy '{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}' '^OOMKilled 137$'
 
@@ -150,7 +153,7 @@ END
         -d '{"spec":{"containers":[{"name":"main","resources":{"limits":{"cpu":"500m","memory":"96Mi"}}}]}}' \
         "https://$address:6443/api/v1/namespaces/default/pods/limited/resize" >/dev/null || fail "a pod is made larger"
     until_pod limited '{.status.containerStatuses[0].resources.limits.memory}' '^96Mi$'
-    same "50000 100000|100663296|0" "$(cd "$group" && cat cpu.max memory.max memory.swap.max | paste -sd '|')" "new limits are the same group's"
+    same "50000 100000|100663296|0|1" "$(cd "$group" && cat cpu.max memory.max memory.swap.max memory.oom.group | paste -sd '|')" "new limits are the same group's"
 }
 
 nfs() {
@@ -200,8 +203,11 @@ first_boot() {
     ! grep -E ' nfs4? ' /proc/mounts || fail "an export is still mounted"
 
     step "upgrade"
-    local before cursor
+    local before cursor group
     before=$(running)
+    # As an older version started it.
+    group=$(group "$(web_pods | sed -n 1p)" web)
+    echo 0 >"$group/memory.oom.group"
     cursor=$(journalctl -b -n 0 --show-cursor | sed -n 's/^-- cursor: //p')
     same 4 "$(wc -l <<<"$before")" "two pods are two sandboxes and two containers"
     DEBIAN_FRONTEND=noninteractive apt-get install -y ./new/*.deb >/run/apt 2>&1 || fail "apt-get: $(cat /run/apt)"
@@ -209,6 +215,7 @@ first_boot() {
     until_line 'pods will have time' journalctl -b -f --no-tail -u coracle-minion --after-cursor="$cursor" || fail "the new minion looks out for a shutdown"
     same "t 60000000" "$(busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager InhibitDelayMaxUSec)" "logind will wait"
     same "$before" "$(running)" "no container was touched"
+    same 1 "$(cat "$group/memory.oom.group")" "what it found ends as a whole"
     web_answers
 
     step "shutdown"
@@ -234,12 +241,17 @@ critical" "$(cat /srv/ends/order)" "the critical ends last"
     step "the power goes"
     kctl delete -f ends.yaml
     web_pods >$kept/web
-    sync
+    sync $kept/boot $kept/web $kept
+    # Acknowledged is on the disk, whatever else is not.
+    kctl create configmap acknowledged --from-literal=word=dear
+    echo gone >$kept/unsynced
     echo b >/proc/sysrq-trigger
 }
 
 third_boot() {
-    step "the same pods run again"
+    step "what was acknowledged is there, and the same pods run again"
+    [ ! -s $kept/unsynced ] || fail "nothing was lost: the power did not go"
+    until_line '^dear$' kctl get configmap acknowledged -w -o 'jsonpath={.data.word}{"\n"}' || fail "what was acknowledged is there"
     for pod in $(cat $kept/web); do
         until_pod "$pod" '{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}' '^1 true$'
     done
