@@ -217,9 +217,9 @@ mod tests {
     #[test]
     fn the_previous_life_is_the_one_the_status_shows_as_last() {
         use crate::pod::testing::{World, exited, pod};
-        use crate::runtime::Phase::{self, Running};
+        use crate::runtime::Phase::Running;
         let (failed, done) = (|| exited(1, 1), || exited(0, 2));
-        let cases: [(&str, &str, Option<&str>, Vec<Phase>, Option<&str>); 10] = [
+        let cases = [
             ("it runs for the first time", "Always", Some("running"), vec![Running], None),
             ("it runs again", "Always", Some("running"), vec![failed(), Running], Some("c-0")),
             ("it failed, then succeeded", "OnFailure", Some("terminated"), vec![failed(), done()], Some("c-0")),
