@@ -164,15 +164,20 @@ impl Kubelet {
         NodeFacts { ip: self.config.node_ip, scheme: self.runtime.scheme() }
     }
 
-    /// Removes what a pod had on disk.
-    pub(crate) async fn tear_down_volumes(&self, uid: &str) {
+    /// Removes what a pod had on disk; whether nothing of it is left.
+    pub(crate) async fn tear_down_volumes(&self, uid: &str) -> bool {
         if !self.runtime.uses_files() {
-            return;
+            return true;
         }
         let (data_dir, pod) = (self.config.data_dir.clone(), uid.to_owned());
         let removed = tokio::task::spawn_blocking(move || volumes::tear_down(&data_dir, &pod)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(uid, %error, "cannot remove the pod's directory; it is tried again at the next start");
+        match removed {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(uid, %error, "cannot remove the pod's directory");
+                false
+            }
+            Err(_) => false,
         }
     }
 }

@@ -336,8 +336,8 @@ impl Worker {
 
     /// Nothing runs any more: what the pod had on disk goes, then its object. Stays until the API no longer has it, so
     /// that its last updates find the worker they belong to.
-    async fn finish(self) {
-        self.kubelet.tear_down_volumes(crate::pod::uid(&self.handle.desired().pod)).await;
+    async fn finish(mut self) {
+        self.tear_down().await;
         let Desired { pod, gone } = self.handle.desired();
         if !gone || crate::sources::is_static(&pod) {
             self.status.send_modify(|outgoing| outgoing.delete = true);

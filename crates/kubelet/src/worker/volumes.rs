@@ -7,7 +7,25 @@ use super::Worker;
 use crate::volumes::claims::{self, Claims};
 use crate::volumes::{self, Elsewhere, image, nfs};
 
+/// How often the directory of a pod is removed again where that failed: for some two minutes, then at the next start.
+const TEAR_DOWN_RETRIES: u32 = 7;
+
 impl Worker {
+    /// Removes what the pod had on disk, later and later again where something of it is in use. As long as that may help, the
+    /// pod's object stays (`SyncTerminatedPod`).
+    pub(super) async fn tear_down(&mut self) {
+        let uid = crate::pod::uid(&self.handle.desired().pod).to_owned();
+        for _ in 0..TEAR_DOWN_RETRIES {
+            if self.kubelet.tear_down_volumes(&uid).await {
+                return;
+            }
+            tokio::time::sleep(self.failed("volumes")).await;
+        }
+        if !self.kubelet.tear_down_volumes(&uid).await {
+            tracing::error!(uid, "the pod's directory stays until the kubelet starts again");
+        }
+    }
+
     /// The volumes the pod's claims are bound to.
     pub(super) async fn claims(&self, pod: &Pod) -> Result<Claims, String> {
         let wanted = pod.spec.as_ref().map(claims::wanted).unwrap_or_default();
@@ -71,5 +89,60 @@ impl Worker {
         let key = format!("{}-{volume}", crate::pod::uid(pod));
         let files = self.kubelet.runtime.image_files(reference, &key).await.map_err(|error| error.to_string())?;
         image::unpack(files, place).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::Config;
+    use crate::runtime::Runtime;
+    use crate::runtime::hollow::Hollow;
+    use crate::status_writer::Outgoing;
+    use crate::worker::{Desired, Handle};
+
+    /// The worker of a pod whose directory, a file, cannot be removed as one.
+    async fn worker(dir: &std::path::Path) -> Worker {
+        let place = volumes::pod_dir(dir, "u1");
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, "in the way").unwrap();
+        let hollow = Hollow::default();
+        hollow.use_files();
+        let machine = hollow.machine().await.unwrap();
+        let config = Config::new("box1", "127.0.0.1".parse().unwrap(), dir);
+        let kubelet = crate::testing::kubelet(&hollow, &machine, config, &crate::testing::empty_api());
+        let pod = crate::pod::testing::pod(serde_json::json!({"containers": []}));
+        let handle = Arc::new(Handle::new(Desired { pod: Arc::new(pod), gone: true }));
+        Worker::new(kubelet, handle, watch::channel(Outgoing::default()).0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_is_in_use_is_removed_when_it_no_longer_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, place) = (worker(dir.path()).await, volumes::pod_dir(dir.path(), "u1"));
+        let begun = Instant::now();
+        let freed = async {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            std::fs::remove_file(&place).unwrap();
+            std::fs::create_dir(&place).unwrap();
+        };
+        tokio::join!(worker.tear_down(), freed);
+        assert!(!place.exists());
+        assert_eq!(begun.elapsed().as_secs(), 3, "it was tried at once, after one second, and after two more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stays_in_use_holds_nobody_up_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut worker = worker(dir.path()).await;
+        let begun = Instant::now();
+        worker.tear_down().await;
+        assert_eq!(begun.elapsed().as_secs(), 1 + 2 + 4 + 8 + 16 + 32 + 60);
     }
 }
