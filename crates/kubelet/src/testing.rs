@@ -79,6 +79,22 @@ pub(crate) async fn serve(ca: &Ca, router: axum::Router) -> SocketAddr {
     address
 }
 
+/// Serves `router` without TLS on loopback; its port.
+pub(crate) async fn serve_plainly(router: axum::Router) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper_util::service::TowerToHyperService::new(router.clone());
+            tokio::spawn(async move {
+                let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    port
+}
+
 /// A kubelet on `runtime` without a node's tasks; its pod network exists.
 pub(crate) fn kubelet<R: Runtime + Clone>(
     runtime: &R,

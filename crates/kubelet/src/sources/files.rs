@@ -46,7 +46,9 @@ pub(crate) async fn follow(dir: PathBuf, node_name: String, pods: StaticPods) {
 #[expect(deprecated, reason = "an OwnedFd keeps its descriptor as long as it lives, and the successor is unsafe")]
 fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let flags = AddWatchFlags::IN_CLOSE_WRITE
+    // A link is made and never written.
+    let flags = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_CLOSE_WRITE
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_DELETE
@@ -139,6 +141,8 @@ mod tests {
         for change in [
             |dir: &Path| std::fs::write(dir.join("a"), "x").unwrap(),
             |dir: &Path| std::fs::rename(dir.join("a"), dir.join("b")).unwrap(),
+            |dir: &Path| std::fs::hard_link(dir.join("b"), dir.join("c")).unwrap(),
+            |dir: &Path| std::os::unix::fs::symlink("b", dir.join("d")).unwrap(),
             |dir: &Path| std::fs::remove_file(dir.join("b")).unwrap(),
         ] {
             let watch = watch(dir.path()).unwrap();

@@ -42,20 +42,55 @@ pub(crate) fn full_name(pod: &Pod) -> String {
 #[derive(Clone)]
 pub(crate) struct StaticPods {
     pods: Pods,
-    wanted: Arc<Mutex<BTreeMap<String, Wanted>>>,
+    known: Arc<Mutex<Known>>,
     read: watch::Sender<BTreeMap<&'static str, bool>>,
 }
 
+/// Pods by name.
+#[derive(Default)]
+struct Known {
+    /// Those that are to run.
+    wanted: BTreeMap<String, Wanted>,
+    /// All that each source has: a name that its first source no longer has is another's, which may not say so again.
+    offers: BTreeMap<&'static str, BTreeMap<String, Arc<Pod>>>,
+}
+
+#[derive(Clone)]
 struct Wanted {
     source: &'static str,
     pod: Arc<Pod>,
+}
+
+fn is_same(one: &Wanted, other: &Wanted) -> bool {
+    crate::pod::uid(&one.pod) == crate::pod::uid(&other.pod)
+}
+
+/// Which of the pods of one name is to run: that of the source which had it before, else that of any.
+fn choose(
+    before: &BTreeMap<String, Wanted>,
+    offers: &BTreeMap<&'static str, BTreeMap<String, Arc<Pod>>>,
+) -> BTreeMap<String, Wanted> {
+    let mut chosen: BTreeMap<String, Wanted> = BTreeMap::new();
+    for (source, pods) in offers {
+        for (name, pod) in pods {
+            let had = before.get(name).filter(|wanted| wanted.source == *source);
+            if chosen.contains_key(name) && had.is_none() {
+                continue;
+            }
+            // The object that waits for its start is known by its place in memory.
+            let kept = had.filter(|wanted| crate::pod::uid(&wanted.pod) == crate::pod::uid(pod));
+            let pod = kept.map_or(pod, |wanted| &wanted.pod).clone();
+            chosen.insert(name.clone(), Wanted { source, pod });
+        }
+    }
+    chosen
 }
 
 impl StaticPods {
     /// None yet of any of `sources`.
     pub(crate) fn new(pods: Pods, sources: &[&'static str]) -> StaticPods {
         let read = sources.iter().map(|source| (*source, false)).collect();
-        StaticPods { pods, wanted: Arc::default(), read: watch::Sender::new(read) }
+        StaticPods { pods, known: Arc::default(), read: watch::Sender::new(read) }
     }
 
     /// A manifest from `place` is no good: for who looks at the machine, and for who looks at its Node.
@@ -74,40 +109,30 @@ impl StaticPods {
     /// `source` has these pods now and no others. One that changed is another pod of the same name: it starts when the one
     /// before has ended.
     pub(crate) fn set(&self, source: &'static str, pods: Vec<Pod>) {
-        let mut wanted = self.wanted.lock();
-        let mut present: BTreeMap<String, Pod> = BTreeMap::new();
+        let mut known = self.known.lock();
+        let known = &mut *known;
+        let mut offers: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
         for pod in pods {
             let name = full_name(&pod);
-            let elsewhere = wanted.get(&name).is_some_and(|w| w.source != source);
-            if elsewhere || present.contains_key(&name) {
+            let elsewhere = known.wanted.get(&name).is_some_and(|w| w.source != source);
+            if elsewhere || offers.contains_key(&name) {
                 tracing::error!(pod = name, source, "two manifests have a pod of this name; the first counts");
-                continue;
             }
-            present.insert(name, pod);
+            offers.entry(name).or_insert_with(|| Arc::new(pod));
         }
-        let gone: Vec<String> = wanted
-            .iter()
-            .filter(|(n, w)| w.source == source && !present.contains_key(*n))
-            .map(|(n, _)| n.clone())
-            .collect();
-        for name in gone {
-            if let Some(gone) = wanted.remove(&name) {
-                self.pods.removed(gone.pod);
+        known.offers.insert(source, offers);
+        let chosen = choose(&known.wanted, &known.offers);
+        let before = std::mem::replace(&mut known.wanted, chosen);
+        for (name, old) in &before {
+            if known.wanted.get(name).is_none_or(|new| !is_same(old, new)) {
+                self.pods.removed(old.pod.clone());
             }
         }
-        for (name, pod) in present {
-            let before = wanted.get(&name).map(|w| w.pod.clone());
-            if before.as_ref().is_some_and(|before| crate::pod::uid(before) == crate::pod::uid(&pod)) {
-                continue;
+        for (name, new) in &known.wanted {
+            if before.get(name).is_none_or(|old| !is_same(old, new)) {
+                self.start_when_alone(name.clone(), new.pod.clone());
             }
-            let pod = Arc::new(pod);
-            wanted.insert(name.clone(), Wanted { source, pod: pod.clone() });
-            if let Some(before) = &before {
-                self.pods.removed(before.clone());
-            }
-            self.start_when_alone(name, pod);
         }
-        drop(wanted);
         self.read.send_modify(|read| _ = read.insert(source, true));
     }
 
@@ -116,8 +141,8 @@ impl StaticPods {
         let this = self.clone();
         self.pods.tasks().spawn(async move {
             this.pods.alone(&name, crate::pod::uid(&pod)).await;
-            let wanted = this.wanted.lock();
-            if wanted.get(&name).is_some_and(|w| Arc::ptr_eq(&w.pod, &pod)) {
+            let known = this.known.lock();
+            if known.wanted.get(&name).is_some_and(|w| Arc::ptr_eq(&w.pod, &pod)) {
                 this.pods.set(pod);
             }
         });

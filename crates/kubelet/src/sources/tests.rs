@@ -15,12 +15,13 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::Config;
 use crate::runtime::Runtime;
 use crate::runtime::hollow::Hollow;
+use crate::sources::url::ManifestUrl;
 
 /// A wait that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -229,5 +230,90 @@ async fn the_master_sees_static_pods_and_cannot_end_them() {
     std::fs::remove_file(&web).unwrap();
     master.until("the end of the mirror", |pods| pods.is_empty()).await;
     until_running(&hollow, 0, &[]).await;
+    tasks.stop(Duration::from_secs(5)).await;
+}
+
+/// A document on a server, and how often it was sent, and how often it was not as it was the same.
+#[derive(Clone)]
+struct Document {
+    text: Arc<Mutex<(u32, String)>>,
+    sent: watch::Sender<(u32, u32)>,
+}
+
+impl Document {
+    fn new(text: String) -> Document {
+        Document { text: Arc::new(Mutex::new((0, text))), sent: watch::Sender::default() }
+    }
+
+    fn change(&self, text: String) {
+        let mut present = self.text.lock();
+        *present = (present.0 + 1, text);
+    }
+
+    /// Where it is, asked for many times a second.
+    async fn serve(&self) -> ManifestUrl {
+        let document = self.clone();
+        let answer = async move |headers: http::HeaderMap| {
+            let (version, text) = document.text.lock().clone();
+            let changed = format!("Thu, 01 Jan 2026 00:00:{version:02} GMT");
+            let known = headers.get("if-modified-since").is_some_and(|since| *since == changed);
+            document.sent.send_modify(|(sent, same)| if known { *same += 1 } else { *sent += 1 });
+            let status = if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+            (status, [("last-modified", changed)], if known { String::new() } else { text })
+        };
+        let router = axum::Router::new().route("/pods", axum::routing::get(answer));
+        let port = crate::testing::serve_plainly(router).await;
+        let url = format!("http://127.0.0.1:{port}/pods").parse().unwrap();
+        ManifestUrl { url, headers: Vec::new(), interval: Duration::from_millis(20) }
+    }
+
+    /// Waits until it has been sent twice more.
+    async fn until_sent_again(&self) {
+        let before = self.sent.borrow().0;
+        let mut sent = self.sent.subscribe();
+        let wait = sent.wait_for(|(sent, _)| *sent >= before + 2);
+        tokio::time::timeout(LIMIT, wait).await.expect("the document is sent").unwrap();
+    }
+
+    /// Waits until it was the same twice more.
+    async fn until_same(&self) {
+        let before = self.sent.borrow().1;
+        let mut sent = self.sent.subscribe();
+        let wait = sent.wait_for(|(_, same)| *same >= before + 2);
+        tokio::time::timeout(LIMIT, wait).await.expect("the document is the same").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn pods_of_a_url_follow_its_document() {
+    let (hollow, tasks, document) = (Hollow::default(), Tasks::new(), Document::new(manifest("web", "httpd")));
+    let config =
+        Config { manifest_dir: None, manifest_url: Some(document.serve().await), ..config(Path::new("/"), true) };
+    crate::start(crate::no_master(), config, Arc::new(hollow.clone()), &tasks).await.unwrap();
+    let first = until_running(&hollow, 1, &[]).await;
+    document.change(manifest("web", "other"));
+    let second = until_running(&hollow, 1, &first).await;
+    document.until_same().await;
+    document.change("kind: [".to_owned());
+    document.until_sent_again().await;
+    assert_eq!(until_running(&hollow, 1, &first).await, second, "a bad document ends nothing");
+    document.change(manifest("db", "httpd"));
+    until_running(&hollow, 1, &second).await;
+    tasks.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_name_that_its_source_gives_up_is_the_others() {
+    let (dir, hollow, tasks) = (tempfile::tempdir().unwrap(), Hollow::default(), Tasks::new());
+    let (web, document) = (dir.path().join("web.yaml"), Document::new(manifest("db", "httpd")));
+    std::fs::write(&web, manifest("web", "httpd")).unwrap();
+    let config = Config { manifest_url: Some(document.serve().await), ..config(dir.path(), true) };
+    crate::start(crate::no_master(), config, Arc::new(hollow.clone()), &tasks).await.unwrap();
+    until_running(&hollow, 2, &[]).await;
+    document.change(manifest("web", "httpd"));
+    let of_the_file = until_running(&hollow, 1, &[]).await;
+    document.until_same().await;
+    std::fs::remove_file(&web).unwrap();
+    until_running(&hollow, 1, &of_the_file).await;
     tasks.stop(Duration::from_secs(5)).await;
 }

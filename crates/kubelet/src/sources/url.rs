@@ -140,17 +140,7 @@ mod tests {
             (StatusCode::OK, HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"1\""))]), "text")
         };
         let router = axum::Router::new().route("/pods", axum::routing::get(document));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = hyper_util::service::TowerToHyperService::new(router.clone());
-                tokio::spawn(async move {
-                    let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                    let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-                });
-            }
-        });
+        let port = crate::testing::serve_plainly(router).await;
         let from = ManifestUrl {
             url: format!("http://127.0.0.1:{port}/pods").parse().unwrap(),
             headers: vec![("X-Node".into(), "n".into())],
