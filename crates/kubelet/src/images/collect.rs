@@ -145,7 +145,6 @@ mod tests {
         assert_eq!(names(&removable(&images, &memory, &policy, at(30))), ["c:1", "b:1", "a:1"]);
         let soon = removable(&images, &memory, &policy, at(11));
         assert_eq!(names(&soon), ["b:1", "a:1"], "c was seen a minute ago");
-        assert!(removable(&[], &memory, &policy, at(30)).is_empty(), "after it nothing is left to remove");
     }
 
     #[test]
@@ -170,5 +169,27 @@ mod tests {
         }
         assert_eq!(wanted(&FileSystem::default(), &policy), None, "a disk of no size is not full");
         assert_eq!(used_percent(&fs(2000)), Some(0), "more than everything is available");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn once_those_that_may_go_are_gone_no_other_may(
+            all in proptest::collection::vec((proptest::bool::ANY, proptest::bool::ANY, 0..4i64), 0..9),
+        ) {
+            let (mut memory, policy) = (Memory::default(), Policy { pinned: vec!["kept*".to_owned()], ..Policy::default() });
+            let mut images = Vec::new();
+            for (index, (in_use, kept, minute)) in all.iter().enumerate() {
+                images.push(image(&format!("{}{index}", if *kept { "kept" } else { "i" }), *in_use));
+                memory.observe(&images, at(index as i64 + minute));
+            }
+            let now = at(8);
+            let gone = names(&removable(&images, &memory, &policy, now));
+            let left: Vec<Image> = images.iter().filter(|image| !gone.contains(&image.names[0])).cloned().collect();
+            memory.observe(&left, now);
+            proptest::prop_assert!(removable(&left, &memory, &policy, now).is_empty());
+            proptest::prop_assert!(outdated(&removable(&left, &memory, &policy, now), &memory, &policy, now).is_empty());
+            let stays = |image: &Image| image.in_use || image.names[0].starts_with("kept");
+            proptest::prop_assert!(images.iter().filter(|image| stays(image)).all(|image| !gone.contains(&image.names[0])));
+        }
     }
 }

@@ -284,4 +284,29 @@ mod tests {
         let alone = container_exceeded(&spec, &used(3 << 20, 0)).unwrap();
         assert_eq!(alone, "Container c exceeded its local ephemeral storage limit \"2Mi\". ");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whoever_goes_the_order_of_the_others_stays_and_at_last_none_is_left(
+            all in proptest::collection::vec((-2..3i32, 0..3u64, 0..4u64, 0..8u8), 0..9),
+            memory in proptest::bool::ANY,
+        ) {
+            let signal = if memory { Signal::MemoryAvailable } else { Signal::PidAvailable };
+            let pods: Vec<(Pod, PodUsage)> = all.into_iter().enumerate().map(|(index, (level, asked, used, sort))| {
+                let priority = if sort == 0 { CRITICAL_PRIORITY } else { level };
+                (pod(&index.to_string(), priority, json!({"memory": asked.to_string()}), json!({})), uses(used))
+            }).collect();
+            let mut left: Vec<Candidate<'_>> = pods.iter().map(|(pod, usage)| Candidate { pod, usage }).collect();
+            let uids = |ranked: &[Candidate<'_>]| -> Vec<String> {
+                ranked.iter().map(|one| crate::pod::uid(one.pod).to_owned()).collect()
+            };
+            let mut expected = uids(&rank(&left, signal));
+            while !expected.is_empty() {
+                let gone = expected.remove(0);
+                left.retain(|one| crate::pod::uid(one.pod) != gone);
+                proptest::prop_assert_eq!(uids(&rank(&left, signal)), expected.clone());
+            }
+            proptest::prop_assert!(left.iter().all(|one| is_critical(one.pod)), "only those stay that always do");
+        }
+    }
 }
