@@ -37,8 +37,11 @@ const PAGE_KEYS: usize = 1000;
 /// The largest answer taken from etcd: etcd-client's own 4 MiB is less than three large objects.
 const MAX_MESSAGE_BYTES: usize = 512 << 20;
 
-/// Keep-alive pings, as kube-apiserver's to etcd.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// Keep-alive pings: how often, and how long an answer may take. A member that was cut off says nothing, and until its
+/// connection is given up requests and watches hang on it, which adds to the time without a leader where that was cut off too.
+/// kube-apiserver's 30 and 10 seconds are for an etcd on its own machine; more often than each 5 seconds (etcd's
+/// `--grpc-keepalive-min-time`) the server would hang up.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
 
 /// How to reach etcd.
 #[derive(Clone, Debug)]
