@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::wait::until;
+use harness::wait::{PATIENCE, until};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use lab::cluster::{MASTER, Settings};
@@ -20,6 +20,9 @@ use crate::common::{all_parts_are_healthy, controller, ready, remove, web};
 const ETCD: &str = "etcd";
 /// How long the second master may take to lead.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(15);
+/// The same where the first is cut off, and its etcd member with it. The other may have heard of the last renewal by that
+/// member: nine seconds until it gives that up and learns what it missed, and twelve from then on until the lease has run out.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn an_etcd_member_and_a_master_may_go() -> Result<()> {
@@ -32,6 +35,7 @@ fn an_etcd_member_and_a_master_may_go() -> Result<()> {
         everything_restarts(&mut cluster).await?;
         a_member_goes_and_comes(&mut cluster).await?;
         the_second_master_takes_over(&mut cluster).await?;
+        a_leader_is_cut_off(&mut cluster).await?;
         remove(&cluster, &["on"]).await?;
         cluster.stop().await
     })
@@ -131,9 +135,6 @@ async fn everything_restarts(cluster: &mut Cluster) -> Result<()> {
     until::<Lease>(&cluster.client().await?, "the first master leads again", "", holds).await?;
     cluster.start_master(2).await?;
     node_is_ready(cluster).await?;
-    let names = |pods: &[Arc<k8s_openapi::api::core::v1::Pod>]| {
-        pods.iter().map(|pod| pod.metadata.uid.clone()).collect::<BTreeSet<_>>()
-    };
     ensure!(names(&before) == names(&ready(cluster, "on", 3).await?), "other pods than before");
     all_parts_are_healthy(cluster).await
 }
@@ -157,14 +158,26 @@ async fn scale(cluster: &Cluster, replicas: u32) -> Result<()> {
     let controllers: Controllers = Api::default_namespaced(cluster.client().await?);
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
     // etcd elects a leader for a moment: whoever is told so asks again, as every client of it does.
-    for _ in 0..10 {
-        match controllers.patch("on", &PatchParams::default(), &patch).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(status)) if status.code >= 500 => tokio::time::sleep(Duration::from_secs(1)).await,
-            Err(error) => return Err(error.into()),
+    let write = async {
+        loop {
+            match controllers.patch("on", &PatchParams::default(), &patch).await {
+                Ok(_) => return anyhow::Ok(()),
+                Err(kube::Error::Api(status)) if status.code >= 500 => something_is_written(cluster).await?,
+                Err(error) => return Err(error.into()),
+            }
         }
-    }
-    anyhow::bail!("nothing can be written")
+    };
+    tokio::time::timeout(PATIENCE, write).await.context("nothing can be written")?
+}
+
+/// Waits until some lease was renewed: whoever leads does that every two seconds, and tries again while he cannot.
+async fn something_is_written(cluster: &Cluster) -> Result<()> {
+    let first = std::sync::Mutex::new(None);
+    let moved = |leases: &[Arc<Lease>]| {
+        let versions: BTreeSet<_> = leases.iter().map(|lease| lease.metadata.resource_version.clone()).collect();
+        *first.lock().unwrap().get_or_insert_with(|| versions.clone()) != versions
+    };
+    until::<Lease>(&cluster.client().await?, "a lease is renewed", "", moved).await.map(drop)
 }
 
 /// The leases of those of whom one leads.
@@ -184,17 +197,27 @@ async fn holder(cluster: &Cluster, name: &str) -> Result<String> {
     Ok(spec.holder_identity.unwrap_or_default().split('_').next().unwrap_or_default().to_owned())
 }
 
-/// Whichever leads goes: that the first does is likely, but a slow etcd may have had it give way before.
+/// Which of the two masters leads, and the other. That the first does is likely, but a slow etcd may have had it give way.
+async fn roles(cluster: &Cluster) -> Result<(usize, usize)> {
+    Ok(if holder(cluster, LEADERS[0]).await? == "box1" { (1, 2) } else { (2, 1) })
+}
+
+/// Waits until the master of this box, which the test talks to, leads.
+async fn leads(cluster: &Cluster, number: usize, begun: Instant, limit: Duration) -> Result<()> {
+    let name = format!("box{number}");
+    let taken = |leases: &[Arc<Lease>]| leases.iter().filter(|lease| held_by(lease, &name)).count() == LEADERS.len();
+    until::<Lease>(&cluster.client().await?, "the other master leads", "", taken).await?;
+    ensure!(begun.elapsed() <= limit, "it took {:?}", begun.elapsed());
+    Ok(())
+}
+
 async fn the_second_master_takes_over(cluster: &mut Cluster) -> Result<()> {
-    let (goes, stays) = if holder(cluster, LEADERS[0]).await? == "box1" { (1, 2) } else { (2, 1) };
+    let (goes, stays) = roles(cluster).await?;
     cluster.lab.machine(goes).kill(MASTER).await?;
     let begun = Instant::now();
     cluster.use_master(stays);
     ensure!(!cluster.client().await?.apiserver_version().await?.major.is_empty(), "API calls go on");
-    let other = format!("box{stays}");
-    let taken = |leases: &[Arc<Lease>]| leases.iter().filter(|lease| held_by(lease, &other)).count() == LEADERS.len();
-    until::<Lease>(&cluster.client().await?, "the other master leads", "", taken).await?;
-    ensure!(begun.elapsed() <= TAKEOVER_LIMIT, "it took {:?}", begun.elapsed());
+    leads(cluster, stays, begun, TAKEOVER_LIMIT).await?;
     // Controllers, scheduler and kubelet all work with it.
     scale(cluster, 5).await?;
     ready(cluster, "on", 5).await?;
@@ -202,4 +225,29 @@ async fn the_second_master_takes_over(cluster: &mut Cluster) -> Result<()> {
     cluster.start_master(goes).await?;
     cluster.use_master(goes);
     ready(cluster, "on", 5).await.map(drop)
+}
+
+/// A master that leads and is cut off goes on running: it must have stopped leading before the other begins, and do nothing
+/// of what it had in mind when it is back.
+async fn a_leader_is_cut_off(cluster: &mut Cluster) -> Result<()> {
+    let (goes, stays) = roles(cluster).await?;
+    cluster.use_master(stays);
+    cluster.lab.cut(goes).await?;
+    leads(cluster, stays, Instant::now(), SILENCE_LIMIT).await?;
+    scale(cluster, 2).await?;
+    ready(cluster, "on", 2).await?;
+    node_is_ready(cluster).await?;
+    scale(cluster, 4).await?;
+    let pods = names(&ready(cluster, "on", 4).await?);
+    cluster.lab.mend(goes).await?;
+    // It serves what was written meanwhile, and makes no pod of its own.
+    cluster.use_master(goes);
+    ensure!(names(&ready(cluster, "on", 4).await?) == pods, "other pods than before");
+    scale(cluster, 3).await?;
+    ready(cluster, "on", 3).await.map(drop)
+}
+
+/// Which pods they are.
+fn names(pods: &[Arc<Pod>]) -> BTreeSet<Option<String>> {
+    pods.iter().map(|pod| pod.metadata.uid.clone()).collect()
 }
