@@ -7,8 +7,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EnvVar, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, PodTemplateSpec, Volume,
-    WeightedPodAffinityTerm,
+    Affinity, AppArmorProfile, Container, EnvVar, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, PodTemplateSpec,
+    Volume, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -41,12 +41,15 @@ const OLD_ANNOTATIONS: [(&str, &str); 3] = [
 ];
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const OLD_APP_ARMOR: &str = r#"deprecated since v1.30; use the "appArmorProfile" field instead"#;
 const OLD_SECCOMP: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
 const SELECTS_NOTHING: &str = "a null labelSelector results in matching no pod";
 
 /// Of a new pod. Later ones say nothing: hardly any comes from a person.
 pub(super) fn pod(pod: &Pod) -> Vec<String> {
-    let mut said = hostname(&pod.metadata, "the Pod's hostname");
+    let mut said: Vec<_> = pod.spec.iter().flat_map(|spec| old_app_armor(spec, &pod.metadata)).collect();
+    said.extend(hostname(&pod.metadata, "the Pod's hostname"));
     said.extend(pod.spec.as_ref().map(|spec| of(spec, &pod.metadata, &Path::default())).unwrap_or_default());
     said
 }
@@ -55,7 +58,55 @@ pub(super) fn pod(pod: &Pod) -> Vec<String> {
 pub(in crate::kinds) fn template(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
     let none = ObjectMeta::default();
     let metadata = template.metadata.as_ref().unwrap_or(&none);
-    template.spec.as_ref().map(|spec| of(spec, metadata, path)).unwrap_or_default()
+    let Some(spec) = template.spec.as_ref() else { return Vec::new() };
+    let mut said = of(spec, metadata, path);
+    if app_armor(spec).is_none() {
+        let annotations = path.child("metadata").child("annotations");
+        said.extend(app_armor_annotations(spec, metadata).map(|(key, _)| app_armor_is_old(&annotations.key(&key))));
+    }
+    said
+}
+
+/// Of a pod's annotations those that say something else than its field does (`applyAppArmorVersionSkew` in
+/// `pkg/registry/core/pod/strategy.go`).
+fn old_app_armor(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        return Vec::new();
+    }
+    let annotations = Path::new("metadata").child("annotations");
+    let differs = |value: &str| {
+        let (type_, file) = match value.split_once('/') {
+            Some(("localhost", file)) => ("Localhost", Some(file)),
+            _ if value == "runtime/default" => ("RuntimeDefault", None),
+            _ if value == "unconfined" => ("Unconfined", None),
+            _ => return true,
+        };
+        app_armor(spec)
+            .is_none_or(|of_pod| (of_pod.type_.as_str(), of_pod.localhost_profile.as_deref()) != (type_, file))
+    };
+    let differing = app_armor_annotations(spec, metadata).filter(|(_, value)| differs(value));
+    differing.map(|(key, _)| app_armor_is_old(&annotations.key(&key))).collect()
+}
+
+fn app_armor(spec: &PodSpec) -> Option<&AppArmorProfile> {
+    spec.security_context.as_ref()?.app_armor_profile.as_ref()
+}
+
+/// The annotations of containers that have no profile of their own in a field.
+fn app_armor_annotations(spec: &PodSpec, metadata: &ObjectMeta) -> impl Iterator<Item = (String, String)> {
+    let annotations = metadata.annotations.clone().unwrap_or_default();
+    let has_field =
+        |container: &Container| container.security_context.as_ref().is_some_and(|c| c.app_armor_profile.is_some());
+    let without = containers(spec, &Path::default()).into_iter().filter(move |(container, _)| !has_field(container));
+    without.filter_map(move |(container, _)| {
+        annotations
+            .get_key_value(&format!("{APP_ARMOR}{}", container.name))
+            .map(|(key, value)| (key.clone(), value.clone()))
+    })
+}
+
+fn app_armor_is_old(path: &Path) -> String {
+    format!("{path}: {OLD_APP_ARMOR}")
 }
 
 /// Of a name that becomes part of host names.
@@ -245,6 +296,10 @@ fn shadowed_tokens(spec: &PodSpec, path: &Path) -> Vec<String> {
             let path = path.child(kind).index(at);
             said.push(format!("{path}: has duplicated path with ServiceAccountToken {file:?}"));
         }
+        let bundle = source.cluster_trust_bundle.iter().map(|bundle| &bundle.path);
+        let path = path.child("ClusterTrustBundle");
+        let shadowing = bundle.filter(|file| tokens.contains(file.as_str()));
+        said.extend(shadowing.map(|file| format!("{path}: has duplicated path with ServiceAccountToken {file:?}")));
     }
     said
 }

@@ -1,30 +1,75 @@
 //! Ports that get into each other's way.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, ContainerPort};
 
 use crate::field::Path;
 
+/// The most that is said of ports: as many ports of one number as a body holds meet in the square of that many pairs.
+const MAX_SAID: usize = 64;
+
 /// The same port more than once in the pod.
 pub(super) fn warnings(containers: &[(Container, Path)]) -> Vec<String> {
     let mut said = Vec::new();
-    let mut seen: Vec<(&ContainerPort, Path)> = Vec::new();
+    let mut seen = Seen::default();
     for (container, path) in containers {
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let path = path.child("ports").index(index);
             if !host_ip(port).is_empty() && host_port(port) == 0 {
                 said.push(format!("{path}: hostIP set without hostPort: {}", printed(port)));
             }
-            let same =
-                |other: &ContainerPort| other.container_port == port.container_port && other.protocol == port.protocol;
-            for (other, place) in seen.iter().filter(|(other, _)| same(other)) {
-                said.extend(
-                    how_they_meet(port, other).map(|how| format!("{path}: {how} port definition with {place}")),
-                );
+            for (other, place) in seen.that_meet(port, MAX_SAID.saturating_sub(said.len())) {
+                said.push(format!("{path}: {} port definition with {place}", how_they_meet(port, other)));
             }
-            seen.push((port, path));
+            if said.len() >= MAX_SAID {
+                said.truncate(MAX_SAID);
+                return said;
+            }
+            seen.push(port, path);
         }
     }
     said
+}
+
+/// Ports, by what others may meet them with: none is looked at that is not met.
+#[derive(Default)]
+struct Seen<'a> {
+    ports: Vec<(&'a ContainerPort, Path)>,
+    places: BTreeMap<(i32, Option<&'a str>, Host<'a>), Vec<usize>>,
+}
+
+/// What of a port's host side is asked for.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Host<'a> {
+    Any,
+    Port(i32),
+    Address(i32, &'a str),
+}
+
+impl<'a> Seen<'a> {
+    fn push(&mut self, port: &'a ContainerPort, path: Path) {
+        let (number, ip) = (host_port(port), host_ip(port));
+        for host in [Host::Any, Host::Port(number), Host::Address(number, ip)] {
+            let key = (port.container_port, port.protocol.as_deref(), host);
+            self.places.entry(key).or_default().push(self.ports.len());
+        }
+        self.ports.push((port, path));
+    }
+
+    /// The first of those that `port` meets.
+    fn that_meet(&self, port: &'a ContainerPort, at_most: usize) -> impl Iterator<Item = &(&'a ContainerPort, Path)> {
+        let hosts = match (host_port(port), host_ip(port)) {
+            (0, _) => vec![Host::Any],
+            (number, "") => vec![Host::Port(0), Host::Port(number)],
+            (number, ip) => vec![Host::Port(0), Host::Address(number, ip), Host::Address(number, "")],
+        };
+        let of = |host| self.places.get(&(port.container_port, port.protocol.as_deref(), host));
+        let mut places: Vec<usize> =
+            hosts.into_iter().filter_map(of).flat_map(|places| places.iter().take(at_most).copied()).collect();
+        places.sort_unstable();
+        places.into_iter().take(at_most).filter_map(|place| self.ports.get(place))
+    }
 }
 
 fn host_ip(port: &ContainerPort) -> &str {
@@ -35,16 +80,13 @@ fn host_port(port: &ContainerPort) -> i32 {
     port.host_port.unwrap_or(0)
 }
 
-fn how_they_meet(one: &ContainerPort, other: &ContainerPort) -> Option<&'static str> {
-    let same_host_port = host_port(one) == host_port(other);
-    if same_host_port && host_ip(one) == host_ip(other) {
-        Some("duplicate")
+fn how_they_meet(one: &ContainerPort, other: &ContainerPort) -> &'static str {
+    if host_port(one) == host_port(other) && host_ip(one) == host_ip(other) {
+        "duplicate"
     } else if host_port(one) == 0 || host_port(other) == 0 {
-        Some("overlapping")
-    } else if same_host_port && host_ip(one).is_empty() != host_ip(other).is_empty() {
-        Some("dangerously ambiguous")
+        "overlapping"
     } else {
-        None
+        "dangerously ambiguous"
     }
 }
 

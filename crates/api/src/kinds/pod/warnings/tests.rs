@@ -71,9 +71,11 @@ fn what_a_pod_hardly_means_is_said() {
             "a file in the place of a token",
             said(&json!({"spec": {"volumes": [{"name": "v", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "token"}},
-                {"configMap": {"name": "m", "items": [{"key": "a", "path": "a"}, {"key": "b", "path": "token"}]}}]}}]}})),
+                {"configMap": {"name": "m", "items": [{"key": "a", "path": "a"}, {"key": "b", "path": "token"}]}},
+                {"clusterTrustBundle": {"name": "b", "path": "token"}}]}}]}})),
             &[
                 r#"spec.volumes[0].projected.sources.configMap[1]: has duplicated path with ServiceAccountToken "token""#,
+                r#"spec.volumes[0].projected.sources.ClusterTrustBundle: has duplicated path with ServiceAccountToken "token""#,
             ],
         ),
         (
@@ -133,6 +135,66 @@ fn what_containers_hardly_mean_is_said() {
             ],
         ),
     ]);
+}
+
+#[test]
+fn of_many_ports_no_more_is_said_than_is_shown() {
+    let ports = |fields: &dyn Fn(usize) -> Value| -> Vec<Value> {
+        let port = |n| {
+            let mut port = json!({"containerPort": 80});
+            json_patch::merge(&mut port, &fields(n));
+            port
+        };
+        (0..50_000).map(port).collect()
+    };
+    // Pairs that meet, and pairs that do not: neither takes the square of their number.
+    let alike = of_container(json!({"ports": ports(&|_| json!({}))}));
+    assert_eq!(alike.len(), 64);
+    let last = "spec.containers[0].ports[11]: duplicate port definition with spec.containers[0].ports[8]";
+    assert_eq!(alike[63], last, "each with all before it, in their order");
+    let apart = ports(&|n| json!({"hostPort": 1, "hostIP": format!("10.0.{}.{}", n / 256, n % 256)}));
+    assert_eq!(of_container(json!({"ports": apart})), [""; 0]);
+    let mixed = json!([{"containerPort": 80, "hostPort": 1}, {"containerPort": 80, "hostPort": 2, "hostIP": "1.2.3.4"},
+        {"containerPort": 80}, {"containerPort": 80, "hostPort": 1, "hostIP": "1.2.3.4"}]);
+    let said = |port: usize, how: &str, with: usize| {
+        format!("spec.containers[0].ports[{port}]: {how} port definition with spec.containers[0].ports[{with}]")
+    };
+    let expected = [
+        said(2, "overlapping", 0),
+        said(2, "overlapping", 1),
+        said(3, "dangerously ambiguous", 0),
+        said(3, "overlapping", 2),
+    ];
+    assert_eq!(of_container(json!({"ports": mixed})), expected);
+}
+
+#[test]
+fn an_app_armor_profile_in_an_annotation_is_said() {
+    let key = "container.apparmor.security.beta.kubernetes.io/c";
+    let old =
+        format!(r#"metadata.annotations[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead"#);
+    let default = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+    let of_pod = json!({"securityContext": default});
+    let of_container = json!({"containers": [{"name": "c", "image": "busybox", "securityContext": default}]});
+    // With the annotation: what is said of a pod, and of a template.
+    let cases = [
+        ("no field", "runtime/default", json!({}), true, true),
+        ("the container's field", "unconfined", of_container, false, false),
+        ("the pod's field says the same", "runtime/default", of_pod.clone(), false, false),
+        ("the pod's field says something else", "localhost/a", of_pod.clone(), true, false),
+        ("it says nothing", "nonsense", of_pod, true, false),
+        ("on Windows", "runtime/default", json!({"os": {"name": "windows"}}), false, true),
+    ];
+    for (sentence, annotation, spec, pod_is_told, template_is_told) in cases {
+        let patch = json!({"metadata": {"annotations": {key: annotation}}, "spec": spec});
+        let expected: Vec<_> = pod_is_told.then(|| old.clone()).into_iter().collect();
+        assert_eq!(said(&patch), expected, "{sentence}");
+        let mut value = json!({"spec": {"containers": [{"name": "c", "image": "busybox"}]}});
+        json_patch::merge(&mut value, &patch);
+        let of_template = template(&serde_json::from_value(value).unwrap(), &Path::new("template"));
+        let expected: Vec<_> = template_is_told.then(|| format!("template.{old}")).into_iter().collect();
+        assert_eq!(of_template, expected, "{sentence}, in a template");
+    }
 }
 
 #[test]
