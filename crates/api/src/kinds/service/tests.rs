@@ -211,7 +211,7 @@ fn cells_show_ports_as_kubectl_does() {
 #[test]
 fn what_has_no_effect_is_said() {
     type Change = fn(&mut ServiceSpec);
-    let table: [(&str, Change, &[&str]); 6] = [
+    let table: [(&str, Change, &[&str]); 8] = [
         ("a good service", |_| {}, &[]),
         (
             "headless and sticky",
@@ -244,6 +244,33 @@ fn what_has_no_effect_is_said() {
             |s| s.external_ips = Some(vec!["2001:DB8::1".into(), "2001:db8::1".into()]),
             &[
                 r#"spec.externalIPs[0]: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")"#,
+            ],
+        ),
+        (
+            "an IPv4 address in IPv6",
+            |s| s.external_ips = Some(vec!["::ffff:1.2.3.4".into(), "1.2.3.4".into()]),
+            &[
+                r#"spec.externalIPs[0]: non-standard IP address "::ffff:1.2.3.4" will be considered invalid in a future Kubernetes release: use "1.2.3.4""#,
+            ],
+        ),
+        (
+            "ranges that may be meant otherwise",
+            |s| {
+                let ranges = [
+                    "10.0.0.0/8",
+                    "10.1.2.3/8",
+                    "2001:DB8::/64",
+                    "2001:db8::/64",
+                    "::ffff:10.1.2.3/104",
+                    " 10.0.0.1/8",
+                ];
+                s.load_balancer_source_ranges = Some(ranges.map(Into::into).into());
+            },
+            &[
+                r#"spec.loadBalancerSourceRanges[1]: CIDR value "10.1.2.3/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.2.3/32"?)"#,
+                r#"spec.loadBalancerSourceRanges[2]: IPv6 CIDR value "2001:DB8::/64" should be in RFC 5952 canonical format ("2001:db8::/64")"#,
+                r#"spec.loadBalancerSourceRanges[4]: CIDR value "::ffff:10.1.2.3/104" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.2.3/128"?)"#,
+                r#"spec.loadBalancerSourceRanges[4]: non-standard CIDR value "::ffff:10.1.2.3/104" will be considered invalid in a future Kubernetes release: use "10.0.0.0/8""#,
             ],
         ),
     ];
