@@ -13,6 +13,7 @@ mod crud;
 #[path = "../../../api/src/kinds/tests/examples.rs"]
 mod examples;
 mod golden;
+mod killed;
 mod lifecycle;
 mod limits;
 mod list_watch;
