@@ -97,8 +97,9 @@ mod tests {
     #[test]
     fn a_kernel_that_can_keep_memory_off_the_disk_is_asked_to() {
         let old = |options: &str| if options.contains("noswap") { Err(Errno::EINVAL) } else { Ok(()) };
-        type Kernel<'a> = &'a dyn Fn(&str) -> nix::Result<()>;
-        let cases: [(&str, Kernel<'_>, Result<bool, i32>, &[&str]); 3] = [
+        // What it is, what it takes, what comes of it, and what it was asked.
+        type Case<'a> = (&'a str, &'a dyn Fn(&str) -> nix::Result<()>, Result<bool, i32>, &'a [&'a str]);
+        let cases: [Case<'_>; 3] = [
             ("one that can", &|_| Ok(()), Ok(true), &["noswap,size=7"]),
             ("one that does not know the word", &old, Ok(false), &["noswap,size=7", "size=7"]),
             ("one that refuses anything", &|_| Err(Errno::EPERM), Err(Errno::EPERM as i32), &["noswap,size=7"]),
