@@ -9,8 +9,11 @@
 //! The typed decoder is instantiated once per kind and everything else here is not generic: the path of a wrongly typed
 //! field is found from the position of the error, not by a second decoder. Nesting is bounded by `serde_json` (128).
 
+mod amounts;
 mod locate;
 mod scan;
+
+pub use amounts::check_amounts;
 
 use serde::Deserialize;
 

@@ -19,7 +19,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use table::{Field, Many, Type};
+use table::{Field, Type};
+pub(crate) use table::{Holds, Many, fields_with_amounts};
 use wire::{Reader, Wire};
 
 /// The media type of these bodies.

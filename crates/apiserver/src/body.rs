@@ -2,7 +2,6 @@
 
 use api::decode::DecodeError;
 use api::protobuf::ProtobufError;
-use api::quantity::ParseQuantityError;
 use api::{Kind, Object};
 use axum::body::Body;
 use bytes::Bytes;
@@ -74,6 +73,7 @@ pub(crate) struct Decoded {
 pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<Decoded, ApiError> {
     let mode = query.field_validation()?;
     let decoded = (kind.decode)(json).map_err(|e| not_decoded(kind, json, &e))?;
+    api::decode::check_amounts(kind.info, json).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     match mode {
         FieldValidation::Ignore => Ok(Decoded { object: decoded.object, warnings: Vec::new() }),
         FieldValidation::Warn => Ok(Decoded { object: decoded.object, warnings: decoded.strict_errors }),
@@ -99,16 +99,6 @@ fn not_decoded(kind: &Kind, json: &[u8], error: &DecodeError) -> ApiError {
     let kind = kind.info.kind;
     let summary = summary(json);
     ApiError::BadRequest(format!("the object provided is unrecognized (must be of type {kind}): {reason} ({summary})"))
-}
-
-/// An amount that is none is the decoder's business upstream, which refuses it before anything else is looked at: what is
-/// said in place of `refusal`, if that is the reason.
-pub(crate) fn not_a_quantity(kind: &Kind, refusal: &ApiError) -> Option<ApiError> {
-    let ApiError::Invalid(_, errors) = refusal else { return None };
-    let texts = [ParseQuantityError::Format, ParseQuantityError::Suffix].map(|error| error.to_string());
-    let text = texts.into_iter().find(|text| errors.iter().any(|error| error.message.ends_with(text)))?;
-    let (name, version) = (kind.info.kind, kind.info.version);
-    Some(ApiError::BadRequest(format!("{name} in version {version:?} cannot be handled as a {name}: {text}")))
 }
 
 /// The beginning of a body: as it is, where it looks like JSON (`summarizeData`).

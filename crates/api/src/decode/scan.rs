@@ -149,7 +149,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
 }
 
 /// Reads a key without copying it where the text allows.
-struct Key;
+pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;

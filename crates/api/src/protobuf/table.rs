@@ -22,6 +22,46 @@ pub(super) fn names(many: Many) -> HashSet<&'static str> {
     fields().filter(|field| field.many == many && !others.contains(field.name)).map(|field| field.name).collect()
 }
 
+/// What of a field leads to amounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// It is one.
+    Amount,
+    /// A message that holds some.
+    Message(&'static str),
+}
+
+/// The messages that hold amounts, with the fields these are in. (No message contains itself.)
+pub(crate) fn fields_with_amounts() -> HashMap<&'static str, Vec<(&'static str, Many, Holds)>> {
+    let mut found = HashMap::new();
+    TABLE.keys().for_each(|name| note_amounts(name, &mut found));
+    found.retain(|_, fields| !fields.is_empty());
+    found
+}
+
+fn note_amounts(name: &'static str, found: &mut HashMap<&'static str, Vec<(&'static str, Many, Holds)>>) {
+    if found.contains_key(name) {
+        return;
+    }
+    let mut fields = Vec::new();
+    for field in TABLE.get(name).into_iter().flat_map(|message| message.fields.values()) {
+        match field.of {
+            Type::Quantity => fields.push((field.name, field.many, Holds::Amount)),
+            Type::Message(of) => {
+                note_amounts(of, found);
+                let below = found.get(of).cloned().unwrap_or_default();
+                if field.is_embedded() {
+                    fields.extend(below);
+                } else if !below.is_empty() {
+                    fields.push((field.name, field.many, Holds::Message(of)));
+                }
+            }
+            _ => {}
+        }
+    }
+    found.insert(name, fields);
+}
+
 /// The fields of a message.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -42,7 +82,7 @@ pub(super) struct Field {
 
 /// How many values a field has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Many {
+pub(crate) enum Many {
     One,
     List,
     Map,

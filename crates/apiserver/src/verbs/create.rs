@@ -37,8 +37,7 @@ pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };
     let kind = call.info.kind;
     let written = call.shared.create_as(author, kind, namespace, decoded.object, dry_run).await;
-    let written = written.map_err(|refusal| body::not_a_quantity(kind, &refusal).unwrap_or(refusal))?;
-    Ok(call.wrote(StatusCode::CREATED, written, &decoded.warnings))
+    Ok(call.wrote(StatusCode::CREATED, written?, &decoded.warnings))
 }
 
 /// Who creates an object.

@@ -91,11 +91,7 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
             let mut decoded = decode(call.info.kind, &patched, call)?;
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             warnings = decoded.warnings;
-            let step = step(call, &tracking, current, decoded.object, taken);
-            step.map_err(|refusal| match body::not_a_quantity(call.info.kind, &refusal) {
-                Some(undecoded) => to_blame(&patched.to_string(), undecoded),
-                None => refusal,
-            })
+            step(call, &tracking, current, decoded.object, taken)
         })
         .await?;
     if validation != FieldValidation::Warn {

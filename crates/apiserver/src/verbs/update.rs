@@ -65,8 +65,7 @@ async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Writ
         }
         step(call, &tracking, current, object.clone_object(), taken)
     };
-    let replaced = call.shared.modify(call.info.kind, &subject, &key, dry_run, change).await;
-    replaced.map_err(|refusal| body::not_a_quantity(call.info.kind, &refusal).unwrap_or(refusal))
+    call.shared.modify(call.info.kind, &subject, &key, dry_run, change).await
 }
 
 /// The version the client means.

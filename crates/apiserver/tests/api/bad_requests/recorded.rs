@@ -339,3 +339,35 @@ async fn a_patch_that_leaves_no_object_is_to_blame() {
             .ends_with(" quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
     );
 }
+
+/// What cannot be read is refused before it is looked at what it is meant for.
+#[tokio::test]
+async fn an_amount_that_is_none_is_no_object_wherever_it_is_sent() {
+    let server = Server::start().await;
+    server.create(PODS, &a_pod(|p| p["metadata"]["name"] = json!("there"))).await;
+    let much = |name: &str| {
+        a_pod(|p| {
+            p["metadata"]["name"] = json!(name);
+            p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "much"}});
+        })
+    };
+    let mut stale = much("there");
+    stale["metadata"]["resourceVersion"] = json!("1");
+    let elsewhere = "/api/v1/namespaces/nowhere/pods";
+    let applied = |name: &str| patch(&format!("{PODS}/{name}?fieldManager=me"), APPLY, &much(name).to_string());
+    let status = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "there"},
+        "status": {"containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "much"}}]}});
+    for bad in [
+        Bad::new("PUT", &format!("{PODS}/nothing"), "").body(much("nothing").to_string()),
+        Bad::new("PUT", &format!("{PODS}/there"), "").body(stale.to_string()),
+        Bad::new("PUT", &format!("{PODS}/there/status"), "").body(status.to_string()),
+        Bad::new("POST", elsewhere, "").body(much("there").to_string()),
+        applied("there"),
+        applied("new"),
+    ] {
+        let answer = ask(&server, &bad).await;
+        assert_eq!((answer.code, &answer.json()["reason"]), (400, &json!("BadRequest")), "{}", answer.text);
+        let words = "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression";
+        assert!(answer.message().starts_with(words), "{}", answer.text);
+    }
+}
