@@ -108,15 +108,85 @@ pub(crate) fn error(error: &ApiError) -> ApiResponse {
     response
 }
 
+/// The most warnings one answer carries.
+const MAX_WARNINGS: usize = 64;
+/// The most characters of warnings an answer carries whole (`truncateAtTotalRunes` upstream).
+const MAX_SAID: usize = 4096;
+/// What is left of each where all are more (`truncateItemRunes`).
+const MAX_OF_EACH: usize = 256;
+
+/// What is said beside an answer, by whomever, each once.
+#[derive(Clone, Default)]
+struct Warnings(Vec<String>);
+
 /// Adds `Warning` headers (`299 - "text"`, RFC 7234).
 pub(crate) fn warn<T: AsRef<str>>(response: &mut ApiResponse, warnings: &[T]) {
-    for warning in warnings.iter().take(MAX_WARNINGS) {
-        let quoted = warning.as_ref().replace('\\', r"\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(WARNING, value);
+    if warnings.is_empty() {
+        return;
+    }
+    let said = &mut response.extensions_mut().get_or_insert_default::<Warnings>().0;
+    for warning in warnings {
+        // Of what is longer no more is shown than of this.
+        let text: String = warning.as_ref().chars().take(MAX_SAID + 1).collect();
+        let is_new = !text.is_empty() && !text.chars().any(char::is_control) && !said.contains(&text);
+        if is_new && said.len() < MAX_WARNINGS {
+            said.push(text);
         }
+    }
+    let values = warning_values(said);
+    response.headers_mut().remove(WARNING);
+    for value in values {
+        response.headers_mut().append(WARNING, value);
     }
 }
 
-/// The most warnings one answer carries.
-const MAX_WARNINGS: usize = 64;
+/// The headers of warnings, cut where they are too long together
+/// (`staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go`).
+fn warning_values(said: &[String]) -> Vec<HeaderValue> {
+    let all: usize = said.iter().map(|text| text.chars().count()).sum();
+    let of_each = if all > MAX_SAID { MAX_OF_EACH } else { MAX_SAID };
+    let (mut written, mut values) = (0, Vec::new());
+    for text in said {
+        if written >= MAX_SAID {
+            break;
+        }
+        let text: String = text.chars().take(of_each).collect();
+        written += text.chars().count();
+        let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
+        values.extend(HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()));
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(calls: &[&[&str]]) -> Vec<String> {
+        let mut response = text(StatusCode::OK, "");
+        calls.iter().for_each(|warnings| warn(&mut response, warnings));
+        let values = response.headers().get_all(WARNING).iter();
+        let texts = values.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap());
+        texts.map(|text| text.strip_prefix("299 - \"").unwrap().strip_suffix('"').unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_warning_is_said_once_and_as_it_is() {
+        assert_eq!(said(&[&["a", "b", "a"], &["b", "c"]]), ["a", "b", "c"]);
+        assert_eq!(said(&[&["say \"b\\\"", "grüße", "", "a\nb", "t\tu"]]), ["say \\\"b\\\\\\\"", "grüße"]);
+    }
+
+    #[test]
+    fn many_and_long_warnings_are_cut() {
+        let (long, fits) = ("ä".repeat(MAX_SAID + 7), "x".repeat(MAX_SAID - 1));
+        assert_eq!(said(&[&[&fits], &["y"]]), [fits.as_str(), "y"], "what fits is whole");
+        let cut = said(&[&[&fits], &["y"], &["z", &long]]);
+        assert_eq!(cut, ["x".repeat(MAX_OF_EACH), "y".into(), "z".into(), "ä".repeat(MAX_OF_EACH)]);
+        let many: Vec<String> = (0..100).map(|n| format!("{n}{fits}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(said(&[&many]).len(), MAX_SAID / MAX_OF_EACH);
+        let short: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let short: Vec<&str> = short.iter().map(String::as_str).collect();
+        assert_eq!(said(&[&short[..50], &short[50..]]), &short[..MAX_WARNINGS], "one count for all who say something");
+    }
+}
