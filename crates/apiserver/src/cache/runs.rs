@@ -121,6 +121,8 @@ struct Told {
     from: u64,
     to: u64,
     chunk: Option<(Arc<SharedChunk>, Revision)>,
+    /// Whether it is as much as is told at once.
+    is_full: bool,
 }
 
 impl Runs {
@@ -136,9 +138,12 @@ impl Runs {
             self.forget();
             self.prefix = filter.prefix.as_str().into();
         }
-        self.extend(filter, from, ring);
-        if let Some(told) = self.told.as_ref().filter(|told| told.from == from && told.to == self.to) {
+        // Who is told the same as the one before him needs no run more: those that are held would soon be others'.
+        if let Some(told) = self.told.as_ref().filter(|told| told.from == from && self.is_enough(told, ring)) {
             return (told.chunk.clone(), told.to);
+        }
+        if self.needs_more(from, ring) {
+            self.extend(filter, from, ring);
         }
         let told = self.from(from).unwrap_or_else(|| self.alone(filter, from, ring));
         self.told = Some(told.clone());
@@ -148,6 +153,24 @@ impl Runs {
     /// Forgets all runs.
     pub(super) fn forget(&mut self) {
         *self = Runs { count: self.count, ..Runs::default() };
+    }
+
+    /// Whether who is told this is told as much as is told at once, as there is, or as leads to a run.
+    fn is_enough(&self, told: &Told, ring: &Ring) -> bool {
+        told.is_full || told.to == ring.next() || self.begins_at(told.to).is_some()
+    }
+
+    /// Whether what is new is for one who is at `from`: not while the runs from there on are enough, or he is on the way
+    /// to one.
+    fn needs_more(&self, from: u64, ring: &Ring) -> bool {
+        let is_beyond = self.runs.is_empty() || from >= self.to || ring.from(self.to).is_none();
+        is_beyond || self.from(from).is_some_and(|told| !told.is_full)
+    }
+
+    /// The place of the run that begins with this event.
+    fn begins_at(&self, from: u64) -> Option<usize> {
+        let place = self.runs.partition_point(|run| run.from < from);
+        self.runs.get(place).filter(|run| run.from == from).map(|_| place)
     }
 
     /// Makes a run of what is new. Where the runs end before what `ring` still has, or before `from` when there are none,
@@ -195,10 +218,7 @@ impl Runs {
 
     /// The runs from event `from` on; `None` where none begins there.
     fn from(&self, from: u64) -> Option<Told> {
-        let first = self.runs.partition_point(|run| run.from < from);
-        if self.runs.get(first)?.from != from {
-            return None;
-        }
+        let first = self.begins_at(from)?;
         let (mut bytes, mut to, mut runs) = (0, from, Vec::new());
         for run in self.runs.range(first..) {
             if bytes >= CHUNK_BYTES {
@@ -210,22 +230,22 @@ impl Runs {
                 runs.push(run.clone());
             }
         }
-        Some(Told::new(from, to, runs))
+        Some(Told::new((from, to), runs, bytes >= CHUNK_BYTES))
     }
 
     /// For one who is not where a run begins: up to where he is.
     fn alone(&mut self, filter: &Filter, from: u64, ring: &Ring) -> Told {
         let next = self.runs.get(self.runs.partition_point(|run| run.from <= from)).map_or(self.to, |run| run.from);
         let run = self.join(filter, from, next, ring);
-        let to = run.to;
-        Told::new(from, to, if run.plain.is_empty() { Vec::new() } else { vec![Arc::new(run)] })
+        let (to, is_full) = (run.to, run.plain.len() >= CHUNK_BYTES);
+        Told::new((from, to), if run.plain.is_empty() { Vec::new() } else { vec![Arc::new(run)] }, is_full)
     }
 }
 
 impl Told {
-    fn new(from: u64, to: u64, runs: Vec<Arc<Run>>) -> Told {
+    fn new((from, to): (u64, u64), runs: Vec<Arc<Run>>, is_full: bool) -> Told {
         let chunk = runs.last().map(|run| run.last).map(|last| (Arc::new(SharedChunk::new(runs)), last));
-        Told { from, to, chunk }
+        Told { from, to, chunk, is_full }
     }
 }
 
@@ -360,6 +380,46 @@ mod tests {
                 prop_assert!(unpacked == watcher.plain);
             }
         }
+    }
+
+    /// How many runs are made for so many who begin with event 0, where a megabyte waits.
+    fn runs_for(watchers: usize) -> u64 {
+        let (mut ring, mut runs) = (Ring::starting(1, 0), Runs::default());
+        (2..130).for_each(|revision| ring.push(event("a", revision, 1200)));
+        let mut crowd: Vec<Watcher> = (0..watchers).map(|_| Watcher::from(0, None)).collect();
+        while crowd.iter().any(|watcher| watcher.next < ring.next()) {
+            crowd.iter_mut().for_each(|watcher| watcher.tell(&mut runs, &ring));
+        }
+        let told = crowd[0].plain.clone();
+        assert!(told.len() > 1_000_000 && crowd.iter().all(|watcher| watcher.plain == told), "{}", told.len());
+        runs.count
+    }
+
+    #[test]
+    fn a_crowd_far_behind_makes_no_more_runs_than_one() {
+        assert_eq!(runs_for(10), runs_for(1));
+    }
+
+    #[test]
+    fn who_is_told_the_same_shares_it() {
+        let (mut ring, mut runs, filter) = (Ring::starting(1, 0), Runs::default(), everything_in(None));
+        let mut leader = Watcher::from(0, None);
+        for revision in 2..102 {
+            ring.push(event("a", revision, 250));
+            if revision % 2 == 1 {
+                leader.tell(&mut runs, &ring);
+            }
+        }
+        assert_eq!(runs.count, 50);
+        // At a run's beginning with more than is told at once before him, between two runs, and before the end.
+        for from in [0, 1, 96] {
+            let (first, next) = runs.next(&filter, from, &ring);
+            let count = runs.count;
+            let (again, same) = runs.next(&filter, from, &ring);
+            let (first, again) = (first.unwrap().0, again.unwrap().0);
+            assert!(Arc::ptr_eq(&first, &again) && (next, count) == (same, runs.count), "from {from}");
+        }
+        assert_eq!(runs.next(&filter, 0, &ring).0.unwrap().0.plain().len().div_ceil(CHUNK_BYTES), 2);
     }
 
     #[test]
