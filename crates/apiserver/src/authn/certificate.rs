@@ -17,7 +17,8 @@ const UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
 /// A client certificate as a connection showed it.
 #[derive(Debug)]
 pub(crate) struct ClientCertificate {
-    user: Arc<User>,
+    /// None is proven by a subject that does not say which user it is.
+    user: Option<Arc<User>>,
     ends: Timestamp,
 }
 
@@ -29,10 +30,10 @@ impl ClientCertificate {
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
         let mut user = User::new(name, groups);
-        user.uid = uid(subject)?;
         user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", fingerprint(der))]);
         let ends = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
-        Some(ClientCertificate { user: Arc::new(user), ends })
+        let user = uid(subject).map(|uid| Arc::new(User { uid, ..user }));
+        Some(ClientCertificate { user, ends })
     }
 
     /// Seconds until it ends; negative once it has.
@@ -40,9 +41,9 @@ impl ClientCertificate {
         self.ends.duration_since(now).as_secs_f64()
     }
 
-    /// Whose it is, while it counts: a connection may outlive what was shown when it was made.
+    /// Whose it is, if it counts: a connection may outlive what was shown when it was made.
     pub(super) fn user(&self, now: Timestamp) -> Option<&Arc<User>> {
-        (now <= self.ends).then_some(&self.user)
+        self.user.as_ref().filter(|_| now <= self.ends)
     }
 }
 
@@ -90,14 +91,24 @@ mod tests {
         let read = |uids: &[&str]| {
             let mut params = CertificateParams::default();
             params.distinguished_name.push(DnType::CommonName, "bob");
-            for uid in uids {
-                params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), *uid);
+            // A name here has each attribute once: the others get to be UIDs later.
+            for (number, uid) in (2..).zip(uids) {
+                params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, number]), *uid);
             }
             let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            ClientCertificate::read(made.der()).map(|shown| shown.user.uid.clone())
+            let mut der = made.der().to_vec();
+            let (last, number) = (UID.as_bytes().len() - 1, UID.as_bytes().last().copied().unwrap());
+            for start in 0..der.len() - last {
+                if der[start..].starts_with(&UID.as_bytes()[..last]) {
+                    der[start + last] = number;
+                }
+            }
+            let shown = ClientCertificate::read(&der).unwrap();
+            shown.user(Timestamp::UNIX_EPOCH).map(|user| user.uid.clone())
         };
         assert_eq!(read(&[]), Some(None));
         assert_eq!(read(&["7"]), Some(Some("7".to_owned())));
-        assert_eq!(read(&[""]), None);
+        assert_eq!(read(&[""]), None, "a certificate that proves nothing, which is not the same as none");
+        assert_eq!(read(&["7", "8"]), None);
     }
 }
