@@ -66,6 +66,8 @@ struct Data {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
+    /// It was not made to be kept there: nothing but its claims is asked.
+    NotKept,
     /// Its Secret says that it ends.
     Ended(String),
     Refused(String),
@@ -87,7 +89,7 @@ pub(super) fn check(json: &[u8], token: &[u8; 32], account: &str, now: Timestamp
     let secret = match serde_json::from_slice::<Kept>(json) {
         Ok(secret) if secret.type_ == SECRET_SERVICE_ACCOUNT_TOKEN => secret,
         // A token somebody bound to a Secret of his own.
-        Ok(_) => return (Verdict::Good, false),
+        Ok(_) => return (Verdict::NotKept, false),
         // What cannot be read may say that it ends tokens. The error is not told: it may quote the Secret.
         Err(_) => return (Verdict::Refused("the secret of the token cannot be read".to_owned()), false),
     };
@@ -194,8 +196,10 @@ mod tests {
         for (sentence, secret, refusal, noted) in cases {
             let json = serde_json::to_vec(&secret).unwrap();
             let (verdict, note) = check(&json, &digest("abc"), "robot", now);
+            let is_ours = secret.type_.as_deref() == Some(SECRET_SERVICE_ACCOUNT_TOKEN);
+            assert_eq!(verdict == Verdict::NotKept, !is_ours, "{sentence}");
             let said = match verdict {
-                Verdict::Good => String::new(),
+                Verdict::Good | Verdict::NotKept => String::new(),
                 Verdict::Ended(why) | Verdict::Refused(why) => why,
             };
             assert!(

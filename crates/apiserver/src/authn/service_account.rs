@@ -72,19 +72,18 @@ impl ServiceAccountTokens {
             cache.catch_up().await?;
             check(&claims.kubernetes, now, find).map_err(TokenError::Invalid)?;
         }
-        if legacy::is_kept(claims) {
-            let mut verdict = self.check_kept(cache, claims, digest, now);
-            if !matches!(verdict, Verdict::Good) {
-                // Perhaps the Secret only just got it.
-                cache.catch_up().await?;
-                verdict = self.check_kept(cache, claims, digest, now);
-            }
-            *used = kept(cache, claims, &verdict);
-            if let Verdict::Ended(why) | Verdict::Refused(why) = verdict {
-                return Err(TokenError::Invalid(why));
-            }
-        } else if let Some(newer) = claims.kubernetes.warnafter {
-            *used = Some(projected(claims, now.as_second() - newer));
+        let mut verdict = self.check_kept(cache, claims, digest, now);
+        if matches!(verdict, Verdict::Ended(_) | Verdict::Refused(_)) {
+            // Perhaps the Secret only just got it.
+            cache.catch_up().await?;
+            verdict = self.check_kept(cache, claims, digest, now);
+        }
+        *used = match verdict {
+            Verdict::NotKept => claims.kubernetes.warnafter.map(|newer| projected(claims, now.as_second() - newer)),
+            _ => kept(cache, claims, &verdict),
+        };
+        if let Verdict::Ended(why) | Verdict::Refused(why) = verdict {
+            return Err(TokenError::Invalid(why));
         }
         Ok(Authenticated { user: user.clone(), audiences: meant })
     }
@@ -94,7 +93,8 @@ impl ServiceAccountTokens {
     /// Whether a token that is kept in a Secret counts; its use is told to who notes it.
     fn check_kept(&self, cache: &Cache, claims: &Claims, digest: &[u8; 32], now: Timestamp) -> Verdict {
         let Kubernetes { namespace, serviceaccount, secret, .. } = &claims.kubernetes;
-        let (Some(secret), Some(kind)) = (secret, api::kinds::by_kind("v1", "Secret")) else { return Verdict::Good };
+        let kept = secret.as_ref().filter(|_| legacy::is_kept(claims));
+        let (Some(secret), Some(kind)) = (kept, api::kinds::by_kind("v1", "Secret")) else { return Verdict::NotKept };
         let Some(entry) = cache.of(kind).get(&kind.info.registry_key(Some(namespace), &secret.name)) else {
             return Verdict::Refused(INVALIDATED.to_owned());
         };
@@ -113,7 +113,7 @@ fn kept(cache: &Cache, claims: &Claims, verdict: &Verdict) -> Option<TokenUse> {
     let Kubernetes { namespace, serviceaccount, secret, .. } = &claims.kubernetes;
     let (subject, secret) = (claims.sub.clone(), secret.as_ref()?.name.clone());
     match verdict {
-        Verdict::Refused(_) => None,
+        Verdict::Refused(_) | Verdict::NotKept => None,
         Verdict::Ended(_) => Some(TokenUse::Ended { subject, namespace: namespace.clone(), secret }),
         Verdict::Good => {
             let kind = api::kinds::by_kind("v1", "ServiceAccount")?;

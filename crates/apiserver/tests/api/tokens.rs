@@ -35,11 +35,15 @@ fn claims(token: &str) -> Value {
 /// A token of the account `robot` that is kept in the Secret `s`.
 pub(crate) async fn kept(server: &Server) -> String {
     account(server, "robot").await;
+    bound_to(server, "s", "kubernetes.io/service-account-token").await
+}
+
+/// A token of the account `robot` without an end that is bound to a new Secret.
+pub(crate) async fn bound_to(server: &Server, name: &str, type_: &str) -> String {
     let annotations = json!({"kubernetes.io/service-account.name": "robot"});
-    let secret =
-        json!({"metadata": {"name": "s", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
+    let secret = json!({"metadata": {"name": name, "annotations": annotations}, "type": type_});
     let secret = server.create(SECRETS, &secret).await;
-    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": secret["metadata"]["uid"]});
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": name, "uid": secret["metadata"]["uid"]});
     token(server, "robot", json!({"boundObjectRef": bound, "expirationSeconds": 1i64 << 32})).await
 }
 
