@@ -94,7 +94,7 @@ impl Pki {
     }
 
     /// Makes anew what ends before long, and shows it from now on. What cannot be renewed keeps nothing else from it.
-    fn renew(&self, config: &Config) -> Result<(), Error> {
+    fn renew(&self, config: &Config) -> Result<(), Vec<Error>> {
         let own = self.renew_own(config);
         let etcd = self.etcd.as_ref().map_or(Ok(Vec::new()), |etcd| etcd.renew(config));
         let newer: Vec<&CertificateEnd> = [&own, &etcd].into_iter().flatten().flatten().collect();
@@ -103,7 +103,8 @@ impl Pki {
                 end.at = newer.iter().find(|newer| newer.name == end.name).map_or(end.at, |newer| newer.at);
             }
         });
-        own.and(etcd).map(drop)
+        let failed: Vec<Error> = [own.err(), etcd.err()].into_iter().flatten().collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
     }
 
     fn renew_own(&self, config: &Config) -> Result<Vec<CertificateEnd>, Error> {

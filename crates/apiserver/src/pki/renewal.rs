@@ -21,7 +21,9 @@ pub(crate) async fn renew(pki: &Pki, config: &Config, stop: &CancellationToken) 
         let step = if wait.is_zero() {
             match pki.renew(config) {
                 Ok(()) => tracing::info!("made new certificates of this master"),
-                Err(error) => tracing::warn!(%error, "cannot renew this master's certificates"),
+                Err(errors) => {
+                    errors.iter().for_each(|error| tracing::warn!(%error, "cannot renew this master's certificates"));
+                }
             }
             RETRY
         } else {
@@ -114,6 +116,9 @@ mod tests {
         }
         let error = pki.etcd.as_ref().unwrap().renew(&config).unwrap_err().to_string();
         assert!(error.ends_with("etcd/ca.key: no such file") && !folder.join("etcd/ca.crt").exists(), "{error}");
+        let failed = pki.renew(&config).unwrap_err();
+        let said: Vec<_> = failed.iter().map(|error| error.to_string().contains("etcd/ca.key")).collect();
+        assert_eq!(said, [false, true], "what went wrong with both: {failed:?}");
     }
 
     #[test]
