@@ -170,7 +170,6 @@ async fn clients_that_like_protobuf_better_get_json() {
     assert_eq!(watch.told().await, "ADDED a");
 }
 
-/// `Reflector.list` and `Reflector.watch`, with the parameters they send.
 #[tokio::test]
 async fn tables_and_metadata_come_in_the_version_a_client_reads() {
     let server = Server::start().await;
@@ -219,6 +218,7 @@ async fn tables_and_metadata_come_in_the_version_a_client_reads() {
     assert_eq!(refused.message(), "you requested PartialObjectMetadataList, but the requested object is not a list");
 }
 
+/// `Reflector.list` and `Reflector.watch`, with the parameters they send.
 #[tokio::test]
 async fn a_reflector_goes_on_where_it_was() {
     let server = Server::start().await;
