@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
@@ -24,12 +25,14 @@ const CHECKS: [&str; 8] = [
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     SHUTDOWN,
 ];
-/// The store answers.
+/// The store answers, and lost nobody who writes. A disk that is full is no reason to start anew.
 const ETCD: &str = "etcd";
 /// The store takes what is written, too.
 const ETCD_READINESS: &str = "etcd-readiness";
 /// The watch cache is as new as the store.
 const INFORMER_SYNC: &str = "informer-sync";
+/// How long the store has to answer (`--etcd-healthcheck-timeout` upstream).
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The server does not stop.
 const SHUTDOWN: &str = "shutdown";
 
@@ -72,12 +75,20 @@ fn platform() -> String {
 /// Whether a check passes, or why not.
 async fn check(shared: &Shared, name: &str) -> Result<(), String> {
     match name {
-        ETCD => shared.store.revision().await.map(drop).map_err(|e| e.to_string()),
-        ETCD_READINESS => shared.store.health().await.map_err(|e| e.to_string()),
+        ETCD => match store_health(shared).await {
+            Err(store::Error::NoSpace(_)) => Ok(()),
+            health => health.map_err(|e| e.to_string()),
+        },
+        ETCD_READINESS => store_health(shared).await.map_err(|e| e.to_string()),
         INFORMER_SYNC => shared.cache.catch_up().await.map(drop).map_err(|e| e.to_string()),
         SHUTDOWN if shared.stop.is_cancelled() => Err("process is shutting down".into()),
         _ => Ok(()),
     }
+}
+
+async fn store_health(shared: &Shared) -> Result<(), store::Error> {
+    let late = |_| Err(store::Error::Unavailable(format!("no answer within {ANSWER_MAX:?}")));
+    tokio::time::timeout(ANSWER_MAX, shared.store.health()).await.unwrap_or_else(late)
 }
 
 /// Being ready needs everything; being alive lasts until the end, also when nothing can be written.

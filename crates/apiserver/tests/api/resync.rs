@@ -1,6 +1,7 @@
-//! A store whose watch breaks: the cache compares with a new list, and watchers learn the truth.
+//! A store whose watch breaks: the cache compares with a new list, and watchers learn the truth. One that is ill: whoever
+//! looks after the server learns it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -15,6 +16,21 @@ use crate::common::*;
 struct Breaking {
     inner: Embedded,
     cut: watch::Sender<bool>,
+    ill: Mutex<Option<Ill>>,
+}
+
+/// What a store says of its health.
+enum Ill {
+    With(Error),
+    /// Nothing, for ever.
+    Silent,
+}
+
+impl Breaking {
+    fn new() -> Arc<Breaking> {
+        let (cut, ill) = (watch::Sender::new(false), Mutex::new(None));
+        Arc::new(Breaking { inner: Embedded::in_memory().unwrap(), cut, ill })
+    }
 }
 
 #[async_trait]
@@ -45,6 +61,18 @@ impl Store for Breaking {
         Ok(self.inner.watch(prefix, after).await?.take_until(ended).chain(end).boxed())
     }
 
+    async fn health(&self) -> Result<(), Error> {
+        let error = match &*self.ill.lock().unwrap() {
+            None => return Ok(()),
+            Some(Ill::With(error)) => Some(error.clone()),
+            Some(Ill::Silent) => None,
+        };
+        match error {
+            Some(error) => Err(error),
+            None => std::future::pending().await,
+        }
+    }
+
     async fn request_progress(&self) -> Result<(), Error> {
         self.inner.request_progress().await
     }
@@ -68,7 +96,7 @@ impl Store for Breaking {
 
 #[tokio::test]
 async fn what_happened_while_the_watch_was_broken_is_told_afterwards() {
-    let store = Arc::new(Breaking { inner: Embedded::in_memory().unwrap(), cut: watch::Sender::new(false) });
+    let store = Breaking::new();
     let server = Server::start_on(store.clone(), |_| {}).await;
     for name in ["changed", "gone", "kept", "replaced"] {
         server.config_map(name).await;
@@ -96,4 +124,23 @@ async fn what_happened_while_the_watch_was_broken_is_told_afterwards() {
     let after = server.config_map("after").await;
     assert_eq!(watch.told().await, "ADDED after");
     assert_eq!(server.get(&format!("{CONFIG_MAPS}/after")).await.json(), after);
+}
+
+#[tokio::test]
+async fn a_server_is_not_alive_over_a_store_that_fails_or_is_silent() {
+    let store = Breaking::new();
+    let server = Server::start_on(store.clone(), |_| {}).await;
+    let failed = || Error::Unavailable("the disk fails".into());
+    let cases = [
+        ("a store that is well", None, [200, 200]),
+        ("a full disk", Some(Ill::With(Error::NoSpace("full".into()))), [200, 500]),
+        ("a disk that fails", Some(Ill::With(failed())), [500, 500]),
+        ("a store that does not answer", Some(Ill::Silent), [500, 500]),
+        ("a store that is well again", None, [200, 200]),
+    ];
+    for (sentence, ill, expected) in cases {
+        *store.ill.lock().unwrap() = ill;
+        let codes = futures::join!(server.get("/livez"), server.get("/readyz/etcd-readiness"));
+        assert_eq!([codes.0.code, codes.1.code], expected, "{sentence}");
+    }
 }
