@@ -358,9 +358,9 @@ async fn an_amount_that_is_none_is_no_object_wherever_it_is_sent() {
     let status = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "there"},
         "status": {"containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "much"}}]}});
     for bad in [
-        Bad::new("PUT", &format!("{PODS}/nothing"), "").body(much("nothing").to_string()),
-        Bad::new("PUT", &format!("{PODS}/there"), "").body(stale.to_string()),
-        Bad::new("PUT", &format!("{PODS}/there/status"), "").body(status.to_string()),
+        Bad::new("PUT", format!("{PODS}/nothing"), "").body(much("nothing").to_string()),
+        Bad::new("PUT", format!("{PODS}/there"), "").body(stale.to_string()),
+        Bad::new("PUT", format!("{PODS}/there/status"), "").body(status.to_string()),
         Bad::new("POST", elsewhere, "").body(much("there").to_string()),
         applied("there"),
         applied("new"),
