@@ -76,8 +76,14 @@ pub async fn run(cli: Cli, console: &mut Console) -> Result<(), Error> {
     run_verb(&cli.verb, &session, console).await
 }
 
-/// Runs a verb over a session that is there already.
+/// Runs a verb over a session that is there already, and tells what the server had to say beside its answers.
 pub async fn run_verb(verb: &Verb, session: &crate::session::Session, console: &mut Console) -> Result<(), Error> {
+    let ended = run_to_its_end(verb, session, console).await;
+    session.tell_warnings(console);
+    ended
+}
+
+async fn run_to_its_end(verb: &Verb, session: &crate::session::Session, console: &mut Console) -> Result<(), Error> {
     match verb {
         Verb::Get(verb) => verb.run(session, console).await,
         Verb::Describe(verb) => verb.run(session, console).await,

@@ -1,24 +1,29 @@
 //! The connection to the server: requests, answers, streams.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use client::expiry;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kube::client::Body;
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Console, Error};
 
 /// The most of an answer that is read: far more than the largest list.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// The most of a line of a watch: an object and its wrapping.
 const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// The most warnings of a server that are shown in one run.
+const WARNINGS_MAX: usize = 256;
 
 /// How to reach the server and as whom; flags as in kubectl.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -59,6 +64,15 @@ pub struct Session {
     timeout: Option<Duration>,
     forced_namespace: bool,
     warnings: Vec<String>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What the server has said beside its answers, each once.
+#[derive(Default)]
+struct Said {
+    all: BTreeSet<String>,
+    /// What the user has not been told.
+    new: Vec<String>,
 }
 
 impl Connection {
@@ -87,7 +101,8 @@ impl Connection {
         let warnings = expiry::of_config(&config).iter().filter_map(|ending| expiry::warning(ending, now)).collect();
         let client = kube::Client::try_from(config).map_err(|e| Error::message(e.to_string()))?;
         let forced_namespace = self.namespace.is_some();
-        Ok(Session { client, namespace, server, url, timeout: self.timeout()?, forced_namespace, warnings })
+        let (timeout, said) = (self.timeout()?, Arc::default());
+        Ok(Session { client, namespace, server, url, timeout, forced_namespace, warnings, said })
     }
 
     async fn config(&self) -> Result<kube::Config, Error> {
@@ -171,6 +186,7 @@ impl Session {
             timeout: None,
             forced_namespace: false,
             warnings: Vec::new(),
+            said: Arc::default(),
         }
     }
 
@@ -182,6 +198,23 @@ impl Session {
     /// What the user should know beside what was asked: certificates that end before long.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Tells the user what the server has said beside its answers since.
+    pub fn tell_warnings(&self, console: &mut Console) {
+        let new = std::mem::take(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner).new);
+        new.iter().for_each(|warning| console.note(&format!("Warning: {warning}")));
+    }
+
+    fn hear(&self, headers: &HeaderMap) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for header in headers.get_all(http::header::WARNING) {
+            for warning in warnings_in(&String::from_utf8_lossy(header.as_bytes())) {
+                if said.all.len() < WARNINGS_MAX && said.all.insert(warning.clone()) {
+                    said.new.push(warning);
+                }
+            }
+        }
     }
 
     /// Whether the namespace was given by hand for this run.
@@ -257,6 +290,7 @@ impl Session {
         }
         let request = request.body(body).map_err(|e| Error::message(e.to_string()))?;
         let response = self.client.send(request).await.map_err(|error| self.transport(&error))?;
+        self.hear(response.headers());
         if response.status().as_u16() < 400 { collect(response).await } else { Err(refused(response).await) }
     }
 
@@ -300,6 +334,7 @@ impl Session {
         }
         let request = request.body(Body::from(bytes)).map_err(|e| Error::message(e.to_string()))?;
         let response = self.client.send(request).await.map_err(|error| self.transport(&error))?;
+        self.hear(response.headers());
         if response.status().as_u16() < 400 { Ok(response) } else { Err(refused(response).await) }
     }
 
@@ -376,6 +411,35 @@ fn lines(pieces: BoxStream<'static, Result<Bytes, Error>>) -> impl futures::Stre
     })
 }
 
+/// The texts of a `Warning` header that are for users (`299 - "text"`, several after commas).
+fn warnings_in(header: &str) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), header);
+    while let Some((code, after)) = rest.trim_start_matches([' ', ',']).split_once(' ') {
+        let Some((_, quoted)) = after.split_once('"') else { break };
+        let (mut text, mut is_escaped, mut end) = (String::new(), false, quoted.len());
+        for (at, c) in quoted.char_indices() {
+            match c {
+                '\\' if !is_escaped => is_escaped = true,
+                '"' if !is_escaped => {
+                    end = at + 1;
+                    break;
+                }
+                _ => {
+                    text.push(c);
+                    is_escaped = false;
+                }
+            }
+        }
+        if code == "299" && !text.is_empty() {
+            found.push(text);
+        }
+        // After the text may come a date, in quotes, too.
+        let after = quoted[end..].trim_start();
+        rest = after.strip_prefix('"').and_then(|date| date.split_once('"')).map_or(after, |(_, rest)| rest);
+    }
+    found
+}
+
 /// A path with query parameters, the values encoded.
 pub fn with_query(path: &str, parameters: &[(&str, String)]) -> String {
     let pairs: Vec<String> = parameters.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
@@ -399,6 +463,24 @@ mod tests {
         }
         for text in ["", "x", "1", "5 s", "1m x", "-1s", "1e400h", "m"] {
             assert!(text == "1" || parse_duration(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn warnings_are_read_as_they_are_written() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("299 - \"old\"", &["old"]),
+            (
+                r#"299 - "say \"b\\\" or, c", 299 kube "two" "Sat, 25 Aug 2012 23:34:45 GMT",299 - "three""#,
+                &[r#"say "b\" or, c"#, "two", "three"],
+            ),
+            ("110 - \"stale\", 299 - \"ol\u{e9}\"", &["ol\u{e9}"]),
+            ("299 - \"\"", &[]),
+            ("299 - \"cut", &["cut"]),
+            ("299 -", &[]),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(warnings_in(header), expected, "{header}");
         }
     }
 

@@ -133,8 +133,12 @@ fn server(objects: &[(&str, Value)]) -> (Session, Store) {
             let query = parts.uri.query().unwrap_or("").to_owned();
             let (code, value) =
                 answer(&mut shared.lock().unwrap(), &parts.method, parts.uri.path(), &query, table, &body);
+            let mut response = Response::builder().status(code);
+            if let Some(said) = body["metadata"]["annotations"]["said"].as_str() {
+                response = response.header("warning", format!("299 - \"{said}\""));
+            }
             let body = Full::new(Bytes::from(value.to_string()));
-            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            Ok::<_, Infallible>(response.body(body).unwrap())
         }
     });
     (Session::new(kube::Client::new(service, "default"), "default"), store)
@@ -162,6 +166,20 @@ fn object(kind: &str, name: &str) -> Value {
 #[test]
 fn flags_do_not_contradict_each_other() {
     Cli::command().debug_assert();
+}
+
+#[tokio::test]
+async fn what_the_server_says_beside_its_answers_is_told_once() {
+    let pod = |name: &str, said: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": {"said": said}}})
+            .to_string()
+    };
+    let all = [pod("a", "old"), pod("b", "old"), pod("x", "older")].join("\n---\n");
+    let (session, _) = server(&[("pods/x", object("Pod", "x"))]);
+    let (out, err) = kctl(&session, "create -f -", &all).await;
+    assert_eq!(out, "pod/a created\npod/b created\n");
+    let refused = "Error from server (AlreadyExists): error when creating \"STDIN\": pods \"x\" already exists\n";
+    assert_eq!(err, format!("Warning: old\nWarning: older\n{refused}"), "also beside a refusal");
 }
 
 #[tokio::test]

@@ -314,6 +314,7 @@ impl Get {
         }
         parameters.extend([("watch", "true".to_owned()), ("resourceVersion", version)]);
         let mut events = session.watch(&with_query(&path, &parameters), accept).await?;
+        session.tell_warnings(console);
         while let Some(mut event) = events.try_next().await? {
             let kind = object::text(&event, &["type"]).to_owned();
             let object = event["object"].take();
