@@ -174,7 +174,9 @@ impl Embedded {
     /// Does what was asked for before, ends all watches and lets go of the file. Whatever comes later is refused.
     pub fn close(&self) {
         self.shared.queue.close();
-        if let Some(thread) = self.thread.lock().take()
+        // Whoever asks whether it runs does not wait for its end.
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!("the commit thread panicked");
@@ -251,6 +253,9 @@ impl Store for Embedded {
     }
 
     async fn health(&self) -> Result<(), Error> {
+        if self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err(Error::Unavailable("the commit thread has ended".to_owned()));
+        }
         self.shared.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
@@ -312,6 +317,9 @@ mod tests {
         let well = failure.wait_for(Option::is_none);
         tokio::time::timeout(Duration::from_secs(30), well).await.unwrap().unwrap();
         assert_eq!(store.commit(put("/b")).await.unwrap(), revision + 1);
+        store.health().await.unwrap();
+        store.close();
+        assert!(store.health().await.unwrap_err().to_string().contains("the commit thread has ended"));
     }
 
     #[tokio::test]
