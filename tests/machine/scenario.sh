@@ -205,9 +205,6 @@ first_boot() {
     step "upgrade"
     local before cursor group
     before=$(running)
-    # As an older version started it.
-    group=$(group "$(web_pods | sed -n 1p)" web)
-    echo 0 >"$group/memory.oom.group"
     cursor=$(journalctl -b -n 0 --show-cursor | sed -n 's/^-- cursor: //p')
     same 4 "$(wc -l <<<"$before")" "two pods are two sandboxes and two containers"
     DEBIAN_FRONTEND=noninteractive apt-get install -y ./new/*.deb >/run/apt 2>&1 || fail "apt-get: $(cat /run/apt)"
@@ -215,8 +212,14 @@ first_boot() {
     until_line 'pods will have time' journalctl -b -f --no-tail -u coracle-minion --after-cursor="$cursor" || fail "the new minion looks out for a shutdown"
     same "t 60000000" "$(busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager InhibitDelayMaxUSec)" "logind will wait"
     same "$before" "$(running)" "no container was touched"
-    same 1 "$(cat "$group/memory.oom.group")" "what it found ends as a whole"
     web_answers
+
+    step "a minion that finds containers of an older version"
+    group=$(group "$(web_pods | sed -n 1p)" web)
+    echo 0 >"$group/memory.oom.group"
+    systemctl restart coracle-minion
+    same 1 "$(cat "$group/memory.oom.group")" "what it found ends as a whole"
+    same "$before" "$(running)" "no container was touched"
 
     step "shutdown"
     kctl apply -f ends.yaml
