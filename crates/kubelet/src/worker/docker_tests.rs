@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::PodStatus;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use super::bench::{Api, Bench, first, pod, waits_for};
@@ -192,11 +193,102 @@ async fn container_sees_its_files_variables_and_names() {
 async fn ended_pod_keeps_its_log_and_last_words() {
     on_docker(|node| async move {
         let container = script("echo hello; echo why >/dev/termination-log; exit 3");
-        let mut web = node.bench(json!({"restartPolicy": "Never", "containers": [container]}));
+        let of = |name: &str, command: &str, policy: &str| {
+            let mut container = script(command);
+            container["name"] = json!(name);
+            container["terminationMessagePolicy"] = json!(policy);
+            container
+        };
+        let containers = [
+            container,
+            of("log", "echo first; echo last; exit 4", "FallbackToLogsOnError"),
+            of("both", "echo logged; echo said >/dev/termination-log; exit 4", "FallbackToLogsOnError"),
+            of("well", "echo logged", "FallbackToLogsOnError"),
+            of("file", "echo logged; exit 4", "File"),
+        ];
+        let mut web = node.bench(json!({"restartPolicy": "Never", "containers": containers}));
         let status = web.until_phase("Failed").await;
-        let ended = first(&status).state.as_ref().unwrap().terminated.as_ref().unwrap();
-        assert_eq!((ended.exit_code, ended.message.as_deref()), (3, Some("why\n")));
+        let said = |name: &str| {
+            let ended =
+                status.container_statuses.iter().flatten().find(|s| s.name == name)?.state.clone()?.terminated?;
+            Some((ended.exit_code, ended.message.unwrap_or_default()))
+        };
+        for (name, code, message) in
+            [("c", 3, "why\n"), ("log", 4, "first\nlast\n"), ("both", 4, "said\n"), ("well", 0, ""), ("file", 4, "")]
+        {
+            assert_eq!(said(name), Some((code, message.to_owned())), "{name}");
+        }
         assert_eq!(node.output(&status).await, "hello\n");
+        web.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_secret_is_missing_is_waited_for_by_name() {
+    on_docker(|node| async move {
+        let mut container = script(SERVES);
+        container["volumeMounts"] = json!([{"name": "keys", "mountPath": "/keys"}]);
+        let volumes = json!([{"name": "keys", "secret": {"secretName": "late"}}]);
+        let mut web = node.bench(json!({"containers": [container], "volumes": volumes}));
+        let message = "MountVolume.SetUp failed for volume \"keys\" : secret \"late\" not found";
+        web.api.until_event("FailedMount", message).await;
+        node.api.put(json!({"kind": "Secret", "metadata": {"name": "late"}, "data": {"pw": "aHVzaA=="}}));
+        let status = web.until_phase("Running").await;
+        assert_eq!(node.exec(&status, "busybox cat /keys/pw").await, "hush");
+        web.end().await;
+    })
+    .await;
+}
+
+/// A file system of its own at a directory, whose later mounts others may see.
+struct Shared(std::path::PathBuf);
+
+impl Shared {
+    fn at(dir: std::path::PathBuf) -> Shared {
+        std::fs::create_dir_all(&dir).unwrap();
+        let (none, tmpfs) = (None::<&str>, Some("tmpfs"));
+        mount(tmpfs, &dir, tmpfs, MsFlags::empty(), none).unwrap();
+        let shared = Shared(dir);
+        mount(none, &shared.0, none, MsFlags::MS_SHARED, none).unwrap();
+        shared
+    }
+
+    fn mount_below(&self, name: &str) {
+        let (below, tmpfs) = (self.0.join(name), Some("tmpfs"));
+        std::fs::create_dir(&below).unwrap();
+        mount(tmpfs, &below, tmpfs, MsFlags::empty(), None::<&str>).unwrap();
+        std::fs::write(below.join("f"), name).unwrap();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_come_from_a_named_place_and_as_they_are_made_later_where_asked() {
+    on_docker(|node| async move {
+        let shared = Shared::at(node.dir.path().join("shared"));
+        let mut container = script(SERVES);
+        container["env"] = json!([{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+        container["volumeMounts"] = json!([{"name": "dir", "mountPath": "/own", "subPathExpr": "of/$(POD)"},
+            {"name": "dir", "mountPath": "/all"},
+            {"name": "host", "mountPath": "/sees", "mountPropagation": "HostToContainer"},
+            {"name": "host", "mountPath": "/private"}]);
+        let volumes = json!([{"name": "dir", "emptyDir": {}}, {"name": "host", "hostPath": {"path": shared.0}}]);
+        let mut web = node.bench(json!({"containers": [container], "volumes": volumes}));
+        let status = web.until_phase("Running").await;
+        shared.mount_below("later");
+        for (script, expected) in [
+            ("echo x >/own/f; busybox cat /all/of/web/f", "x\n"),
+            ("busybox cat /sees/later/f", "later"),
+            ("busybox ls /private/later", ""),
+        ] {
+            assert_eq!(node.exec(&status, script).await, expected, "{script}");
+        }
         web.end().await;
     })
     .await;
