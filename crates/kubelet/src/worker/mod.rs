@@ -326,7 +326,9 @@ impl Worker {
         self.tell_back_offs(&desired.pod, &plan);
         self.tell_failure(&desired.pod, &plan);
         self.tell_resized(&desired.pod, &plan);
-        let news = (evicted || status != *self.history).then(|| Arc::new(status));
+        // Said once in any case: what others write over it later is to be put right, though nothing has changed since the start.
+        let is_said = self.status.borrow().status.is_some();
+        let news = (evicted || !is_said || status != *self.history).then(|| Arc::new(status));
         if let Some(status) = &news {
             self.history = status.clone();
         }
