@@ -8,6 +8,16 @@
 //!
 //! The typed decoder is instantiated once per kind and everything else here is not generic: the path of a wrongly typed
 //! field is found from the position of the error, not by a second decoder. Nesting is bounded by `serde_json` (128).
+//! [`check_amounts`] looks at what the typed decoder takes as it is.
+
+/// Visits of a walk through JSON to values that it does not look at.
+macro_rules! pass_over {
+    ($($visit:ident($type:ty)),*) => {
+        $(fn $visit<E: Error>(self, _: $type) -> Result<(), E> {
+            Ok(())
+        })*
+    };
+}
 
 mod amounts;
 mod locate;

@@ -54,21 +54,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         f.write_str("any value")
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
+    pass_over!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
         Ok(())
