@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-/// SPDY for everything; WebSockets for exec; WebSockets for everything; the newest.
-const VERSIONS: [u32; 4] = [27, 30, 31, 33];
+/// SPDY for everything; from 1.30 on WebSockets for exec, from 1.31 on for everything.
+const VERSIONS: [u32; 8] = [20, 27, 28, 29, 30, 31, 32, 33];
 /// What is sent through in one go.
 const MUCH: usize = 20 << 20;
 

@@ -67,22 +67,18 @@ fn paths() -> Vec<String> {
     paths
 }
 
-/// A group without resources of its own: what is spoken at `pods/eviction`. Old clients evict only where they find it.
-const EVICTIONS: &KindInfo = api::eviction::KIND.info;
-
 /// Named groups, in the order of the table.
 fn groups() -> impl Iterator<Item = &'static str> {
-    let all = KINDS.iter().map(|k| k.info.group).chain([EVICTIONS.group]);
-    let all: Vec<&str> = all.filter(|g| !g.is_empty()).collect();
+    let all: Vec<&str> = KINDS.iter().map(|k| k.info.group).filter(|g| !g.is_empty()).collect();
     let mut seen = std::collections::HashSet::new();
     all.into_iter().filter(move |g| seen.insert(*g))
 }
 
 fn versions(group: &str) -> Vec<&'static str> {
     let mut versions: Vec<&str> = Vec::new();
-    for info in KINDS.iter().map(|k| k.info).chain([EVICTIONS]).filter(|info| info.group == group) {
-        if !versions.contains(&info.version) {
-            versions.push(info.version);
+    for kind in KINDS.iter().filter(|k| k.info.group == group) {
+        if !versions.contains(&kind.info.version) {
+            versions.push(kind.info.version);
         }
     }
     versions
@@ -107,12 +103,12 @@ fn group(name: &str) -> Value {
 }
 
 fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
-    if !versions(group).contains(&version) {
-        return Err(ApiError::PathNotFound);
-    }
-    let resources: Vec<Value> = kinds_of(group, version).flat_map(resource).collect();
-    let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources}))
+    let kinds: Vec<&KindInfo> = kinds_of(group, version).collect();
+    let first = kinds.first().ok_or(ApiError::PathNotFound)?;
+    let resources: Vec<Value> = kinds.iter().flat_map(|info| resource(info)).collect();
+    Ok(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
+    }))
 }
 
 fn resource(info: &KindInfo) -> Vec<Value> {

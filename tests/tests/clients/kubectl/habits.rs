@@ -3,7 +3,7 @@
 use harness::docker::output;
 use harness::kubectl::Kubectl;
 
-use super::{cells, judge, start_web, until_shown};
+use super::{annotated, cells, judge, start_web, until_shown};
 
 /// The first kubectl that reads and patches subresources.
 const SUBRESOURCES: u32 = 24;
@@ -104,8 +104,8 @@ async fn metadata(kubectl: &Kubectl) {
     kubectl.prints("label svc web --list", "kept=1\n").await;
     kubectl.fails("annotate svc web a=b --resource-version=1", "the object has been modified").await;
     let version = kubectl.says("get svc web -o jsonpath={.metadata.resourceVersion}").await;
-    let annotated = format!("annotate svc web a=b --resource-version={version}");
-    kubectl.prints(&annotated, "service/web annotated\n").await;
+    let annotate = format!("annotate svc web a=b --resource-version={version}");
+    kubectl.prints(&annotate, &annotated(kubectl, "service/web")).await;
     kubectl.mentions("annotate svc web --list", &["a=b\n"]).await;
 }
 

@@ -1,21 +1,31 @@
-//! Stock kubectl: the oldest and the newest do everything, those in between what differs between them.
+//! Stock kubectl: each version does everything. They speak differently:
+//!
+//! | | 1.20 | 1.27 | 1.28 | 1.29 | 1.30 | 1.31 | 1.32 | 1.33 |
+//! | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+//! | `whoami` | | beta | v1 | | | | | |
+//! | exec, attach | SPDY | | | | WebSocket | | | |
+//! | port-forward | SPDY | | | | | WebSocket | | |
+//! | validation by | OpenAPI v2 in protobuf | v2 | | | OpenAPI v3 | | | |
+//! | discovery | a group at a time | aggregated | | | | | | |
+//! | `--subresource resize` | | | | | | | yes | |
+//! | typed clients send | JSON | | | | | | protobuf | |
 
 mod access;
-mod between;
 mod habits;
 mod nodes;
 mod pods;
 mod reading;
 mod writing;
 
+use futures::StreamExt;
 use harness::boxes::Boxes;
 use harness::kubectl::{Kubectl, line};
 use harness::wait::PATIENCE;
 use tokio::io::BufReader;
 
-/// 1.20 speaks SPDY and asks for OpenAPI v2 as protobuf; 1.33 WebSockets, OpenAPI v3 and aggregated discovery, and sends
-/// protobuf.
-const BOTH: [u32; 2] = [20, 33];
+const ALL: [u32; 8] = [20, 27, 28, 29, 30, 31, 32, 33];
+/// How many of them judge at a time.
+const AT_ONCE: usize = 3;
 
 /// A replication controller of two pods, its service and a config map.
 const WEB: &str = r#"
@@ -49,17 +59,23 @@ metadata: {name: web}
 data: {a: "1", b: "2"}
 "#;
 
-/// Lets the oldest and the newest kubectl judge one cluster at once, each in a namespace of its own, `v20` and `v33`.
+/// Lets every kubectl judge one cluster, several at a time, each in a namespace of its own, `v20` to `v33`.
 async fn judge(nodes: usize, part: impl AsyncFn(Kubectl)) {
     let boxes = Boxes::hollow(nodes).await.unwrap();
-    let judges = Kubectl::all(&boxes.kubeconfig(), &BOTH);
+    let judges = Kubectl::all(&boxes.kubeconfig(), &ALL);
     let judge = async |kubectl: &Kubectl| {
         let namespace = format!("v{}", kubectl.minor);
         kubectl.prints(&format!("create namespace {namespace}"), &format!("namespace/{namespace} created\n")).await;
         part(kubectl.inside(&namespace)).await;
     };
-    futures::future::join_all(judges.iter().map(judge)).await;
+    futures::stream::iter(&judges).for_each_concurrent(AT_ONCE, judge).await;
     boxes.stop().await.unwrap();
+}
+
+/// What kubectl says of something with another annotation.
+fn annotated(kubectl: &Kubectl, what: &str) -> String {
+    let word = if kubectl.minor == 27 { "annotate" } else { "annotated" };
+    format!("{what} {word}\n")
 }
 
 /// Applies [`WEB`] and waits until it runs.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::{judge, start_web, until_shown};
 
 /// The first kubectl that knows `--subresource resize`.
-pub(super) const RESIZES: u32 = 32;
+const RESIZES: u32 = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_run_print_and_listen() {
@@ -39,7 +39,7 @@ async fn runs(kubectl: &Kubectl) {
 }
 
 /// In place, and where that cannot be with a reason.
-pub(super) async fn resizes(kubectl: &Kubectl) {
+async fn resizes(kubectl: &Kubectl) {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/resize.yaml");
     kubectl.prints(&format!("apply -f {example}"), "pod/resize created\n").await;
     kubectl.prints("wait --for=condition=Ready pod/resize --timeout=60s", "pod/resize condition met\n").await;
@@ -116,7 +116,7 @@ async fn echoes(port: u16) {
     assert_eq!(back, "through and back");
 }
 
-pub(super) async fn forwards(kubectl: &Kubectl) {
+async fn forwards(kubectl: &Kubectl) {
     for (target, port) in [("rc/web", 80), ("svc/web", 80)] {
         let mut forward = kubectl.forward(target, port).await;
         echoes(forward.port).await;

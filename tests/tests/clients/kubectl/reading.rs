@@ -169,8 +169,7 @@ async fn schema(kubectl: &Kubectl) {
 }
 
 async fn cluster(kubectl: &Kubectl) {
-    let kinds = api::KINDS.iter().chain([&api::eviction::KIND]);
-    let mut versions: Vec<String> = kinds.map(|kind| kind.info.api_version()).collect();
+    let mut versions: Vec<String> = api::KINDS.iter().map(|kind| kind.info.api_version()).collect();
     versions.sort();
     versions.dedup();
     kubectl.prints("api-versions", &format!("{}\n", versions.join("\n"))).await;

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use harness::kubectl::Kubectl;
 
-use super::{WEB, judge, start_web};
+use super::{WEB, annotated, judge, start_web};
 
 /// What typed clients send arrives as it was meant: command, what it prints, where to look, what is there.
 pub(super) const CREATES: &[(&str, &str, &str, &str)] = &[
@@ -65,7 +65,7 @@ pub(super) const CLUSTER_CREATES: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// Creates all of these, and sees what has arrived.
-pub(super) async fn creates(kubectl: &Kubectl) {
+async fn creates(kubectl: &Kubectl) {
     for (create, name, look, expected) in CREATES.iter().chain(CLUSTER_CREATES) {
         let [create, name] = [create, name].map(|text| text.replace('N', &kubectl.minor.to_string()));
         kubectl.prints(&format!("create {create}"), &format!("{name} created\n")).await;
@@ -156,11 +156,11 @@ async fn labels(kubectl: &Kubectl) {
     kubectl.prints("get svc -l tier=back -o name", "service/one\n").await;
     let removed = if kubectl.minor < 23 { "service/one labeled\n" } else { "service/one unlabeled\n" };
     kubectl.prints("label svc one tier-", removed).await;
-    kubectl.prints("annotate svc one note='two words'", "service/one annotated\n").await;
+    kubectl.prints("annotate svc one note='two words'", &annotated(kubectl, "service/one")).await;
     kubectl.fails("annotate svc one note=other", "--overwrite is false").await;
-    kubectl.prints("annotate svc one note=other --overwrite", "service/one annotated\n").await;
+    kubectl.prints("annotate svc one note=other --overwrite", &annotated(kubectl, "service/one")).await;
     kubectl.prints("get svc one -o jsonpath={.metadata.annotations}", r#"{"note":"other"}"#).await;
-    kubectl.prints("annotate svc one note-", "service/one annotated\n").await;
+    kubectl.prints("annotate svc one note-", &annotated(kubectl, "service/one")).await;
     kubectl.prints("get svc one -o jsonpath={.metadata.annotations}", "").await;
 }
 
@@ -196,7 +196,7 @@ async fn applies(kubectl: &Kubectl) {
 }
 
 /// From the client's apply to the server's, with another manager who disagrees.
-pub(super) async fn server_side(kubectl: &Kubectl) {
+async fn server_side(kubectl: &Kubectl) {
     let file = |name: &str, value: &str| {
         let config = format!(
             "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: applied}}, data: {{a: \"{value}\"}}}}\n"
