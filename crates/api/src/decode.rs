@@ -1,34 +1,23 @@
 //! Bytes to objects: strict where asked, with every unknown and duplicate field named.
 //!
 //! ```text
-//!  bytes ──scan──▶ apiVersion, kind, duplicate keys ──typed decode──▶ object, unknown fields
-//!                                                          │ wrong type
-//!                                                       locate ──▶ path of the field
+//!  bytes ──scan──▶ apiVersion, kind, duplicate keys, no amounts ──typed decode──▶ object, unknown fields
+//!                                                                      │ wrong type
+//!                                                                   locate ──▶ path of the field
 //! ```
 //!
 //! The typed decoder is instantiated once per kind and everything else here is not generic: the path of a wrongly typed
 //! field is found from the position of the error, not by a second decoder. Nesting is bounded by `serde_json` (128).
-//! [`check_amounts`] looks at what the typed decoder takes as it is.
-
-/// Visits of a walk through JSON to values that it does not look at.
-macro_rules! pass_over {
-    ($($visit:ident($type:ty)),*) => {
-        $(fn $visit<E: Error>(self, _: $type) -> Result<(), E> {
-            Ok(())
-        })*
-    };
-}
 
 mod amounts;
 mod locate;
 mod scan;
 
-pub use amounts::check_amounts;
-
 use serde::Deserialize;
 
 use crate::kinds::{self, KindInfo};
 use crate::object::{Object, Resource};
+use crate::quantity::ParseQuantityError;
 
 /// How many unknown and duplicate fields are named at most, each.
 pub const MAX_STRICT_ERRORS: usize = 100;
@@ -43,6 +32,19 @@ pub struct Decoded {
     /// Paths of unknown fields (`unknown field "spec.foo"`) and duplicate keys (`duplicate field "spec.bar"`), in
     /// upstream's words, for `fieldValidation`.
     pub strict_errors: Vec<String>,
+    /// What is wrong with the first text that should be an amount and is none. Whoever takes an object from outside refuses
+    /// it ([`Decoded::checked`]); what is stored is taken as it is.
+    pub(crate) no_amount: Option<DecodeError>,
+}
+
+impl Decoded {
+    /// The same, if every amount is one.
+    pub fn checked(self) -> Result<Decoded, DecodeError> {
+        match self.no_amount {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl std::fmt::Debug for Decoded {
@@ -80,7 +82,7 @@ pub enum DecodeError {
 /// Decodes JSON into `T`; the one place where a kind's serde code is instantiated. `apiVersion` and `kind` may be absent
 /// (the URL says them); if they are there they must be those of `T`.
 pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut scan = scan::scan(bytes)?;
+    let mut scan = scan::scan(&T::INFO, bytes)?;
     let is_also_read = T::ALSO_READ.contains(&scan.api_version.as_str());
     if is_also_read {
         scan.api_version.clear();
@@ -90,7 +92,15 @@ pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let typed = |bytes: &[u8]| typed::<T>(bytes, &mut strict_errors);
     let object = tolerantly(&T::INFO, bytes, is_also_read || scan.is_blank(), typed)?;
     strict_errors.extend(scan.duplicates);
-    Ok(Decoded { object: Box::new(object), strict_errors })
+    let no_amount = scan.no_amount.map(|error| not_handled(&T::INFO, &error));
+    Ok(Decoded { object: Box::new(object), strict_errors, no_amount })
+}
+
+/// The decoder's refusal of an amount, as Go words it.
+fn not_handled(info: &KindInfo, error: &ParseQuantityError) -> DecodeError {
+    let (kind, version) = (info.kind, info.version);
+    let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}");
+    DecodeError::Type { path: String::new(), message }
 }
 
 /// Decodes an object of any served kind, as its own `apiVersion` and `kind` say.

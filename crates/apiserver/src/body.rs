@@ -72,8 +72,8 @@ pub(crate) struct Decoded {
 /// Decodes an object of `kind`; unknown and duplicate fields are refused, warned of or dropped as the query says.
 pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<Decoded, ApiError> {
     let mode = query.field_validation()?;
-    let decoded = (kind.decode)(json).map_err(|e| not_decoded(kind, json, &e))?;
-    api::decode::check_amounts(kind.info, json).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+    let decoded = (kind.decode)(json).and_then(api::decode::Decoded::checked);
+    let decoded = decoded.map_err(|e| not_decoded(kind, json, &e))?;
     match mode {
         FieldValidation::Ignore => Ok(Decoded { object: decoded.object, warnings: Vec::new() }),
         FieldValidation::Warn => Ok(Decoded { object: decoded.object, warnings: decoded.strict_errors }),

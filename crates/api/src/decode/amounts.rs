@@ -1,96 +1,45 @@
-//! Whether every amount in an object is one. The typed decoder takes any text for an amount; Go's reads it
-//! (`Quantity.UnmarshalJSON`), so that what is none is refused before anything else is looked at.
-//!
-//! Where amounts are is known from the table of messages. What cannot hold one is skipped.
+//! Where amounts are. The typed decoder takes any text for one; Go's reads it (`Quantity.UnmarshalJSON`), so that what is none
+//! is refused before anything else is looked at. The table of messages knows.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::LazyLock;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::{DecodeError, scan};
 use crate::kinds::KindInfo;
 use crate::protobuf::{self, Holds, Many};
-use crate::quantity::{ParseQuantityError, Quantity};
 
 /// Of messages that hold amounts, somewhere below them: the fields these are in.
 static FIELDS: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(protobuf::fields_with_amounts);
 
 type Field = (&'static str, Many, Holds);
 
-/// Refuses the first text in an object of this kind that should be an amount and is none. The object has been decoded.
-pub fn check_amounts(info: &KindInfo, bytes: &[u8]) -> Result<(), DecodeError> {
-    let message = protobuf::message_name(&info.api_version(), info.kind);
-    let Some((message, _)) = FIELDS.get_key_value(message.as_str()) else { return Ok(()) };
-    let mut wrong = None;
-    let walk = Walk { many: Many::One, holds: Holds::Message(message), wrong: &mut wrong };
-    // Text that is no JSON has been refused.
-    let _ = walk.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
-    let Some(error) = wrong else { return Ok(()) };
-    let (kind, version) = (info.kind, info.version);
-    let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}");
-    Err(DecodeError::Type { path: String::new(), message })
-}
+/// What amounts there are at a place in an object; none, by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Below(Option<(Many, Holds)>);
 
-struct Walk<'w> {
-    many: Many,
-    holds: Holds,
-    wrong: &'w mut Option<ParseQuantityError>,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Values of another type than they should have are somebody else's business.
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+impl Below {
+    /// At the root of an object of this kind.
+    pub(super) fn of(info: &KindInfo) -> Below {
+        let found = FIELDS.get_key_value(protobuf::message_name(&info.api_version(), info.kind).as_str());
+        Below(found.map(|(message, _)| (Many::One, Holds::Message(message))))
     }
 
-    pass_over!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+    /// Whether what is there is an amount.
+    pub(super) fn is_one(self) -> bool {
+        self.0 == Some((Many::One, Holds::Amount))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if (self.many, self.holds) == (Many::One, Holds::Amount) && self.wrong.is_none() {
-            *self.wrong = text.trim().parse::<Quantity>().err();
-        }
-        Ok(())
+    /// At each place of the list that is there.
+    pub(super) fn in_list(self) -> Below {
+        Below(self.0.filter(|(many, _)| *many == Many::List).map(|(_, holds)| (Many::One, holds)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if self.many != Many::List {
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(());
-        }
-        let Walk { holds, wrong, .. } = self;
-        while list.next_element_seed(Walk { many: Many::One, holds, wrong: &mut *wrong })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Walk { many, holds, wrong } = self;
-        while let Some(key) = map.next_key_seed(scan::Key)? {
-            let below = match (many, holds) {
-                (Many::Map, _) => Some((Many::One, holds)),
-                (Many::One, Holds::Message(message)) => field(message, &key),
-                _ => None,
-            };
-            match below {
-                Some((many, holds)) => map.next_value_seed(Walk { many, holds, wrong: &mut *wrong })?,
-                None => map.next_value::<IgnoredAny>().map(drop)?,
-            }
-        }
-        Ok(())
+    /// In a field of what is there.
+    pub(super) fn in_field(self, name: &str) -> Below {
+        Below(match self.0 {
+            Some((Many::Map, holds)) => Some((Many::One, holds)),
+            Some((Many::One, Holds::Message(message))) => field(message, name),
+            _ => None,
+        })
     }
 }
 
@@ -102,12 +51,13 @@ fn field(message: &str, name: &str) -> Option<(Many, Holds)> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
+    use crate::decode::{not_handled, scan};
     use crate::kinds;
 
     fn refusal(kind: &str, object: &Value) -> Option<String> {
         let info = kinds::by_kind("v1", kind).unwrap().info;
-        check_amounts(info, object.to_string().as_bytes()).err().map(|error| error.to_string())
+        let found = scan::scan(info, object.to_string().as_bytes()).unwrap();
+        found.no_amount.map(|error| not_handled(info, &error).to_string())
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! One quick pass over JSON text for what typed decoders do not tell: duplicate keys, and which kind it claims to be.
+//! One quick pass over JSON text for what typed decoders do not tell: duplicate keys, which kind it claims to be, and whether
+//! every amount is one.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::amounts::Below;
 use super::{DecodeError, MAX_STRICT_ERRORS, failure};
+use crate::kinds::KindInfo;
+use crate::quantity::{ParseQuantityError, Quantity};
 
 /// Objects of up to this many keys are searched for duplicates pair by pair, larger ones by sorting.
 const FEW_KEYS: usize = 16;
@@ -19,6 +23,8 @@ pub(super) struct Scan {
     pub(super) kind: String,
     /// `duplicate field "spec.bar"`.
     pub(super) duplicates: Vec<String>,
+    /// What is wrong with the first text that should be an amount and is none.
+    pub(super) no_amount: Option<ParseQuantityError>,
     blank: bool,
 }
 
@@ -29,11 +35,11 @@ impl Scan {
     }
 }
 
-/// Reads the whole text; what is not JSON is refused here.
-pub(super) fn scan(bytes: &[u8]) -> Result<Scan, DecodeError> {
+/// Reads the whole text of what is to be an object of this kind; what is not JSON is refused here.
+pub(super) fn scan(info: &KindInfo, bytes: &[u8]) -> Result<Scan, DecodeError> {
     let mut scan = Scan::default();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let walk = Walk { scan: &mut scan, place: &Place::Root };
+    let walk = Walk { scan: &mut scan, place: &Place::Root, amounts: Below::of(info) };
     walk.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| failure(None, bytes, &e))?;
     Ok(scan)
 }
@@ -59,11 +65,15 @@ impl fmt::Display for Place<'_> {
 struct Walk<'w, 'p> {
     scan: &'w mut Scan,
     place: &'p Place<'p>,
+    amounts: Below,
 }
 
 impl Walk<'_, '_> {
-    /// Takes note of a top-level `apiVersion` or `kind`.
+    /// Takes note of a top-level `apiVersion` or `kind`, and of an amount that is none.
     fn text(self, value: &str) {
+        if self.amounts.is_one() && self.scan.no_amount.is_none() {
+            self.scan.no_amount = value.trim().parse::<Quantity>().err();
+        }
         let slot = match self.place {
             Place::Key(Place::Root, "apiVersion") => &mut self.scan.api_version,
             Place::Key(Place::Root, "kind") => &mut self.scan.kind,
@@ -103,10 +113,25 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         f.write_str("any value")
     }
 
-    pass_over!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.text("");
+        // An amount may be null.
+        Walk { amounts: Below::default(), ..self }.text("");
         Ok(())
     }
 
@@ -116,8 +141,11 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let mut index = 0;
-        while seq.next_element_seed(Walk { scan: self.scan, place: &Place::Index(self.place, index) })?.is_some() {
+        let (mut index, amounts) = (0, self.amounts.in_list());
+        while seq
+            .next_element_seed(Walk { scan: self.scan, place: &Place::Index(self.place, index), amounts })?
+            .is_some()
+        {
             index += 1;
         }
         Ok(())
@@ -126,7 +154,8 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         let mut keys: Vec<Cow<'de, str>> = Vec::new();
         while let Some(key) = map.next_key_seed(Key)? {
-            map.next_value_seed(Walk { scan: self.scan, place: &Place::Key(self.place, &key) })?;
+            let amounts = self.amounts.in_field(&key);
+            map.next_value_seed(Walk { scan: self.scan, place: &Place::Key(self.place, &key), amounts })?;
             keys.push(key);
         }
         self.note_duplicates(keys);
@@ -135,7 +164,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
 }
 
 /// Reads a key without copying it where the text allows.
-pub(super) struct Key;
+struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;

@@ -53,9 +53,9 @@ impl Kind {
         Kind {
             info: &T::INFO,
             decode: |bytes| {
-                let Decoded { object, strict_errors } = decode::<T>(bytes)?;
+                let Decoded { object, strict_errors, no_amount } = decode::<T>(bytes)?;
                 let typed = object.as_any().downcast_ref::<T>().cloned().unwrap_or_default();
-                Ok(Decoded { object: Box::new(typed.store()), strict_errors })
+                Ok(Decoded { object: Box::new(typed.store()), strict_errors, no_amount })
             },
             schema: |generator| generator.subschema_for::<T>(),
             view: Some(&T::VIEW),

@@ -1,6 +1,6 @@
 //! Server-side apply (KEP-555): PATCH with a configuration, which is merged into the object that is there or becomes one.
 
-use api::decode::{Decoded, check_amounts};
+use api::decode::Decoded;
 use api::{Kind, Object};
 use axum::body::Body;
 use http::StatusCode;
@@ -68,9 +68,7 @@ pub(crate) async fn read(call: &Call, kind: &Kind, request_body: Body) -> Result
     let not_typed = |why: &str| ApiError::BadRequest(writer.not_typed(&config, why));
     let decoded = (kind.decode)(config.to_string().as_bytes()).map_err(|e| not_typed(&e.to_string()))?;
     match decoded.strict_errors.as_slice() {
-        [] => check_amounts(kind.info, config.to_string().as_bytes())
-            .map(|()| config)
-            .map_err(|e| ApiError::BadRequest(e.to_string())),
+        [] => decoded.checked().map(|_| config).map_err(|e| ApiError::BadRequest(e.to_string())),
         [one] => Err(not_typed(&undeclared(one))),
         many => {
             let lines: Vec<String> = many.iter().map(|e| format!("  {}", undeclared(e))).collect();
