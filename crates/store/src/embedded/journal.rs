@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A commit is one frame behind the last one and one `fdatasync`. As every block of the file was written before, that
-//! touches no metadata of the file system: it is the cheapest durable write there is. When the file is full the log is
-//! made durable itself, and the next frame goes to the start again, in a new *life* of the journal.
+//! touches no metadata of the file system: it is the cheapest durable write there is ([`Medium`]). When the file is full
+//! the log is made durable itself, and the next frame goes to the start again, in a new *life* of the journal.
 //!
 //! Invariants:
 //! - Frames of the present life are numbered from 0 without a gap; the first that is missing or torn ends the journal.
@@ -15,12 +15,11 @@
 //!   looks like a frame can be taken for one of it.
 //! - A frame that could not be written is not part of the journal: the next takes its place.
 
-use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::medium::{JournalFile, Medium};
 use super::row::Writes;
 
 /// The file inside the store's folder.
@@ -31,27 +30,6 @@ const HEADER_BYTES: usize = 4 + 4 + 8 + 8;
 
 /// The buffer a frame is built in is kept for the next one, unless it has grown beyond this.
 const BUFFER_KEPT: usize = 256 << 10;
-
-/// What a journal is written to.
-pub(super) trait Medium: Send + Sync {
-    /// Writes at an offset and returns once it is durable.
-    fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Everything there is.
-    fn read_all(&self) -> io::Result<Vec<u8>>;
-}
-
-impl Medium for File {
-    fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)?;
-        self.sync_data()
-    }
-
-    fn read_all(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(self.metadata()?.len()).map_err(io::Error::other)?];
-        self.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
-}
 
 /// The journal of one log.
 pub(super) struct Journal {
@@ -68,21 +46,12 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens or makes the journal in `dir`, readable by its owner only. Frames count only once a life is named.
     pub(super) fn open(dir: &Path, capacity: usize) -> io::Result<Journal> {
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(dir.join(FILE_NAME))?;
-        if file.metadata()?.len() < capacity as u64 {
-            // Content, not just length: a block that was never written costs a change of metadata later.
-            file.write_all_at(&vec![0; capacity], 0)?;
-            file.sync_all()?;
-        }
-        Ok(Journal::on(Box::new(file), capacity))
+        Ok(Journal::on(Box::new(JournalFile::open(&dir.join(FILE_NAME), capacity)?), capacity))
     }
 
     /// The journal in `dir` to replay, and for nothing else.
     pub(super) fn look(dir: &Path) -> io::Result<Journal> {
-        let path = dir.join(FILE_NAME);
-        let file = File::open(&path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-        Ok(Journal::on(Box::new(file), 0))
+        Ok(Journal::on(Box::new(JournalFile::look(&dir.join(FILE_NAME))?), 0))
     }
 
     pub(super) fn on(medium: Box<dyn Medium>, capacity: usize) -> Journal {
@@ -190,7 +159,7 @@ pub(super) mod tests {
     }
 
     impl Medium for Disk {
-        fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        fn write_durably(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
             let _open = self.gate.lock();
             self.writes.fetch_add(1, Ordering::Relaxed);
             if self.broken.load(Ordering::Relaxed) {

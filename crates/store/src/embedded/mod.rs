@@ -27,6 +27,7 @@ mod index;
 mod journal;
 mod lease;
 mod log;
+mod medium;
 mod overlay;
 mod queue;
 mod read;
