@@ -18,7 +18,7 @@ const CROWD: usize = 100;
 /// How many parts a crowd has.
 const PARTS: usize = 64;
 /// How long telling one watcher of a crowd may take; the next part's turn comes when the one before should be through.
-const PER_WATCHER: Duration = Duration::from_micros(16);
+const PER_WATCHER: Duration = Duration::from_micros(13);
 /// How late a turn may be for the next ones to make up for it: timers are as fine as a millisecond, several turns.
 const MADE_UP: Duration = Duration::from_millis(2);
 
