@@ -4,7 +4,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help build package test unit lint fmt deny demo demo-down lab lab-down bench clean
+.PHONY: help build package test unit lint fmt deny demo demo-down lab lab-down bench upstream clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: ## measure, and print the table of docs/benchmarks.md
 	@deploy/setup.sh run
 	cargo build --release --locked -p master -p minion -p bench
 	$(TARGET)/release/bench
+
+upstream: ## kube-apiserver 1.20 from Debian's sources, for `make bench` to compare with (five minutes)
+	@deploy/upstream.sh
 
 clean: ## remove what was built
 	cargo clean

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Makes kube-apiserver and kube-controller-manager 1.20 from Debian 12's source package, to compare Coracle with.
+#
+#   deploy/upstream.sh     makes what is missing in target/upstream; says where the two programs are
+#
+# It takes five minutes and 3 GB on the way, once. The package is fetched by apt into folders of its own, which checks Debian's
+# signatures and leaves the machine's lists as they are. The programs are the reference of `make bench` and of the recorded
+# answers in tests/tests/clients/recorded; nothing else here needs them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'upstream: %s\n' "$*" >&2; exit 1; }
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/upstream"
+out=$(cd "$target/upstream" && pwd)
+programs=(kube-apiserver kube-controller-manager)
+answer() { printf 'KUBE_APISERVER=%s KUBE_CONTROLLER_MANAGER=%s\n' "$out/kube-apiserver" "$out/kube-controller-manager"; }
+
+# Another run makes the same. What one that was killed left behind goes.
+exec {lock}>"$out/lock"
+flock "$lock"
+if [ -x "$out/kube-apiserver" ] && [ -x "$out/kube-controller-manager" ]; then
+    answer
+    exit
+fi
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+missing=()
+command -v go >/dev/null || missing+=(golang-go)
+[ -e $keyring ] || missing+=(debian-archive-keyring)
+command -v apt-get >/dev/null || die "the sources are Debian's: apt-get is missing"
+work=$out/work
+log=$out/log
+rm -rf "$work"
+mkdir -p "$work"/{lists,cache,source}
+trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
+run() { "$@" >>"$log" 2>&1 || { tail -20 "$log" >&2; die "$1 failed; see $log"; }; }
+: >"$log"
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or install them yourself"
+    say "installing ${missing[*]}"
+    run apt-get update
+    DEBIAN_FRONTEND=noninteractive run apt-get install -y --no-install-recommends "${missing[@]}"
+fi
+
+say "fetching the source package"
+echo "deb-src [signed-by=$keyring] http://deb.debian.org/debian bookworm main" >"$work/sources.list"
+apt() {
+    apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$work/lists" \
+        -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root "$@"
+}
+run apt update
+(cd "$work/source" && run apt source --download-only kubernetes)
+archive=$(echo "$work"/source/kubernetes_*.orig.tar.*)
+# Debian's 1.20.5 is 1.20.2 in truth, and says so.
+version=${archive##*/kubernetes_}
+version=v$(sed -E 's/.*really//; s/\.orig\..*//' <<<"$version")
+
+export GOPATH=$work/go GO111MODULE=off GOCACHE=$work/build CGO_ENABLED=0
+tree=$GOPATH/src/k8s.io/kubernetes
+mkdir -p "$tree"
+tar -x -f "$archive" -C "$tree" --strip-components=1
+cd "$tree"
+
+# As upstream's Makefile.generated_files does; all else that is generated is part of the archive.
+say "generating the schema of $version"
+packages=$(grep -rl --include='*.go' '+k8s:openapi-gen=true' staging/src/k8s.io pkg | xargs -n1 dirname | sort -u |
+    grep -vE '/(testdata|test|examples|code-generator|kube-openapi)(/|$)|/sample-|^pkg/generated' |
+    sed -e 's,^staging/src/,vendor/,' -e 's,^,k8s.io/kubernetes/,' | paste -sd,)
+run go build -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+run "$work/openapi-gen" -h hack/boilerplate/boilerplate.go.txt -i "$packages" -p k8s.io/kubernetes/pkg/generated/openapi \
+    -O zz_generated.openapi -r "$work/violations"
+
+say "building $version (some minutes; the log is $log)"
+flags=()
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    package=k8s.io/kubernetes/vendor/$package
+    flags+=("-X $package.gitVersion=$version" "-X $package.gitMajor=1" "-X $package.gitMinor=$(cut -d. -f2 <<<"$version")")
+done
+for program in "${programs[@]}"; do
+    run go build -ldflags "-s -w ${flags[*]}" -o "$work/$program" "./cmd/$program"
+done
+for program in "${programs[@]}"; do mv "$work/$program" "$out/$program"; done
+rm -f "$log"
+answer
