@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::Method;
 use tokio::task::JoinSet;
@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 use crate::http::{Connection, Target};
 use crate::report::Samples;
 use crate::stream::Accepts;
+
+/// How many requests may be needed to delete the pods of a namespace.
+const DELETES_MAX: usize = 20;
 
 /// What a load took.
 pub(crate) struct Outcome {
@@ -118,8 +121,14 @@ pub(crate) async fn create_pods(
 pub(crate) async fn delete_pods(target: &Target) -> Result<()> {
     let mut connection = target.connect().await?;
     let path = "/api/v1/namespaces/default/pods?gracePeriodSeconds=0";
-    connection.call(Method::DELETE, path, Bytes::new()).await?;
-    Ok(())
+    // kube-apiserver gives a request half a minute, and goes on with the next one where it was.
+    for _ in 0..DELETES_MAX {
+        match connection.call(Method::DELETE, path, Bytes::new()).await {
+            Err(error) if error.to_string().starts_with("504") => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+    bail!("the pods of a namespace are still not deleted after {DELETES_MAX} requests");
 }
 
 /// Watches pods of namespace `default` with `watchers` streams and shows what arrives, and when.

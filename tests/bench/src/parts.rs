@@ -19,9 +19,6 @@ use crate::report::{Report, Samples};
 use crate::stream::Accepts;
 use crate::{docker, failover, load, node, services, upstream, watchers};
 
-/// The key a master signs tokens of accounts with, in its data directory.
-const KEY: &str = "pki/sa.key";
-
 /// What every part needs.
 pub(crate) struct Bench {
     /// Where `master` and `minion` lie.
@@ -51,10 +48,8 @@ impl Bench {
             let master = self.master(&["--components", components]).await?;
             return Ok(ApiServer { target: master.target, processes: vec![master.process] });
         };
-        // Any key will do, and a master makes one.
-        let key = self.master(&[]).await?.data_dir.join(KEY);
         self.port += 1;
-        let server = upstream::start(&program, &self.folder, self.port, &key).await?;
+        let server = upstream::start(&program, &self.folder, self.port).await?;
         load::ensure_account(&server.target).await?;
         Ok(server)
     }

@@ -1,6 +1,7 @@
 //! etcd + kube-apiserver, asked for the same in the same run, where they are installed: `KUBE_APISERVER` names the program.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -35,14 +36,15 @@ pub(crate) async fn upstream(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Starts both on `port`, with data below `folder`; `key` signs tokens of accounts.
-pub(crate) async fn start(program: &Path, folder: &Path, port: u16, key: &Path) -> Result<ApiServer> {
+/// Starts both on `port`, with data below `folder`.
+pub(crate) async fn start(program: &Path, folder: &Path, port: u16) -> Result<ApiServer> {
     let folder = folder.join(format!("upstream-{port}"));
     std::fs::create_dir_all(&folder)?;
     let etcd = etcd::start(&folder)?.context("KUBE_APISERVER is given, but there is no etcd")?;
     let tokens = folder.join("tokens");
     std::fs::write(&tokens, TOKENS)?;
-    let process = Process::start(program, &arguments(&folder, &etcd, port, &tokens, key), &[], &folder.join("log"))?;
+    let key = account_key(&folder)?;
+    let process = Process::start(program, &arguments(&folder, &etcd, port, &tokens, &key), &[], &folder.join("log"))?;
     let begun = Instant::now();
     loop {
         match ready(port, &folder).await {
@@ -51,6 +53,15 @@ pub(crate) async fn start(program: &Path, folder: &Path, port: u16, key: &Path) 
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// What tokens of accounts are signed with, in the form that every version reads.
+fn account_key(folder: &Path) -> Result<PathBuf> {
+    let key = folder.join("sa.key");
+    let made =
+        Command::new("openssl").args(["genrsa", "-traditional", "-out"]).arg(&key).stderr(Stdio::null()).status()?;
+    ensure!(made.success(), "openssl made no key: {made}");
+    Ok(key)
 }
 
 /// Admission as it is by default, but that nobody has to make accounts; the same client with the same rights.
