@@ -50,7 +50,13 @@ apt() {
         -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root "$@"
 }
 run apt update
-(cd "$work/source" && run apt source --download-only kubernetes)
+# The reflect2 that is part of Kubernetes writes anywhere in memory when a Go since 1.18 has compiled it; Debian's own does not.
+(cd "$work/source" && run apt source --download-only kubernetes golang-github-modern-go-reflect2)
+unpack() { # archive folder
+    rm -rf "$2"
+    mkdir -p "$2"
+    tar -x -f "$1" -C "$2" --strip-components=1
+}
 archive=$(echo "$work"/source/kubernetes_*.orig.tar.*)
 # Debian's 1.20.5 is 1.20.2 in truth, and says so.
 version=${archive##*/kubernetes_}
@@ -58,8 +64,8 @@ version=v$(sed -E 's/.*really//; s/\.orig\..*//' <<<"$version")
 
 export GOPATH=$work/go GO111MODULE=off GOCACHE=$work/build CGO_ENABLED=0
 tree=$GOPATH/src/k8s.io/kubernetes
-mkdir -p "$tree"
-tar -x -f "$archive" -C "$tree" --strip-components=1
+unpack "$archive" "$tree"
+unpack "$(echo "$work"/source/golang-*reflect2_*.orig.tar.*)" "$tree/vendor/github.com/modern-go/reflect2"
 cd "$tree"
 
 # As upstream's Makefile.generated_files does; all else that is generated is part of the archive.
