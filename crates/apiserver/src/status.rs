@@ -121,6 +121,9 @@ pub(crate) enum ApiError {
     TooManyRequests,
     #[error("{0}")]
     Unavailable(String),
+    /// What a request was passed on to is not there, or not what it should be: an error without a reason.
+    #[error("{0}")]
+    Backend(String),
     #[error("Internal error occurred: {0}")]
     Internal(String),
 }
@@ -182,6 +185,7 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::TooLargeResourceVersion { .. } | ApiError::Timeout => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
         ApiError::TooManyRequests => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
         ApiError::Unavailable(_) => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
+        ApiError::Backend(_) => ("", StatusCode::INTERNAL_SERVER_ERROR),
         ApiError::Internal(_) => ("InternalError", StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
@@ -257,9 +261,11 @@ pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
         "metadata": {},
         "status": "Failure",
         "message": error.to_string(),
-        "reason": reason,
         "code": code.as_u16(),
     });
+    if !reason.is_empty() {
+        status["reason"] = json!(reason);
+    }
     if let ApiError::ExpiredContinue(token) = error {
         status["metadata"]["continue"] = json!(token);
     }

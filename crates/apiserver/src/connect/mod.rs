@@ -1,19 +1,23 @@
 //! What passes through the API server to where it is served: exec, attach and port-forward to the pod's kubelet, and
-//! `/proxy` to kubelets, pods and services. Bytes are not looked at: a client and a kubelet that agree on a protocol
-//! speak it through here, whichever it is.
+//! `/proxy` to kubelets, pods and services. The bytes of sessions are not looked at: a client and a kubelet that agree on a
+//! protocol speak it through here, whichever it is.
 //!
 //! - [`find`]: the pod, the node, the container.
 //! - [`pod`]: which path of a kubelet a request for a pod's streams becomes; [`target`]: where a proxy leads.
 //! - [`proxy`]: an HTTP exchange passed on, and upgraded connections joined.
+//! - [`rewrite`]: addresses in the answers of proxies; [`links`] which, [`html`] where in a page.
 //! - [`http1`], [`insecure`]: connections to backends.
 //!
 //! Compare `pkg/registry/core/pod/rest/subresources.go` and `k8s.io/apimachinery/pkg/util/proxy`.
 
 pub(crate) mod find;
+mod html;
 pub(crate) mod http1;
 mod insecure;
+mod links;
 mod pod;
 mod proxy;
+mod rewrite;
 mod target;
 
 use std::sync::Arc;

@@ -114,6 +114,9 @@ pub(super) fn answer(
         response.extensions_mut().insert(Session(ended));
         return Ok(response);
     }
+    if upgrade.is_some() && answer.status().as_u16() < 400 {
+        return Err(ApiError::Backend(format!("invalid upgrade response: status code {}", answer.status().as_u16())));
+    }
     let (parts, body) = answer.into_parts();
     let mut response = Response::new(Body::new(body));
     (*response.status_mut(), *response.headers_mut()) = (parts.status, without_hop_by_hop(&parts.headers));

@@ -3,16 +3,17 @@
 //! Names are `[scheme:]name[:port]`. Compare `ResourceLocation` of `pkg/registry/core/{node,pod,service}`: services lead
 //! to one of their ready endpoints, and to addresses of pods only, never to what somebody wrote into an Endpoints object.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Node, Pod, Service};
 
-use super::{find, http1, insecure, proxy};
+use super::links::Links;
+use super::{find, http1, insecure, proxy, rewrite};
 use crate::request::RequestInfo;
 use crate::respond::ApiResponse;
 use crate::server::Shared;
@@ -31,20 +32,34 @@ pub(super) async fn run(
     let target = target(shared, info)?;
     let rest = rest(parts.uri.path(), info.namespace.is_some());
     let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
-    if rest.is_empty() && !proxy::is_upgrade(&parts.headers) {
-        return Ok(moved(&format!("{}/{query}", parts.uri.path())));
-    }
-    if let Ok(path) = HeaderValue::try_from(parts.uri.path()) {
-        parts.headers.insert(FORWARDED_URI, path);
+    let is_upgrade = proxy::is_upgrade(&parts.headers);
+    let prefix = prefix(info);
+    if rest.is_empty() && !is_upgrade && matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(moved(&format!("{prefix}/{query}")));
     }
     let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
+    if let Some(forwarded) = HeaderValue::try_from(format!("{prefix}{rest}")).ok().filter(|_| !is_upgrade) {
+        parts.headers.insert(FORWARDED_URI, forwarded);
+    }
+    let method = parts.method.clone();
     let (request, upgrade) = proxy::outgoing(parts, body, &path)?;
-    let answer = target.send(shared, request).await;
-    proxy::answer(shared, upgrade, answer.map_err(|why| unreachable(&why))?)
+    let called = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let answer = target.send(shared, request).await.map_err(|why| match is_upgrade {
+        true => ApiError::Backend(format!("error dialing backend: {why}")),
+        false => ApiError::Unavailable(format!("error trying to reach service: {why}")),
+    })?;
+    let answer = proxy::answer(shared, upgrade, answer)?;
+    if is_upgrade {
+        return Ok(answer);
+    }
+    Ok(rewrite::respond(Links { prefix, backend: target.names()?, called }, &method, answer))
 }
 
-fn unreachable(why: &dyn std::fmt::Display) -> ApiError {
-    ApiError::Unavailable(format!("error trying to reach service: {why}"))
+/// The path of the proxy itself.
+fn prefix(info: &RequestInfo) -> String {
+    let namespace = info.namespace.as_deref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+    let name = info.name.as_deref().unwrap_or("");
+    format!("/api/v1/{namespace}{}/{name}/proxy", info.kind.info.plural)
 }
 
 /// Relative links on the page behind need the slash.
@@ -75,6 +90,18 @@ enum Target {
 }
 
 impl Target {
+    /// How it may be called in addresses.
+    fn names(&self) -> Result<Vec<String>, ApiError> {
+        Ok(match self {
+            Target::Kubelet(node) => vec![kubelet::authority(node)?],
+            Target::Address { https, ip, port } => {
+                let usual = (*port == usual_port(*https))
+                    .then(|| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+                [SocketAddr::new(*ip, *port).to_string()].into_iter().chain(usual).collect()
+            }
+        })
+    }
+
     async fn send(
         &self,
         shared: &Shared,
@@ -83,15 +110,14 @@ impl Target {
         match self {
             Target::Kubelet(node) => Ok(http1::exchange(shared.kubelets.connect(node).await?, request).await?),
             Target::Address { https, ip, port } => {
-                let connect = http1::connect((*ip, *port));
-                let dialed = |why: &dyn std::fmt::Display| format!("dial tcp {ip}:{port}: {why}");
-                let stream = tokio::time::timeout(http1::CONNECT_MAX, connect).await;
-                let stream = stream.map_err(|_| dialed(&"i/o timeout"))?.map_err(|e| dialed(&e))?;
+                let address = SocketAddr::new(*ip, *port).to_string();
+                let stream = http1::connect(&address).await?;
                 if !https {
                     return Ok(http1::exchange(stream, request).await?);
                 }
                 let stream = tokio::time::timeout(http1::CONNECT_MAX, insecure::connect(*ip, stream)).await;
-                Ok(http1::exchange(stream.map_err(|_| dialed(&"TLS handshake timeout"))??, request).await?)
+                let stream = stream.map_err(|_| "net/http: TLS handshake timeout")??;
+                Ok(http1::exchange(stream, request).await?)
             }
         }
     }
@@ -123,7 +149,7 @@ impl<'a> Named<'a> {
     }
 
     fn default_port(&self) -> u16 {
-        if self.https() { 443 } else { 80 }
+        usual_port(self.https())
     }
 }
 
@@ -143,6 +169,10 @@ fn target(shared: &Shared, info: &RequestInfo) -> Result<Target, ApiError> {
             service_target(&named, &service, &endpoints.map_err(|_| unavailable())?, is_pod)?.ok_or_else(unavailable)
         }
     }
+}
+
+fn usual_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
 }
 
 fn number(port: &str) -> Result<u16, ApiError> {

@@ -1,6 +1,8 @@
 //! The way to a node's kubelet: HTTPS with a certificate the kubelet knows, to the address its Node has, certified by
 //! the cluster's CA.
 
+use std::fmt::Display;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,43 +46,44 @@ impl KubeletClient {
 
     /// Sends `GET path` to the kubelet of `node`. The answer's body is read as it comes.
     pub(crate) async fn get(&self, node: &Node, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let request = Request::get(path).header(http::header::HOST, authority(node)?).body(Body::empty());
-        self.send(node, request.map_err(|e| unreachable(node, path, &e))?).await
+        let authority = authority(node)?;
+        let failed = |why: &dyn Display| ApiError::Backend(format!("Get \"https://{authority}{path}\": {why}"));
+        let request = Request::get(path).header(http::header::HOST, &authority).body(Body::empty());
+        self.exchange(node, request.map_err(|error| failed(&error))?).await.map_err(|error| failed(&error))
     }
 
     /// Sends a request to the kubelet of `node`; its URI is a path.
     pub(crate) async fn send(&self, node: &Node, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
-        let path = request.uri().path().to_owned();
-        let stream = self.connect(node).await.map_err(|e| unreachable(node, &path, &e))?;
-        let answer = tokio::time::timeout(ANSWER_MAX, http1::exchange(stream, request)).await;
-        answer
-            .map_err(|_| unreachable(node, &path, &"the kubelet does not answer"))?
-            .map_err(|e| unreachable(node, &path, &e))
+        authority(node)?;
+        let answer = self.exchange(node, request).await;
+        answer.map_err(|error| ApiError::Backend(format!("error dialing backend: {error}")))
+    }
+
+    async fn exchange(&self, node: &Node, request: Request<Body>) -> io::Result<Response<Incoming>> {
+        let stream = self.connect(node).await?;
+        match tokio::time::timeout(ANSWER_MAX, http1::exchange(stream, request)).await {
+            Ok(answer) => answer.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the kubelet does not answer")),
+        }
     }
 
     /// Connects to the kubelet of `node`.
-    pub(crate) async fn connect(&self, node: &Node) -> std::io::Result<TlsStream<TcpStream>> {
-        let address = address(node).map_err(std::io::Error::other)?;
+    pub(crate) async fn connect(&self, node: &Node) -> io::Result<TlsStream<TcpStream>> {
+        let address = address(node).map_err(io::Error::other)?;
         let connect = async {
-            let stream = http1::connect((address, port(node))).await?;
-            let name = ServerName::try_from(address.to_owned()).map_err(std::io::Error::other)?;
+            let stream = http1::connect(&authority(node).map_err(io::Error::other)?).await?;
+            let name = ServerName::try_from(address.to_owned()).map_err(io::Error::other)?;
             self.connector.connect(name, stream).await
         };
         let connected = tokio::time::timeout(http1::CONNECT_MAX, connect).await;
-        connected.map_err(|_| std::io::Error::other("connecting took too long"))?
-    }
-}
-
-fn unreachable(node: &Node, path: &str, error: &dyn std::fmt::Display) -> ApiError {
-    match authority(node) {
-        Ok(authority) => ApiError::Internal(format!("error dialing backend: https://{authority}{path}: {error}")),
-        Err(error) => error,
+        connected.map_err(|_| io::Error::other("net/http: TLS handshake timeout"))?
     }
 }
 
 /// `address:port` of the node's kubelet.
-fn authority(node: &Node) -> Result<String, ApiError> {
-    Ok(format!("{}:{}", address(node)?, port(node)))
+pub(crate) fn authority(node: &Node) -> Result<String, ApiError> {
+    let (address, port) = (address(node)?, port(node));
+    Ok(if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
 }
 
 /// `--kubelet-preferred-address-types` as upstream orders what minions have.
@@ -89,7 +92,7 @@ fn address(node: &Node) -> Result<&str, ApiError> {
     let of_type = |t: &str| addresses.into_iter().flatten().find(|a| a.type_ == t).map(|a| a.address.as_str());
     of_type("InternalIP").or_else(|| of_type("Hostname")).ok_or_else(|| {
         let name = node.metadata.name.as_deref().unwrap_or("");
-        ApiError::Internal(format!("no preferred addresses found for node {name:?}"))
+        ApiError::Backend(format!("no preferred addresses found for node {name:?}"))
     })
 }
 

@@ -95,6 +95,14 @@ fn answer(
         *refused.status_mut() = StatusCode::FORBIDDEN;
         return Ok(refused);
     }
+    if let Some(to) = path.strip_prefix("/to/") {
+        let moved = Response::builder().status(302).header("location", format!("/{to}"));
+        return Ok(moved.body(Body::from("moved")).unwrap());
+    }
+    if path == "/page" {
+        let page = Response::builder().header("content-type", "text/html").header("access-control-allow-origin", "*");
+        return Ok(page.body(Body::from("<a href='/x'>x</a><a href='x'>x</a>")).unwrap());
+    }
     if path == "/metrics/resource" {
         return Ok(Response::new(Body::from(busy())));
     }
@@ -293,6 +301,24 @@ async fn proxies_keep_the_path_and_take_any_method() {
         let answer = secure.server.get(path).await;
         assert_eq!((answer.code, answer.message().as_str()), (code, message), "{path}");
     }
+    secure.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_answers_leads_back_through_it() {
+    let secure = secure().await;
+    let _kubelet = Kubelet::start(&secure).await;
+    let root = "/api/v1/nodes/n1/proxy";
+    let page = secure.server.get(&format!("{root}/page")).await;
+    assert_eq!(page.text, format!("<a href='{root}/x'>x</a><a href='x'>x</a>"));
+    assert!(!page.headers.contains_key("access-control-allow-origin"));
+    let moved = secure.server.get(&format!("{root}/to/a/b")).await;
+    assert_eq!((moved.code, moved.headers["location"].to_str().unwrap()), (302, &*format!("{root}/a/b")));
+    let posted = secure.server.send("POST", root, &[], "").await;
+    assert_eq!((posted.code, posted.text.as_str()), (200, "at /"), "only who reads is led to the slash");
+    let (code, told) = upgrade(&secure, "GET", &format!("{root}/page")).await;
+    assert_eq!(code, 500);
+    assert!(told.err().unwrap().contains("invalid upgrade response: status code 200"));
     secure.stop().await;
 }
 
