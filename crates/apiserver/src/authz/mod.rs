@@ -55,6 +55,7 @@ pub(crate) async fn decide(shared: &Arc<Shared>, attributes: &Attributes<'_>) ->
     if user.is_in(GROUP_MASTERS) {
         return Ok(Decision::Allow(Reason::Identity));
     }
+    let mut why_not = String::new();
     if let Target::Resource(target) = &attributes.target {
         let verb = attributes.verb;
         let allowed = match user.node() {
@@ -65,6 +66,7 @@ pub(crate) async fn decide(shared: &Arc<Shared>, attributes: &Attributes<'_>) ->
         if allowed {
             return Ok(Decision::Allow(Reason::Identity));
         }
+        why_not = user.node().map(|node| node::reason(node, verb, target)).unwrap_or_default();
     }
     if let Some(grant) = shared.cache.rights().allows(attributes) {
         return Ok(Decision::Allow(Reason::Grant(grant)));
@@ -74,6 +76,10 @@ pub(crate) async fn decide(shared: &Arc<Shared>, attributes: &Attributes<'_>) ->
     let rights = shared.cache.rights();
     match rights.allows(attributes).filter(|_| caught_up.is_ok()) {
         Some(grant) => Ok(Decision::Allow(Reason::Grant(grant))),
-        None => Ok(Decision::NoOpinion(rights.problems(attributes))),
+        None => {
+            let reasons = [why_not, rights.problems(attributes)];
+            let said: Vec<String> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
+            Ok(Decision::NoOpinion(said.join("\n")))
+        }
     }
 }

@@ -18,6 +18,7 @@ async fn nodes_see_and_change_only_what_is_theirs() {
     own["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "used"}}]);
     server.create(PODS, &own).await;
     server.pod("foreign", "n2").await;
+    server.create("/api/v1/nodes", &json!({"metadata": {"name": "n3"}})).await;
     server.get(PODS).await;
     let secrets = "/api/v1/namespaces/default/secrets";
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -36,7 +37,10 @@ async fn nodes_see_and_change_only_what_is_theirs() {
             json!({"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}).to_string(),
             403,
         ),
-        ("PATCH", "/api/v1/nodes/n2".into(), "{}".into(), 403),
+        // Whose it is matters where it is there.
+        ("PATCH", "/api/v1/nodes/n2".into(), "{}".into(), 404),
+        ("PATCH", "/api/v1/nodes/n3".into(), "{}".into(), 403),
+        ("PATCH", "/api/v1/nodes/n3/status".into(), json!({"status": {"phase": "Running"}}).to_string(), 403),
         ("DELETE", "/api/v1/nodes/n1".into(), String::new(), 403),
         ("GET", "/api/v1/pods".into(), String::new(), 403),
         ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".into(), String::new(), 200),
@@ -76,16 +80,32 @@ async fn nodes_see_and_change_only_what_is_theirs() {
 #[tokio::test]
 async fn refusals_read_as_upstream_prints_them() {
     let server = Server::start().await;
-    let answer = server.send_as(node("n1"), "GET", PODS, &[], "").await;
-    assert_eq!(
-        answer.message(),
-        r#"pods is forbidden: User "system:node:n1" cannot list resource "pods" in API group "" in the namespace "default""#
-    );
-    let answer = server.send_as(node("n1"), "DELETE", "/api/v1/nodes/n2", &[], "").await;
-    assert_eq!(
-        answer.message(),
-        r#"nodes "n2" is forbidden: User "system:node:n1" cannot delete resource "nodes" in API group "" at the cluster scope"#
-    );
+    server.pod("foreign", "n2").await;
+    for (method, path, expected) in [
+        (
+            "GET",
+            PODS,
+            r#"pods is forbidden: User "system:node:n1" cannot list resource "pods" in API group "" in the namespace "default": can only list/watch pods with spec.nodeName field selector"#,
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/secrets/x",
+            r#"secrets "x" is forbidden: User "system:node:n1" cannot get resource "secrets" in API group "" in the namespace "default": no relationship found between node 'n1' and this object"#,
+        ),
+        (
+            "DELETE",
+            "/api/v1/nodes/n2",
+            r#"nodes "n2" is forbidden: User "system:node:n1" cannot delete resource "nodes" in API group "" at the cluster scope"#,
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/pods/foreign",
+            r#"pods "foreign" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself"#,
+        ),
+    ] {
+        let answer = server.send_as(node("n1"), method, path, &[], "").await;
+        assert_eq!(answer.message(), expected, "{method} {path}");
+    }
 }
 
 #[tokio::test]
