@@ -92,6 +92,11 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
     let watch = location.watch || query.flag("watch");
     let (named, below) = (name.is_some(), subresource.is_some());
     let verb = match verb(method, named, below) {
+        // The deprecated form is for watches only.
+        Some(Verb::Get | Verb::List) | None if location.watch && below => None,
+        Some(Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) if location.watch => {
+            None
+        }
         None if subresource == Some(Subresource::Proxy) && method == Method::OPTIONS => Some(Verb::Get),
         Some(Verb::Get | Verb::List) if watch && !below && (!named || location.watch) => Some(Verb::Watch),
         verb => verb,
@@ -100,6 +105,69 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
     let verb = verb.filter(|v| allowed.contains(v) && (named || is_for_all(kind, namespace.as_deref(), *v)));
     let verb = verb.ok_or(ApiError::MethodNotAllowed)?;
     Ok(RequestInfo { verb, kind, namespace, name, subresource })
+}
+
+/// What a request for something that is not served asks for, by its path alone: whoever may not do it is told that, and
+/// not what is there.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) verb: &'static str,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) namespace: String,
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    pub(crate) is_collection: bool,
+}
+
+impl Asked {
+    /// Of a path that is a resource's. Compare `NewRequestInfo` upstream: other methods than these have an empty verb.
+    pub(crate) fn of(method: &Method, path: &str, query: &Query) -> Asked {
+        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let Some(location) = locate(&segments) else { return Asked::default() };
+        let (namespace, parts) = match location.rest {
+            ["namespaces", namespace, "status" | "finalize", ..] | ["namespaces", namespace] => {
+                (*namespace, location.rest)
+            }
+            ["namespaces", namespace, parts @ ..] => (*namespace, parts),
+            parts => ("", parts),
+        };
+        let part = |at: usize| parts.get(at).map(|part| decode(part, false)).unwrap_or_default();
+        let is_collection = parts.len() < 2;
+        let verb = match method.as_str() {
+            _ if location.watch => "watch",
+            "GET" | "HEAD" if is_collection && query.flag("watch") => "watch",
+            "GET" | "HEAD" => {
+                if is_collection {
+                    "list"
+                } else {
+                    "get"
+                }
+            }
+            "POST" => "create",
+            "PUT" => "update",
+            "PATCH" => "patch",
+            "DELETE" => {
+                if is_collection {
+                    "deletecollection"
+                } else {
+                    "delete"
+                }
+            }
+            _ => "",
+        };
+        Asked {
+            verb,
+            group: location.group.to_owned(),
+            version: location.version.to_owned(),
+            namespace: decode(namespace, false),
+            resource: part(0),
+            name: part(1),
+            subresource: part(2),
+            is_collection,
+        }
+    }
 }
 
 fn subresource(kind: &Kind, segment: &str) -> Result<Subresource, ApiError> {
@@ -201,10 +269,35 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/bindings"),
             ("GET", "/api/v1/namespaces/a/bindings?watch=1"),
             ("POST", "/api/v1/pods"),
+            ("POST", "/api/v1/watch/namespaces/a/pods"),
+            ("DELETE", "/api/v1/watch/namespaces/a/pods/p"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/p/status"),
             ("DELETE", "/api/v1/configmaps"),
             ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews"),
         ] {
             assert!(matches!(read(method, path), Err(ApiError::MethodNotAllowed)), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_is_asked_for_all_the_same() {
+        for (method, path, expected) in [
+            ("GET", "/api/v1/namespaces/a/foos", "list foos.v1. a  "),
+            ("HEAD", "/api/v1/foos?watch=1", "watch foos.v1.   "),
+            ("GET", "/api/v1/namespaces/a/pods/p/foo/bar", "get pods.v1. a p foo"),
+            ("POST", "/apis/g/v2/foos/x", "create foos.v2.g  x "),
+            ("PUT", "/api/v1/namespaces", "update namespaces.v1.   "),
+            ("DELETE", "/api/v1/namespaces", "deletecollection namespaces.v1.   "),
+            ("POST", "/api/v1/namespaces/a", "create namespaces.v1. a a "),
+            ("GET", "/api/v1/namespaces/a/status/x", "get namespaces.v1. a a status"),
+            ("POST", "/api/v1/watch/namespaces/a/pods", "watch pods.v1. a  "),
+            ("OPTIONS", "/api/v1/nodes/n%3A1", " nodes.v1.  n:1 "),
+        ] {
+            let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+            let asked = Asked::of(&method.parse().unwrap(), path, &Query::parse(query));
+            let Asked { verb, group, version, namespace, resource, name, subresource, .. } = asked;
+            let told = format!("{verb} {resource}.{version}.{group} {namespace} {name} {subresource}");
+            assert_eq!(told, expected, "{method} {path}");
         }
     }
 

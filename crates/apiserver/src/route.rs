@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::metrics::Observed;
 use crate::negotiate;
 use crate::query::Query;
-use crate::request::RequestInfo;
+use crate::request::{Asked, RequestInfo};
 use crate::respond::ApiResponse;
 use crate::server::Shared;
 use crate::status::ApiError;
@@ -47,15 +47,18 @@ pub(crate) async fn route(
     let info = request::is_resource(path).then(|| request::parse(&parts.method, path, &query));
     let asked = info.as_ref().and_then(|info| info.as_ref().ok());
     let verb = parts.method.as_str().to_ascii_lowercase();
-    trail.identify(&attributes(&user, asked, (&verb, path), &query), asked);
+    // What is not served is asked for all the same, and refused first to who may not have it.
+    let unserved = matches!(info, Some(Err(_))).then(|| Asked::of(&parts.method, path, &query));
+    let target = (asked, unserved.as_ref());
+    trail.identify(&attributes(&user, target, (&verb, path), &query), asked);
     if let Some(other) = impersonate(shared, &user, &mut parts.headers).await? {
         trail.impersonated(&other);
         user = Arc::new(other);
     }
-    let info = info.transpose()?;
-    let decision = authz::authorize(shared, &attributes(&user, info.as_ref(), (&verb, path), &query)).await;
+    let decision = authz::authorize(shared, &attributes(&user, target, (&verb, path), &query)).await;
     trail.decided(&decision);
     decision?;
+    let info = info.transpose()?;
     let is_for_people = pretty::is_wanted(parts.uri.query(), &parts.headers);
     let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
     let Some(info) = info else { return not_a_resource(shared, &parts, &query).await.map(dressed) };
@@ -104,16 +107,17 @@ fn time_allowed(shared: &Shared, query: &Query) -> Result<Duration, ApiError> {
     }
 }
 
-/// What authorizers and audit are told of a request for a resource, or for a path that is none.
+/// What authorizers and audit are told of a request for a resource, for one that is not served, or for another path.
 fn attributes<'a>(
     user: &'a User,
-    info: Option<&'a RequestInfo>,
+    target: (Option<&'a RequestInfo>, Option<&'a Asked>),
     (verb, path): (&'a str, &'a str),
     query: &Query,
 ) -> Attributes<'a> {
-    match info {
-        Some(info) => Attributes::of_request(user, info, query),
-        None => Attributes::of_path(user, verb, path),
+    match target {
+        (Some(info), _) => Attributes::of_request(user, info, query),
+        (None, Some(asked)) => Attributes::of_asked(user, asked, query),
+        (None, None) => Attributes::of_path(user, verb, path),
     }
 }
 

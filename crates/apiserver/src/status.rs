@@ -272,7 +272,12 @@ pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
     let details = details(error);
     let bare = matches!(
         error,
-        ApiError::PathNotFound | ApiError::MethodNotAllowed | ApiError::NotApplicable(_) | ApiError::Timeout
+        ApiError::PathNotFound
+            | ApiError::MethodNotAllowed
+            | ApiError::NotApplicable(_)
+            | ApiError::Timeout
+            | ApiError::Forbidden(..)
+            | ApiError::ForbiddenPath { .. }
     );
     if !details.is_empty() || bare || matches!(error, ApiError::Invalid(..)) {
         status["details"] = Value::Object(details);

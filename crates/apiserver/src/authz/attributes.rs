@@ -7,7 +7,7 @@ use api::rbac::ResourceRequest;
 use api::selector::FieldSelector;
 
 use crate::query::Query;
-use crate::request::RequestInfo;
+use crate::request::{Asked, RequestInfo};
 use crate::status::{ApiError, Subject};
 use crate::user::User;
 
@@ -42,12 +42,8 @@ impl<'a> Attributes<'a> {
     pub(crate) fn of_request(user: &'a User, info: &'a RequestInfo, query: &Query) -> Attributes<'a> {
         let kind = info.kind.info;
         let selects = matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
-        let fields = query.get("fieldSelector").filter(|_| selects).and_then(|text| FieldSelector::parse(text).ok());
-        let selected = || fields.as_ref().and_then(|f| f.exact_match("metadata.name")).map(str::to_owned);
-        let name = match &info.name {
-            Some(name) => Cow::Borrowed(name.as_str()),
-            None => selected().map_or(Cow::Borrowed(""), Cow::Owned),
-        };
+        let fields = selected(query, selects);
+        let name = one_name(info.name.as_deref(), fields.as_ref());
         // A namespace is in itself: who may read namespaces in one may read that one.
         let is_namespace = kind.group.is_empty() && kind.plural == "namespaces";
         let namespace = if is_namespace { info.name.as_deref() } else { info.namespace.as_deref() };
@@ -61,6 +57,21 @@ impl<'a> Attributes<'a> {
             fields,
         };
         Attributes { user, verb: info.verb.as_str(), target: Target::Resource(resource) }
+    }
+
+    /// Of a request for something that is not served.
+    pub(crate) fn of_asked(user: &'a User, asked: &'a Asked, query: &Query) -> Attributes<'a> {
+        let fields = selected(query, matches!(asked.verb, "list" | "watch" | "deletecollection"));
+        let resource = Resource {
+            group: &asked.group,
+            version: &asked.version,
+            resource: &asked.resource,
+            subresource: &asked.subresource,
+            namespace: &asked.namespace,
+            name: one_name(Some(&*asked.name).filter(|_| !asked.is_collection), fields.as_ref()),
+            fields,
+        };
+        Attributes { user, verb: asked.verb, target: Target::Resource(resource) }
     }
 
     pub(crate) fn of_path(user: &'a User, verb: &'a str, path: &'a str) -> Attributes<'a> {
@@ -90,6 +101,15 @@ impl<'a> Attributes<'a> {
             format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {place}{because}");
         ApiError::Forbidden(Subject::named(target.group, target.resource, &target.name), message)
     }
+}
+
+fn selected(query: &Query, selects: bool) -> Option<FieldSelector> {
+    query.get("fieldSelector").filter(|_| selects).and_then(|text| FieldSelector::parse(text).ok())
+}
+
+fn one_name<'a>(in_path: Option<&'a str>, fields: Option<&FieldSelector>) -> Cow<'a, str> {
+    let selected = || fields.and_then(|f| f.exact_match("metadata.name")).map(str::to_owned);
+    in_path.map_or_else(|| selected().map_or(Cow::Borrowed(""), Cow::Owned), Cow::Borrowed)
 }
 
 impl Resource<'_> {

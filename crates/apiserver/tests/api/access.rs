@@ -108,6 +108,50 @@ async fn refusals_read_as_upstream_prints_them() {
     }
 }
 
+/// What is not there, or cannot be done, is told only to who might do it: `WithAuthorization` comes before any routing.
+#[tokio::test]
+async fn what_is_not_served_is_refused_first() {
+    let server = Server::start().await;
+    for (method, path, code, message) in [
+        (
+            "GET",
+            "/api/v1/namespaces/default/foos?fieldSelector=metadata.name%3Dx",
+            404,
+            r#"foos "x" is forbidden: User "joe" cannot list resource "foos" in API group "" in the namespace "default""#,
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/secrets/x/status",
+            404,
+            r#"secrets "x" is forbidden: User "joe" cannot get resource "secrets/status" in API group "" in the namespace "default""#,
+        ),
+        (
+            "PUT",
+            "/apis/apps/v1/deployments",
+            404,
+            r#"deployments.apps is forbidden: User "joe" cannot update resource "deployments" in API group "apps" at the cluster scope"#,
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces",
+            405,
+            r#"namespaces is forbidden: User "joe" cannot deletecollection resource "namespaces" in API group "" at the cluster scope"#,
+        ),
+        (
+            "POST",
+            "/api/v1/watch/namespaces/default/pods",
+            405,
+            r#"pods is forbidden: User "joe" cannot watch resource "pods" in API group "" in the namespace "default""#,
+        ),
+    ] {
+        let refused = server.send_as(User::new("joe", ["dev"]), method, path, &[], "").await;
+        assert_eq!((refused.code, refused.message().as_str()), (403, message), "{method} {path}");
+        assert_eq!(server.send(method, path, &[], "").await.code, code, "{method} {path}");
+    }
+    let path = server.send_as(User::new("joe", ["dev"]), "GET", "/foo", &[], "").await.json();
+    assert_eq!(path["details"], json!({}));
+}
+
 #[tokio::test]
 async fn a_bootstrapper_sees_its_own_certificate_requests_only() {
     let server = Server::start().await;
