@@ -79,7 +79,12 @@ impl Question {
         object.set_defaults();
         let errors = object.validate();
         if !errors.is_empty() {
-            return Err(ApiError::Invalid(call.info.subject(), errors));
+            let mut subject = call.info.subject();
+            if subject.group == AUTHORIZATION {
+                // Upstream names no kind here (`authorizationapi.Kind("")`).
+                subject.kind = "";
+            }
+            return Err(ApiError::Invalid(subject, errors));
         }
         Ok(Question { object, warnings: decoded.warnings })
     }

@@ -20,7 +20,8 @@ pub(crate) async fn what_may_i(call: &Call, body: Body) -> Result<ApiResponse, A
         return Err(ApiError::BadRequest("no namespace on request".into()));
     };
     call.shared.cache.catch_up().await?;
-    review.status = Some(rules(call, &namespace));
+    // Upstream's answer has a status and no question.
+    *review = SelfSubjectRulesReview { status: Some(rules(call, &namespace)), ..Default::default() };
     Ok(question.answer(call))
 }
 
@@ -32,7 +33,7 @@ fn rules(call: &Call, namespace: &str) -> SubjectRulesReviewStatus {
     let here = authz::Resource { namespace, ..authz::Resource::default() };
     let mut errors = rights.problems(&Attributes { user: &call.user, verb: "", target: Target::Resource(here) });
     if call.user.node().is_some() {
-        errors = "what a node may do depends on what runs on it, and cannot be listed".to_owned();
+        errors = "node authorizer does not support user rule resolution".to_owned();
     }
     SubjectRulesReviewStatus {
         incomplete: !errors.is_empty(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::review;
 use crate::Resource;
-use crate::field::{ErrorList, Path, invalid, required};
+use crate::field::{ErrorList, Path, invalid};
 use crate::kinds::{KindInfo, Scope};
 use crate::printing::created_at;
 
@@ -87,7 +87,7 @@ fn validate_subject(spec: &SubjectAccessReviewSpec, errors: &mut ErrorList) {
     validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref(), errors);
     let has_user = spec.user.as_deref().is_some_and(|u| !u.is_empty());
     if !has_user && spec.groups.as_deref().unwrap_or_default().is_empty() {
-        errors.push(required(&Path::new("spec").child("user"), "at least one of user or group must be specified"));
+        errors.push(invalid(&Path::new("spec").child("user"), "", "at least one of user or group must be specified"));
     }
 }
 
@@ -104,7 +104,7 @@ fn validate_attributes(
         }
         (None, None) => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            errors.push(required(&spec.child("resourceAttributes"), detail));
+            errors.push(invalid(&spec.child("resourceAttributes"), "null", detail));
         }
         _ => {}
     }
@@ -132,9 +132,9 @@ mod tests {
                 "nothing",
                 json!({}),
                 vec![
-                    "spec.resourceAttributes: Required value: exactly one of nonResourceAttributes or \
+                    "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or \
                      resourceAttributes must be specified",
-                    "spec.user: Required value: at least one of user or group must be specified",
+                    "spec.user: Invalid value: \"\": at least one of user or group must be specified",
                 ],
             ),
             (
