@@ -5,3 +5,4 @@
 mod kube_rs;
 mod kubectl;
 mod python;
+mod recorded;
