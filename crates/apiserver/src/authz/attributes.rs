@@ -43,7 +43,7 @@ impl<'a> Attributes<'a> {
         let kind = info.kind.info;
         let selects = matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
         let fields = selected(query, selects);
-        let name = one_name(info.name.as_deref(), fields.as_ref());
+        let name = one_name(info.name.as_deref(), fields.as_ref().filter(|_| info.verb != Verb::DeleteCollection));
         // A namespace is in itself: who may read namespaces in one may read that one.
         let is_namespace = kind.group.is_empty() && kind.plural == "namespaces";
         let namespace = if is_namespace { info.name.as_deref() } else { info.namespace.as_deref() };
@@ -62,13 +62,15 @@ impl<'a> Attributes<'a> {
     /// Of a request for something that is not served.
     pub(crate) fn of_asked(user: &'a User, asked: &'a Asked, query: &Query) -> Attributes<'a> {
         let fields = selected(query, matches!(asked.verb, "list" | "watch" | "deletecollection"));
+        let named_by = fields.as_ref().filter(|_| asked.verb != "deletecollection");
+        let name = one_name(Some(&*asked.name).filter(|_| !asked.is_collection), named_by);
         let resource = Resource {
             group: &asked.group,
             version: &asked.version,
             resource: &asked.resource,
             subresource: &asked.subresource,
             namespace: &asked.namespace,
-            name: one_name(Some(&*asked.name).filter(|_| !asked.is_collection), fields.as_ref()),
+            name,
             fields,
         };
         Attributes { user, verb: asked.verb, target: Target::Resource(resource) }
@@ -107,6 +109,7 @@ fn selected(query: &Query, selects: bool) -> Option<FieldSelector> {
     query.get("fieldSelector").filter(|_| selects).and_then(|text| FieldSelector::parse(text).ok())
 }
 
+/// The one object it is about. What is deleted by a selector is not one object, whatever that names.
 fn one_name<'a>(in_path: Option<&'a str>, fields: Option<&FieldSelector>) -> Cow<'a, str> {
     let selected = || fields.and_then(|f| f.exact_match("metadata.name")).map(str::to_owned);
     in_path.map_or_else(|| selected().map_or(Cow::Borrowed(""), Cow::Owned), Cow::Borrowed)

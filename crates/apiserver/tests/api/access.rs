@@ -138,6 +138,12 @@ async fn what_is_not_served_is_refused_first() {
             r#"namespaces is forbidden: User "joe" cannot deletecollection resource "namespaces" in API group "" at the cluster scope"#,
         ),
         (
+            "DELETE",
+            "/api/v1/configmaps?fieldSelector=metadata.name%3Dx",
+            405,
+            r#"configmaps is forbidden: User "joe" cannot deletecollection resource "configmaps" in API group "" at the cluster scope"#,
+        ),
+        (
             "POST",
             "/api/v1/watch/namespaces/default/pods",
             405,

@@ -60,7 +60,7 @@ async fn rules_are_as_narrow_as_they_say() {
     }
     server.pod("p", "").await;
     let rules = json!([
-        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"], "verbs": ["get", "list", "patch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"], "verbs": ["get", "list", "patch", "deletecollection"]},
         {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
     ]);
@@ -76,6 +76,7 @@ async fn rules_are_as_narrow_as_they_say() {
         ("GET", format!("{CONFIG_MAPS}/a"), 200),
         ("GET", format!("{CONFIG_MAPS}/b"), 403),
         ("GET", CONFIG_MAPS.to_owned(), 403),
+        ("DELETE", format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Da"), 403),
         ("GET", format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Da"), 200),
         ("GET", format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Db"), 403),
         ("PATCH", format!("{CONFIG_MAPS}/a"), 200),
