@@ -32,6 +32,7 @@ mod service_account;
 mod subresource;
 mod verbs;
 mod view;
+mod volume_sources;
 
 use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::authorization::v1 as authorization;

@@ -1,15 +1,19 @@
 //! PersistentVolume: storage that outlives pods. The volume controller binds it to a claim.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 use serde_json::{Map, Value, json};
 
+use super::pod::defaults::{or_text, volumes::azure_disk};
+use super::volume_sources::{self, Holder};
 use super::{pod, printers, rules};
 use crate::Resource;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
 use crate::kinds::{AGE, KindInfo, NAME, Scope, Subresource, Verb, column, wide};
 use crate::names::NameRule;
-use crate::quantity::canonicalize;
+use crate::quantity::{self, canonicalize};
 
 /// What happens to a volume whose claim is gone.
 const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
@@ -79,6 +83,7 @@ impl Resource for PersistentVolume {
         if let Some(host_path) = spec.host_path.as_mut() {
             host_path.type_.get_or_insert_default();
         }
+        network_defaults(spec);
     }
 
     fn prepare_create(&mut self) {
@@ -121,7 +126,7 @@ impl Resource for PersistentVolume {
         capacity(spec, &path.child("capacity"), errors);
         let policy = spec.persistent_volume_reclaim_policy.as_deref();
         rules::optional_one_of(policy, RECLAIM_POLICIES, &path.child("persistentVolumeReclaimPolicy"), errors);
-        source(spec, &path, errors);
+        source(spec, self.metadata.name.as_deref().unwrap_or(""), &path, errors);
         let (class, mode) = (spec.storage_class_name.as_deref(), spec.volume_mode.as_deref());
         rules::storage_class_and_mode(class, mode, &path, errors);
         if let Some(required) = spec.node_affinity.as_ref().and_then(|a| a.required.as_ref()) {
@@ -163,16 +168,37 @@ impl Resource for PersistentVolume {
     }
 }
 
-fn capacity(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
-    let Some(capacity) = spec.capacity.as_ref().filter(|c| !c.is_empty()) else {
-        errors.push(required(path, ""));
-        return;
-    };
-    if !capacity.contains_key("storage") || capacity.len() > 1 {
-        errors.push(not_supported(path, json!(capacity).to_string(), &["storage"]));
+/// What may be left out of storage that machines elsewhere serve.
+fn network_defaults(spec: &mut PersistentVolumeSpec) {
+    if let Some(iscsi) = spec.iscsi.as_mut() {
+        or_text(&mut iscsi.iscsi_interface, "default");
     }
-    for (name, amount) in capacity {
-        rules::positive_quantity(amount, &path.key(name), errors);
+    if let Some(rbd) = spec.rbd.as_mut() {
+        or_text(&mut rbd.pool, "rbd");
+        or_text(&mut rbd.user, "admin");
+        or_text(&mut rbd.keyring, "/etc/ceph/keyring");
+    }
+    if let Some(scale_io) = spec.scale_io.as_mut() {
+        or_text(&mut scale_io.storage_mode, "ThinProvisioned");
+        or_text(&mut scale_io.fs_type, "xfs");
+    }
+    spec.azure_disk.as_mut().into_iter().for_each(azure_disk);
+}
+
+fn capacity(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
+    let capacity = spec.capacity.as_ref();
+    if capacity.is_none_or(BTreeMap::is_empty) {
+        errors.push(required(path, ""));
+    }
+    if capacity.is_none_or(|capacity| !capacity.contains_key("storage") || capacity.len() > 1) {
+        errors.push(not_supported(path, json!(capacity), &["storage"]));
+    }
+    for (name, amount) in capacity.into_iter().flatten() {
+        let (path, held) = (path.key(name), quantity::of(amount));
+        if held.is_negative() {
+            errors.push(invalid(&path, held.units(), "must be a valid resource quantity"));
+        }
+        rules::positive_quantity(amount, &path, errors);
     }
 }
 
@@ -184,19 +210,16 @@ fn sources(spec: &PersistentVolumeSpec) -> Map<String, Value> {
 }
 
 /// Exactly one place, which says where it is.
-fn source(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
+fn source(spec: &PersistentVolumeSpec, name: &str, path: &Path, errors: &mut ErrorList) {
     let sources = sources(spec);
-    if sources.is_empty() {
-        errors.push(required(path, "must specify a volume type"));
+    match sources.iter().next() {
+        Some((field, value)) => volume_sources::validate(field, value, path, Holder::PersistentVolume(name), errors),
+        None => errors.push(required(path, "must specify a volume type")),
     }
     for field in sources.keys().skip(1) {
         errors.push(forbidden(&path.child(field), "may not specify more than 1 volume type"));
     }
     if let Some(host_path) = &spec.host_path {
-        let path = path.child("hostPath").child("path");
-        if rules::given(&host_path.path, &path, errors) {
-            rules::no_backsteps(&host_path.path, &path, errors);
-        }
         let recycles = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
         if recycles && host_path.path.split('/').all(str::is_empty) {
             let detail = "may not be 'recycle' for a hostPath mount of '/'";
@@ -210,13 +233,6 @@ fn source(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {
         }
         if spec.node_affinity.as_ref().is_none_or(|a| a.required.is_none()) {
             errors.push(required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
-        }
-    }
-    if let Some(nfs) = &spec.nfs {
-        let path = path.child("nfs");
-        rules::given(&nfs.server, &path.child("server"), errors);
-        if rules::given(&nfs.path, &path.child("path"), errors) && !nfs.path.starts_with('/') {
-            errors.push(invalid(&path.child("path"), nfs.path.as_str(), "must be an absolute path"));
         }
     }
 }

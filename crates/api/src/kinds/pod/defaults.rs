@@ -1,6 +1,6 @@
 //! What a pod's author may leave out (`pkg/apis/core/v1/defaults.go` upstream).
 
-mod volumes;
+pub(in crate::kinds) mod volumes;
 
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, GRPCAction, HTTPGetAction, LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe,
@@ -26,7 +26,8 @@ pub(super) fn pod(pod: &mut Pod) {
         }
         for port in container.ports.iter_mut().flatten().filter(|_| host_network) {
             let free = port.host_port.unwrap_or(0) == 0;
-            port.host_port = if free { Some(port.container_port) } else { port.host_port };
+            let same = Some(port.container_port).filter(|port| *port != 0);
+            port.host_port = if free { same } else { port.host_port };
         }
     }
     if let Some(resources) = spec.resources.as_mut() {

@@ -1,6 +1,8 @@
 //! What a volume's author may leave out.
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, EmptyDirVolumeSource, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    AzureDiskVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, Volume, VolumeProjection,
+};
 
 use super::{divisor, or_text, pull_policy};
 use crate::quantity::canonicalize;
@@ -76,9 +78,14 @@ fn network_volume(volume: &mut Volume) {
         or_text(&mut scale_io.fs_type, "xfs");
     }
     if let Some(disk) = volume.azure_disk.as_mut() {
-        or_text(&mut disk.caching_mode, "ReadWrite");
-        or_text(&mut disk.kind, "Shared");
-        or_text(&mut disk.fs_type, "ext4");
-        disk.read_only.get_or_insert(false);
+        azure_disk(disk);
     }
+}
+
+/// What is empty here was given.
+pub(in crate::kinds) fn azure_disk(disk: &mut AzureDiskVolumeSource) {
+    disk.caching_mode.get_or_insert_with(|| "ReadWrite".to_owned());
+    disk.kind.get_or_insert_with(|| "Shared".to_owned());
+    disk.fs_type.get_or_insert_with(|| "ext4".to_owned());
+    disk.read_only.get_or_insert(false);
 }

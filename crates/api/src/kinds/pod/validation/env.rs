@@ -47,8 +47,8 @@ const RESOURCES: &[&str] = &[
     "requests.ephemeral-storage",
     "requests.memory",
 ];
-const CPU_DIVISORS: &[&str] = &["1", "1m"];
-const BYTE_DIVISORS: &[&str] = &["1", "1E", "1Ei", "1G", "1Gi", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"];
+const CPU_DIVISORS: &[&str] = &["1m", "1"];
+const BYTE_DIVISORS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 pub(super) fn env(container: &Container, path: &Path, errors: &mut ErrorList) {
     for (index, variable) in container.env.iter().flatten().enumerate() {
@@ -167,7 +167,8 @@ pub(super) fn resource_field(field: &ResourceFieldSelector, in_volume: bool, pat
         _ => return,
     };
     if divisor != "0" && !allowed.contains(&divisor) {
-        let detail = format!("only divisor's values {} are supported with the {kind} resource", allowed.join(", "));
+        let listed = if allowed.len() == 2 { allowed.join(" and ") } else { allowed.join(", ") };
+        let detail = format!("only divisor's values {listed} are supported with the {kind} resource");
         errors.push(invalid(&path.child("divisor"), resource, &detail));
     }
 }

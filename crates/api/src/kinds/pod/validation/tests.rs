@@ -190,7 +190,7 @@ fn volumes_and_mounts_are_checked() {
                 {"secret": {"name": "s", "items": [{"key": "a", "path": "f"}]}},
                 {"configMap": {"name": "m", "items": [{"key": "a", "path": "f"}]}},
             ]}})),
-            &[r#"spec.volumes[0].projected: Invalid value: "f": conflicting duplicate paths"#],
+            &[r#"spec.volumes[0].projected: Invalid value: "m": conflicting duplicate paths"#],
         ),
     ]);
 }

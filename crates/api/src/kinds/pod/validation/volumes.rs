@@ -44,7 +44,7 @@ pub(super) fn volumes<'a>(spec: &'a PodSpec, path: &Path, errors: &mut ErrorList
 fn source(volume: &Volume, path: &Path, errors: &mut ErrorList) {
     let mut fields = fields(volume).into_iter().filter(|(is_set, _)| *is_set).map(|(_, field)| field);
     match fields.next() {
-        Some(field) => sources::validate(volume, field, &path.child(field), errors),
+        Some(field) => sources::validate(volume, field, path, errors),
         None => errors.push(required(path, "must specify a volume type")),
     }
     for field in fields {

@@ -1,27 +1,26 @@
-//! What each source of a volume must say. Sources that no node of ours serves are accepted as they are: the kubelet
-//! says so when the pod starts.
+//! What each source of a volume must say. Sources that no node of ours serves are accepted if nothing is wrong with them: the
+//! kubelet says so when the pod starts.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    DownwardAPIVolumeFile, KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::rules;
+use crate::kinds::volume_sources::{self, Holder};
 
 use super::super::env;
 
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 /// The shortest life of a projected token.
 const TOKEN_MIN_SECONDS: i64 = 10 * 60;
 /// The longest life of a projected token.
 const TOKEN_MAX_SECONDS: i64 = 1 << 32;
 
-/// Checks the source `field` of `volume`, which stands at `path`.
-pub(super) fn validate(volume: &Volume, field: &str, path: &Path, errors: &mut ErrorList) {
+/// Checks the source `field` of `volume`, which stands at `parent`.
+pub(super) fn validate(volume: &Volume, field: &str, parent: &Path, errors: &mut ErrorList) {
+    let path = &parent.child(field);
     match field {
         "emptyDir" => empty_dir(volume, path, errors),
-        "hostPath" => volume.host_path.iter().for_each(|s| host_path(s, path, errors)),
         "secret" => volume.secret.iter().for_each(|s| {
             rules::given(s.secret_name.as_deref().unwrap_or(""), &path.child("secretName"), errors);
             rules::file_mode(s.default_mode, &path.child("defaultMode"), errors);
@@ -39,7 +38,7 @@ pub(super) fn validate(volume: &Volume, field: &str, path: &Path, errors: &mut E
             }
         }),
         "projected" => projected(volume, path, errors),
-        _ => elsewhere(volume, field, path, errors),
+        _ => elsewhere(volume, field, parent, errors),
     }
 }
 
@@ -47,13 +46,6 @@ fn empty_dir(volume: &Volume, path: &Path, errors: &mut ErrorList) {
     let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else { return };
     if limit.0.parse::<crate::quantity::Quantity>().map_or(true, |q| q.is_negative()) {
         errors.push(forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
-    }
-}
-
-fn host_path(source: &HostPathVolumeSource, path: &Path, errors: &mut ErrorList) {
-    if rules::given(&source.path, &path.child("path"), errors) {
-        rules::no_backsteps(&source.path, &path.child("path"), errors);
-        rules::optional_one_of(source.type_.as_deref(), HOST_PATH_TYPES, &path.child("type"), errors);
     }
 }
 
@@ -91,11 +83,12 @@ fn projected(volume: &Volume, path: &Path, errors: &mut ErrorList) {
     let mut files: Vec<&str> = Vec::new();
     for (index, projection) in source.sources.iter().flatten().enumerate() {
         one_projection(projection, &path.child("sources").index(index), errors);
-        for file in projected_files(projection).into_iter().filter(|f| !f.is_empty()) {
+        for (file, shown) in projected_files(projection).into_iter().filter(|(file, _)| !file.is_empty()) {
             if files.contains(&file) {
-                errors.push(invalid(path, file, "conflicting duplicate paths"));
+                errors.push(invalid(path, shown, "conflicting duplicate paths"));
+            } else {
+                files.push(file);
             }
-            files.push(file);
         }
     }
 }
@@ -151,24 +144,25 @@ fn token(token: &ServiceAccountTokenProjection, path: &Path, errors: &mut ErrorL
     }
 }
 
-fn projected_files(projection: &VolumeProjection) -> Vec<&str> {
-    let secret = projection.secret.iter().flat_map(|s| s.items.iter().flatten()).map(|i| i.path.as_str());
-    let config_map = projection.config_map.iter().flat_map(|s| s.items.iter().flatten()).map(|i| i.path.as_str());
+/// Each file, and by what it is named where it is there twice: that of a secret or config map by the source.
+fn projected_files(projection: &VolumeProjection) -> Vec<(&str, &str)> {
+    let secret = projection
+        .secret
+        .iter()
+        .flat_map(|s| s.items.iter().flatten().map(move |i| (i.path.as_str(), s.name.as_str())));
+    let config_map = projection
+        .config_map
+        .iter()
+        .flat_map(|s| s.items.iter().flatten().map(move |i| (i.path.as_str(), s.name.as_str())));
     let downward = projection.downward_api.iter().flat_map(|s| s.items.iter().flatten()).map(|i| i.path.as_str());
     let token = projection.service_account_token.iter().map(|t| t.path.as_str());
-    secret.chain(config_map).chain(downward).chain(token).collect()
+    secret.chain(config_map).chain(downward.chain(token).map(|path| (path, path))).collect()
 }
 
-/// Sources that need a service beside the node.
-fn elsewhere(volume: &Volume, field: &str, path: &Path, errors: &mut ErrorList) {
+/// Sources that only name something.
+fn elsewhere(volume: &Volume, field: &str, parent: &Path, errors: &mut ErrorList) {
+    let path = &parent.child(field);
     match field {
-        "nfs" => volume.nfs.iter().for_each(|s| {
-            rules::given(&s.server, &path.child("server"), errors);
-            rules::given(&s.path, &path.child("path"), errors);
-            if !s.path.starts_with('/') {
-                errors.push(invalid(&path.child("path"), s.path.as_str(), "must be an absolute path"));
-            }
-        }),
         "gitRepo" => volume.git_repo.iter().for_each(|s| {
             rules::given(&s.repository, &path.child("repository"), errors);
             let directory = s.directory.as_deref().unwrap_or("");
@@ -177,15 +171,17 @@ fn elsewhere(volume: &Volume, field: &str, path: &Path, errors: &mut ErrorList) 
         "persistentVolumeClaim" => volume.persistent_volume_claim.iter().for_each(|s| {
             rules::given(&s.claim_name, &path.child("claimName"), errors);
         }),
-        "csi" => volume.csi.iter().for_each(|s| {
-            rules::given(&s.driver, &path.child("driver"), errors);
-        }),
         "ephemeral" if volume.ephemeral.as_ref().is_some_and(|e| e.volume_claim_template.is_none()) => {
             errors.push(required(&path.child("volumeClaimTemplate"), ""));
         }
         "image" => volume.image.iter().for_each(|s| {
             rules::given(s.reference.as_deref().unwrap_or(""), &path.child("reference"), errors);
         }),
-        _ => {}
+        "ephemeral" => {}
+        _ => {
+            let value = serde_json::to_value(volume).unwrap_or_default();
+            let name = parent.child("name");
+            volume_sources::validate(field, &value[field], parent, Holder::Pod(&volume.name, &name), errors);
+        }
     }
 }
