@@ -116,6 +116,28 @@ pub fn validate_annotations(annotations: Option<&BTreeMap<String, String>>, path
     }
 }
 
+/// Takes away owners that are named twice in the same words, as upstream does before anything else is done
+/// (`dedupOwnerReferences` in `k8s.io/apiserver`); gives what to tell the client.
+pub fn drop_repeated_owners(meta: &mut ObjectMeta) -> Option<String> {
+    let owners = meta.owner_references.as_mut().filter(|owners| owners.len() > 1)?;
+    let (mut kept, mut repeated) = (Vec::with_capacity(owners.len()), Vec::new());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            repeated.push(owner.uid);
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    (!repeated.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )
+    })
+}
+
 /// What is checked at creation and update alike.
 fn validate_common(meta: &ObjectMeta, root: &Path, errors: &mut ErrorList) {
     validate_labels(meta.labels.as_ref(), &root.child("labels"), errors);
@@ -171,7 +193,12 @@ fn validate_owners(owners: &[OwnerReference], path: &Path, errors: &mut ErrorLis
 }
 
 fn validate_owner(owner: &OwnerReference, path: &Path, errors: &mut ErrorList) {
-    let version = owner.api_version.rsplit_once('/').map_or(owner.api_version.as_str(), |(_, version)| version);
+    // More than one slash is no version (`ParseGroupVersion`).
+    let version = match owner.api_version.split_once('/') {
+        Some((_, version)) if version.contains('/') => "",
+        Some((_, version)) => version,
+        None => owner.api_version.as_str(),
+    };
     if version.is_empty() {
         errors.push(invalid(&path.child("apiVersion"), owner.api_version.as_str(), "version must not be empty"));
     }
@@ -209,6 +236,18 @@ mod tests {
 
     fn meta(value: Value) -> ObjectMeta {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_owner_named_twice_counts_once() {
+        let owner =
+            |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "1", "controller": true});
+        let mut twice = meta(json!({"ownerReferences": [owner("a"), owner("a"), owner("b"), owner("a")]}));
+        let told = drop_repeated_owners(&mut twice).unwrap();
+        assert!(told.ends_with("duplicate UID(s) observed: 1, 1"), "{told}");
+        let names: Vec<_> = twice.owner_references.iter().flatten().map(|owner| owner.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(drop_repeated_owners(&mut twice), None);
     }
 
     fn good() -> Value {

@@ -201,7 +201,10 @@ fn allocate_address(
             }
         },
     };
-    spec.cluster_ips = Some(vec![address.clone()]);
+    // What else was said stays, for validation to compare.
+    if spec.cluster_ip.as_deref().unwrap_or("").is_empty() || spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+        spec.cluster_ips = Some(vec![address.clone()]);
+    }
     spec.cluster_ip = Some(address);
 }
 

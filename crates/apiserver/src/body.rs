@@ -74,19 +74,27 @@ pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<
     let mode = query.field_validation()?;
     let decoded = (kind.decode)(json).and_then(api::decode::Decoded::checked);
     let decoded = decoded.map_err(|e| not_decoded(kind, json, &e))?;
+    let mut object = decoded.object;
+    let repeated_owners = api::metadata::drop_repeated_owners(object.metadata_mut());
     match mode {
-        FieldValidation::Ignore => Ok(Decoded { object: decoded.object, warnings: Vec::new() }),
-        FieldValidation::Warn => Ok(Decoded { object: decoded.object, warnings: decoded.strict_errors }),
-        FieldValidation::Strict if decoded.strict_errors.is_empty() => {
-            Ok(Decoded { object: decoded.object, warnings: Vec::new() })
+        FieldValidation::Warn => {
+            let warnings = decoded.strict_errors.into_iter().chain(repeated_owners).collect();
+            Ok(Decoded { object, warnings })
         }
-        FieldValidation::Strict => Err(ApiError::BadRequest(format!(
-            "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
-            kind.info.kind,
-            kind.info.version,
-            decoded.strict_errors.join(", ")
-        ))),
+        FieldValidation::Strict if !decoded.strict_errors.is_empty() => Err(strict(kind, &decoded.strict_errors)),
+        FieldValidation::Strict | FieldValidation::Ignore => {
+            Ok(Decoded { object, warnings: repeated_owners.into_iter().collect() })
+        }
     }
+}
+
+fn strict(kind: &Kind, errors: &[String]) -> ApiError {
+    ApiError::BadRequest(format!(
+        "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
+        kind.info.kind,
+        kind.info.version,
+        errors.join(", ")
+    ))
 }
 
 /// How much of a body that is no object is shown to its sender, who may have meant to send something else.

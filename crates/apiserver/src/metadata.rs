@@ -69,6 +69,15 @@ pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>,
     Ok(())
 }
 
+/// What replaces an object says its name; an apply and a patch need not.
+pub(crate) fn check_named(metadata: &ObjectMeta, name: &str) -> Result<(), ApiError> {
+    if metadata.name.as_deref().unwrap_or("").is_empty() {
+        let message = format!("the name of the object ({name} based on URL) was undeterminable: name must be provided");
+        return Err(ApiError::BadRequest(message));
+    }
+    Ok(())
+}
+
 /// The namespace in a body must be the one in the URL, where both have any. What is cluster-wide has none, whatever a body
 /// says (`EnsureObjectNamespaceMatchesRequestNamespace`).
 pub(crate) fn check_namespace(metadata: &ObjectMeta, namespace: Option<&str>) -> Result<(), ApiError> {

@@ -27,6 +27,10 @@ impl Resource for Lease {
         name_rule: NameRule::Dns1123Subdomain,
     };
 
+    fn set_defaults(&mut self) {
+        self.spec.get_or_insert_default();
+    }
+
     fn validate(&self, errors: &mut ErrorList) {
         let (Some(spec), path) = (self.spec.as_ref(), Path::new("spec")) else { return };
         if let Some(seconds) = spec.lease_duration_seconds

@@ -122,12 +122,20 @@ fn required_keys(secret: &Secret, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// An object or nothing; the words are those of Go's decoder, which reads into a map.
 fn is_json(value: Option<&[u8]>, path: &Path, errors: &mut ErrorList) {
-    if let Some(bytes) = value
-        && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-    {
-        errors.push(invalid(path, SHADOW, &error.to_string()));
-    }
+    let Some(bytes) = value else { return };
+    let into = "into Go value of type map[string]interface {}";
+    let problem = match serde_json::from_slice::<Value>(bytes) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(Value::Array(_)) => format!("json: cannot unmarshal array {into}"),
+        Ok(Value::String(_)) => format!("json: cannot unmarshal string {into}"),
+        Ok(Value::Bool(_)) => format!("json: cannot unmarshal bool {into}"),
+        Ok(Value::Number(_)) => format!("json: cannot unmarshal number {into}"),
+        Err(error) if error.is_eof() => "unexpected end of JSON input".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    errors.push(invalid(path, SHADOW, &problem));
 }
 
 #[cfg(test)]

@@ -94,16 +94,24 @@ fn main(
     new.prepare_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     new.set_defaults();
+    let mut not_allocated = api::field::ErrorList::new();
     if let Some(service) = new.as_any_mut().downcast_mut::<Service>() {
         let ranges = call.shared.ranges();
         let ops = allocators::plan(&ranges, old.as_any().downcast_ref(), service, taken);
-        effects.ops.extend(ops.map_err(|errors| ApiError::Invalid(subject.clone(), errors))?);
+        match ops {
+            Ok(ops) => effects.ops.extend(ops),
+            Err(errors) => not_allocated = errors,
+        }
     }
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate());
     errors.extend(new.validate_update(old));
     errors.extend(call.info.kind.view.map(|view| (view.validate)(&*new, Some(old))).unwrap_or_default());
+    // Upstream allocates what is valid: what is wrong with the object itself is said first.
+    if errors.is_empty() {
+        errors = not_allocated;
+    }
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }

@@ -9,7 +9,7 @@ use super::create::Author;
 use super::step::step;
 use crate::body;
 use crate::call::Call;
-use crate::metadata::check_identity;
+use crate::metadata::{check_identity, check_named};
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
@@ -35,6 +35,7 @@ pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
     let json = call.json_body(request_body).await?;
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
     let object = &mut decoded.object;
+    check_named(object.metadata(), call.name())?;
     check_identity(object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
     let (object, dry_run) = (&**object, call.query.dry_run()?);
     for _ in 0..MAX_ATTEMPTS {

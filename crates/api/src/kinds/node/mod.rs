@@ -46,8 +46,8 @@ impl Resource for Node {
         if let Some(spec) = self.spec.as_mut() {
             let cidr = spec.pod_cidr.clone().filter(|c| !c.is_empty());
             match (cidr, spec.pod_cidrs.as_ref().and_then(|c| c.first()).cloned()) {
-                (Some(cidr), None) => spec.pod_cidrs = Some(vec![cidr]),
-                (None, first) => spec.pod_cidr = first,
+                (Some(cidr), first) if first.as_ref() != Some(&cidr) => spec.pod_cidrs = Some(vec![cidr]),
+                (None, first) => spec.pod_cidr = first.filter(|first| !first.is_empty()),
                 _ => {}
             }
         }

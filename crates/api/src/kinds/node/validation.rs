@@ -13,7 +13,8 @@ const MAX_POD_CIDRS: usize = 2;
 
 pub(super) fn node(node: &Node, errors: &mut ErrorList) {
     if let Some(spec) = node.spec.as_ref() {
-        taints(spec.taints.as_deref().unwrap_or(&[]), &Path::new("spec").child("taints"), errors);
+        // Upstream looks at them where it looks at the metadata.
+        taints(spec.taints.as_deref().unwrap_or(&[]), &Path::new("metadata").child("taints"), errors);
         pod_cidrs(spec, &Path::new("spec"), errors);
     }
     status(node, errors);
@@ -23,8 +24,11 @@ pub(super) fn node(node: &Node, errors: &mut ErrorList) {
 pub(super) fn status(node: &Node, errors: &mut ErrorList) {
     let Some(status) = node.status.as_ref() else { return };
     let path = Path::new("status");
-    rules::quantities(status.capacity.as_ref(), &path.child("capacity"), errors);
-    rules::quantities(status.allocatable.as_ref(), &path.child("allocatable"), errors);
+    for (amounts, field) in [(&status.capacity, "capacity"), (&status.allocatable, "allocatable")] {
+        for (name, amount) in amounts.iter().flatten() {
+            rules::quantity(amount, &path.child(field).child(name), errors);
+        }
+    }
     let addresses = status.addresses.as_deref().unwrap_or(&[]);
     for (index, address) in addresses.iter().enumerate() {
         if addresses[..index].contains(address) {
@@ -63,10 +67,6 @@ fn pod_cidrs(spec: &NodeSpec, path: &Path, errors: &mut ErrorList) {
     if cidrs.len() > MAX_POD_CIDRS {
         let detail = "may specify no more than one CIDR for each IP family";
         errors.push(invalid(&path, json!(cidrs), detail));
-    }
-    let differs = spec.pod_cidr.as_ref().is_some_and(|c| !c.is_empty() && cidrs.first() != Some(c));
-    if differs && !cidrs.is_empty() {
-        errors.push(invalid(&path.index(0), cidrs[0].as_str(), "must match `podCIDR`"));
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert!(tainted(vec![taint("NoSchedule"), taint("NoExecute")]).is_empty());
         let errors = texts(&tainted(vec![taint("NoSchedule"), taint("NoSchedule")]));
         assert!(errors[0].ends_with("taints must be unique by key and effect pair"), "{errors:?}");
-        assert_eq!(texts(&tainted(vec![taint("")])), ["spec.taints[0].effect: Required value"]);
+        assert_eq!(texts(&tainted(vec![taint("")])), ["metadata.taints[0].effect: Required value"]);
     }
 
     #[test]
@@ -138,11 +138,11 @@ mod tests {
         let errors = texts(&Object::validate_status_update(&reported, &Node::default()));
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(
-            errors[0].starts_with(r#"status.capacity[cpu]: Invalid value: "abc": quantities must match"#),
+            errors[0].starts_with(r#"status.capacity.cpu: Invalid value: "abc": quantities must match"#),
             "{errors:?}"
         );
         assert!(
-            errors[1].starts_with(r#"status.allocatable[pods]: Invalid value: "-1": must be greater"#),
+            errors[1].starts_with(r#"status.allocatable.pods: Invalid value: "-1": must be greater"#),
             "{errors:?}"
         );
         assert!(errors[2].starts_with("status.addresses[1]: Duplicate value"), "{errors:?}");

@@ -77,6 +77,12 @@ fn is_sysctl(name: &str) -> bool {
 
 fn seccomp(profile: Option<&SeccompProfile>, path: &Path, errors: &mut ErrorList) {
     let Some(profile) = profile else { return };
+    let types = ["Localhost", "RuntimeDefault", "Unconfined"];
+    match profile.type_.as_str() {
+        "" => errors.push(required(&path.child("type"), "type is required when seccompProfile is set")),
+        known if types.contains(&known) => {}
+        unknown => errors.push(not_supported(&path.child("type"), unknown, &types)),
+    }
     let local = path.child("localhostProfile");
     match (profile.type_.as_str(), profile.localhost_profile.as_deref()) {
         ("Localhost", None) => errors.push(required(&local, "must be set when seccomp type is Localhost")),
@@ -85,12 +91,6 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path, errors: &mut ErrorList
             errors.push(invalid(&local, file, "can only be set when seccomp type is Localhost"));
         }
         (_, None) => {}
-    }
-    let types = ["Localhost", "RuntimeDefault", "Unconfined"];
-    match profile.type_.as_str() {
-        "" => errors.push(required(&path.child("type"), "type is required when seccompProfile is set")),
-        known if types.contains(&known) => {}
-        unknown => errors.push(not_supported(&path.child("type"), unknown, &types)),
     }
 }
 
