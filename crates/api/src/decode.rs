@@ -1,9 +1,9 @@
 //! Bytes to objects: strict where asked, with every unknown and duplicate field named.
 //!
 //! ```text
-//!  bytes ──scan──▶ apiVersion, kind, duplicate keys, no amounts ──typed decode──▶ object, unknown fields
-//!                                                                      │ wrong type
-//!                                                                   locate ──▶ path of the field
+//!  bytes ──scan──▶ apiVersion, kind, duplicate keys, no amounts ──zeros──▶ ──typed decode──▶ object, unknown fields
+//!                                                                               │ wrong type
+//!                                                                            locate ──▶ path of the field
 //! ```
 //!
 //! The typed decoder is instantiated once per kind and everything else here is not generic: the path of a wrongly typed
@@ -12,6 +12,7 @@
 mod amounts;
 mod locate;
 mod scan;
+mod zeros;
 
 use serde::Deserialize;
 
@@ -21,9 +22,6 @@ use crate::quantity::ParseQuantityError;
 
 /// How many unknown and duplicate fields are named at most, each.
 pub const MAX_STRICT_ERRORS: usize = 100;
-
-/// How many `null`s that stand for an empty string are read at most in one object.
-const MAX_NULL_STRINGS: usize = 64;
 
 /// A decoded object and what the decoder did not know.
 pub struct Decoded {
@@ -88,9 +86,10 @@ pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         scan.api_version.clear();
     }
     check_kind(&T::INFO, &scan)?;
+    let repaired = repaired(&T::INFO, bytes, is_also_read || scan.is_blank(), scan.is_unsettled());
+    let bytes = repaired.as_deref().unwrap_or(bytes);
     let mut strict_errors = Vec::new();
-    let typed = |bytes: &[u8]| typed::<T>(bytes, &mut strict_errors);
-    let object = tolerantly(&T::INFO, bytes, is_also_read || scan.is_blank(), typed)?;
+    let object = typed::<T>(bytes, &mut strict_errors).map_err(|error| failure(Some(&T::INFO), bytes, &error))?;
     strict_errors.extend(scan.duplicates);
     let no_amount = scan.no_amount.map(|error| not_handled(&T::INFO, &error));
     Ok(Decoded { object: Box::new(object), strict_errors, no_amount })
@@ -157,7 +156,6 @@ pub fn identify(bytes: &[u8]) -> Result<Identity, DecodeError> {
 }
 
 fn typed<T: Resource>(bytes: &[u8], unknown: &mut Vec<String>) -> Result<T, serde_json::Error> {
-    unknown.clear();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     // Not a closure's own type: that is another one for each `T`, and all that objects have in common is compiled again.
     let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut |path| {
@@ -182,42 +180,20 @@ fn render(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Runs `typed`, without `apiVersion` and `kind` where these are checked and not what it expects, and reads on failure
-/// what Go's decoder reads without complaint: `null` where a map or list holds strings.
-fn tolerantly<T>(
-    info: &KindInfo,
-    bytes: &[u8],
-    without_type_meta: bool,
-    mut typed: impl FnMut(&[u8]) -> Result<T, serde_json::Error>,
-) -> Result<T, DecodeError> {
-    let mut repaired = if without_type_meta { Some(self::without_type_meta(bytes)) } else { None };
-    for _ in 0..MAX_NULL_STRINGS {
-        let bytes = repaired.as_deref().unwrap_or(bytes);
-        match typed(bytes) {
-            Ok(object) => return Ok(object),
-            Err(error) => match null_string(bytes, &error) {
-                Some(null) => repaired = Some([&bytes[..null], b"\"\"", &bytes[null + 4..]].concat()),
-                None => return Err(failure(Some(info), bytes, &error)),
-            },
-        }
+/// The text without `apiVersion` and `kind` where these are checked and not what the typed decoder expects, and with what
+/// Go's decoder makes of nothing. Most texts need neither.
+fn repaired(info: &KindInfo, bytes: &[u8], is_without_type_meta: bool, is_unsettled: bool) -> Option<Vec<u8>> {
+    if !is_without_type_meta && !is_unsettled {
+        return None;
     }
-    let message = format!("more than {MAX_NULL_STRINGS} nulls where strings belong");
-    Err(DecodeError::Type { path: String::new(), message })
-}
-
-/// Where the `null` stands that `error` found in a string's place.
-fn null_string(bytes: &[u8], error: &serde_json::Error) -> Option<usize> {
-    let start = locate::consumed(bytes, error).checked_sub(4)?;
-    let expected_string = error.to_string().starts_with("invalid type: null, expected a string");
-    (expected_string && bytes[start..].starts_with(b"null")).then_some(start)
-}
-
-fn without_type_meta(bytes: &[u8]) -> Vec<u8> {
-    let mut value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-    if let Some(object) = value.as_object_mut() {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    if let Some(spot) = zeros::Spot::root(info).filter(|_| is_unsettled) {
+        zeros::settle(&mut value, spot);
+    }
+    if let Some(object) = value.as_object_mut().filter(|_| is_without_type_meta) {
         object.retain(|key, v| !(matches!(key.as_str(), "apiVersion" | "kind") && (v.is_null() || v.is_string())));
     }
-    value.to_string().into_bytes()
+    Some(value.to_string().into_bytes())
 }
 
 fn check_kind(info: &KindInfo, scan: &scan::Scan) -> Result<(), DecodeError> {

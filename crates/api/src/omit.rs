@@ -19,7 +19,7 @@ static LISTS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
 });
 
 /// Lists that are written empty, too: fields without `omitempty` upstream.
-const ALWAYS: [&str; 8] =
+pub(crate) const ALWAYS: [&str; 8] =
     ["containers", "endpoints", "items", "nodeSelectorTerms", "nonResourceRules", "resourceRules", "rules", "verbs"];
 
 /// The longest name of a field, generously.

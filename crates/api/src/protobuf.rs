@@ -19,8 +19,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use table::{Field, Type};
-pub(crate) use table::{Holds, Many, fields_with_amounts};
+use table::Field;
+pub(crate) use table::{Holds, Many, Type, field, fields_with_amounts};
 use wire::{Reader, Wire};
 
 /// The media type of these bodies.
@@ -102,6 +102,11 @@ pub fn message_name(api_version: &str, kind: &str) -> String {
         ("Eviction", "policy/v1beta1") => "policy.v1.Eviction".to_owned(),
         _ => format!("{package}.{version}.{kind}"),
     }
+}
+
+/// The same, if the table has it.
+pub(crate) fn known_message(api_version: &str, kind: &str) -> Option<&'static str> {
+    table::message(&message_name(api_version, kind)).map(table::Message::name)
 }
 
 /// `runtime.Unknown`.
@@ -274,8 +279,8 @@ impl Decoder {
     }
 }
 
-/// What Go's JSON encoder leaves out.
-fn is_zero(value: &Value) -> bool {
+/// What Go's JSON encoder leaves out of what is one value and no pointer.
+pub(crate) fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),
         Value::Bool(value) => !value,

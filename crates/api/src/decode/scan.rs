@@ -1,5 +1,5 @@
-//! One quick pass over JSON text for what typed decoders do not tell: duplicate keys, which kind it claims to be, and whether
-//! every amount is one.
+//! One quick pass over JSON text for what typed decoders do not tell: duplicate keys, which kind it claims to be, whether
+//! every amount is one, and whether there are zeros that Go's decoder takes for something else.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::amounts::Below;
+use super::zeros::Spot;
 use super::{DecodeError, MAX_STRICT_ERRORS, failure};
 use crate::kinds::KindInfo;
 use crate::quantity::{ParseQuantityError, Quantity};
@@ -26,6 +27,7 @@ pub(super) struct Scan {
     /// What is wrong with the first text that should be an amount and is none.
     pub(super) no_amount: Option<ParseQuantityError>,
     blank: bool,
+    unsettled: bool,
 }
 
 impl Scan {
@@ -33,13 +35,18 @@ impl Scan {
     pub(super) fn is_blank(&self) -> bool {
         self.blank
     }
+
+    /// Whether there is anything for [`super::zeros`] to do.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
 }
 
 /// Reads the whole text of what is to be an object of this kind; what is not JSON is refused here.
 pub(super) fn scan(info: &KindInfo, bytes: &[u8]) -> Result<Scan, DecodeError> {
     let mut scan = Scan::default();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let walk = Walk { scan: &mut scan, place: &Place::Root, amounts: Below::of(info) };
+    let walk = Walk { info, scan: &mut scan, place: &Place::Root, amounts: Below::of(info) };
     walk.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| failure(None, bytes, &e))?;
     Ok(scan)
 }
@@ -49,6 +56,17 @@ enum Place<'p> {
     Root,
     Key(&'p Place<'p>, &'p str),
     Index(&'p Place<'p>, usize),
+}
+
+impl Place<'_> {
+    /// What stands here, as far as the table of messages knows. Asked of zeros only, so that nobody else pays for it.
+    fn spot(&self, info: &KindInfo) -> Option<Spot> {
+        match self {
+            Place::Root => Spot::root(info),
+            Place::Key(parent, key) => parent.spot(info)?.in_field(key),
+            Place::Index(parent, _) => parent.spot(info)?.in_list(),
+        }
+    }
 }
 
 impl fmt::Display for Place<'_> {
@@ -63,6 +81,7 @@ impl fmt::Display for Place<'_> {
 }
 
 struct Walk<'w, 'p> {
+    info: &'p KindInfo,
     scan: &'w mut Scan,
     place: &'p Place<'p>,
     amounts: Below,
@@ -81,6 +100,13 @@ impl Walk<'_, '_> {
         };
         value.clone_into(slot);
         self.scan.blank |= value.is_empty();
+    }
+
+    /// Takes note of a zero, unless it stays what it is.
+    fn zero(&mut self, is_unsettled: fn(Spot) -> bool) {
+        if !self.scan.unsettled {
+            self.scan.unsettled = self.place.spot(self.info).is_some_and(is_unsettled);
+        }
     }
 
     fn note_duplicates(&mut self, mut keys: Vec<Cow<'_, str>>) {
@@ -113,7 +139,10 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         f.write_str("any value")
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+    fn visit_bool<E: Error>(mut self, value: bool) -> Result<(), E> {
+        if !value {
+            self.zero(Spot::is_left_out_if_zero);
+        }
         Ok(())
     }
 
@@ -121,7 +150,10 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         Ok(())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(mut self, value: u64) -> Result<(), E> {
+        if value == 0 {
+            self.zero(Spot::is_left_out_if_zero);
+        }
         Ok(())
     }
 
@@ -129,24 +161,36 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         Ok(())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
+    fn visit_unit<E: Error>(mut self) -> Result<(), E> {
+        self.zero(Spot::is_filled);
         // An amount may be null.
         Walk { amounts: Below::default(), ..self }.text("");
         Ok(())
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(mut self, value: &str) -> Result<(), E> {
+        if value.is_empty() {
+            self.zero(Spot::is_left_out_if_zero);
+        }
         self.text(value);
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let (mut index, amounts) = (0, self.amounts.in_list());
         while seq
-            .next_element_seed(Walk { scan: self.scan, place: &Place::Index(self.place, index), amounts })?
+            .next_element_seed(Walk {
+                info: self.info,
+                scan: self.scan,
+                place: &Place::Index(self.place, index),
+                amounts,
+            })?
             .is_some()
         {
             index += 1;
+        }
+        if index == 0 {
+            self.zero(Spot::is_left_out_if_empty);
         }
         Ok(())
     }
@@ -155,8 +199,12 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         let mut keys: Vec<Cow<'de, str>> = Vec::new();
         while let Some(key) = map.next_key_seed(Key)? {
             let amounts = self.amounts.in_field(&key);
-            map.next_value_seed(Walk { scan: self.scan, place: &Place::Key(self.place, &key), amounts })?;
+            let place = &Place::Key(self.place, &key);
+            map.next_value_seed(Walk { info: self.info, scan: self.scan, place, amounts })?;
             keys.push(key);
+        }
+        if keys.is_empty() {
+            self.zero(Spot::is_left_out_if_empty);
         }
         self.note_duplicates(keys);
         Ok(())

@@ -64,9 +64,11 @@ impl Viewing for Event {
             related: self.related,
             reporting_component: self.reporting_controller,
             reporting_instance: self.reporting_instance,
-            series: self
-                .series
-                .map(|s| core::EventSeries { count: Some(s.count), last_observed_time: Some(s.last_observed_time) }),
+            series: self.series.map(|s| core::EventSeries {
+                // None is what the stored words have for zero.
+                count: Some(s.count).filter(|count| *count != 0),
+                last_observed_time: Some(s.last_observed_time),
+            }),
             source: self.deprecated_source,
             type_: self.type_,
         }

@@ -15,6 +15,26 @@ pub(super) fn message(name: &str) -> Option<&'static Message> {
     TABLE.get(name)
 }
 
+/// The field with this name in JSON, of a message or of one that is embedded in it.
+pub(crate) fn field(message: &'static str, name: &str) -> Option<&'static Field> {
+    static NAMES: LazyLock<HashMap<&'static str, HashMap<&'static str, &'static Field>>> =
+        LazyLock::new(|| TABLE.keys().map(|message| (*message, fields_by_name(message))).collect());
+    NAMES.get(message)?.get(name).copied()
+}
+
+fn fields_by_name(message: &str) -> HashMap<&'static str, &'static Field> {
+    let mut found = HashMap::new();
+    for field in TABLE.get(message).into_iter().flat_map(|message| message.fields.values()) {
+        match field.of {
+            Type::Message(of) if field.is_embedded() => found.extend(fields_by_name(of)),
+            _ => {
+                found.insert(field.name, field);
+            }
+        }
+    }
+    found
+}
+
 /// Names in JSON of all fields that hold this many values, and never stand for anything else.
 pub(super) fn names(many: Many) -> HashSet<&'static str> {
     let fields = || TABLE.values().flat_map(|message| message.fields.values());
@@ -71,13 +91,13 @@ pub(super) struct Message {
 
 /// What a number stands for.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(crate) struct Field {
     /// The name in JSON.
     pub(super) name: &'static str,
-    pub(super) many: Many,
-    pub(super) of: Type,
+    pub(crate) many: Many,
+    pub(crate) of: Type,
     /// Whether a zero is kept.
-    pub(super) keeps_zero: bool,
+    pub(crate) keeps_zero: bool,
 }
 
 /// How many values a field has.
@@ -90,7 +110,7 @@ pub(crate) enum Many {
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     String,
     Bytes,
     Bool,
@@ -107,6 +127,10 @@ pub(super) enum Type {
 }
 
 impl Message {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(super) fn field(&self, number: u32) -> Option<&Field> {
         self.fields.get(&number)
     }

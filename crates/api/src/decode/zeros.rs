@@ -1,0 +1,185 @@
+//! What Go's decoder makes of nothing. `null` in a list or map is the zero of its type, and a zero, an empty list or an empty
+//! map in a field that has no pointer is no different from a field that is not there (`omitempty`): it is not stored, not
+//! shown, and no change to what was not there. The table of messages knows which fields have pointers.
+
+use serde_json::{Map, Value};
+
+use crate::kinds::KindInfo;
+use crate::omit::ALWAYS;
+use crate::protobuf::{self, Many, Type, is_zero};
+
+/// What stands at a place in an object.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    many: Many,
+    of: Type,
+    /// It stands in a list or a map, where nothing can be left out.
+    is_item: bool,
+    keeps_zero: bool,
+}
+
+impl Spot {
+    /// An object of this kind.
+    pub(super) fn root(info: &KindInfo) -> Option<Spot> {
+        let message = protobuf::known_message(&info.api_version(), info.kind)?;
+        Some(Spot { many: Many::One, of: Type::Message(message), is_item: true, keeps_zero: true })
+    }
+
+    /// At each place of the list that is here.
+    pub(super) fn in_list(self) -> Option<Spot> {
+        (self.many == Many::List).then_some(Spot { many: Many::One, is_item: true, ..self })
+    }
+
+    /// In a field of what is here.
+    pub(super) fn in_field(self, name: &str) -> Option<Spot> {
+        match (self.many, self.of) {
+            (Many::Map, _) => Some(Spot { many: Many::One, is_item: true, ..self }),
+            (Many::One, Type::Message(message)) => {
+                let found = protobuf::field(message, name)?;
+                let keeps_zero = found.keeps_zero || (found.many == Many::List && ALWAYS.contains(&name));
+                Some(Spot { many: found.many, of: found.of, is_item: false, keeps_zero })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether Go has something else here than what the text says, if that is `null`.
+    pub(super) fn is_filled(self) -> bool {
+        self.is_item && self.zero().is_some()
+    }
+
+    /// Whether Go has nothing here, if the text says zero.
+    pub(super) fn is_left_out_if_zero(self) -> bool {
+        let is_scalar = matches!(self.of, Type::String | Type::Bytes | Type::Bool | Type::Int);
+        !self.is_item && self.many == Many::One && is_scalar && !self.keeps_zero
+    }
+
+    /// Whether Go has nothing here, if the text says `[]` or `{}`.
+    pub(super) fn is_left_out_if_empty(self) -> bool {
+        !self.is_item && self.many != Many::One && !self.keeps_zero
+    }
+
+    /// What `null` in a list or map stands for.
+    fn zero(self) -> Option<Value> {
+        match self.of {
+            Type::String | Type::Bytes => Some("".into()),
+            Type::Bool => Some(false.into()),
+            Type::Int | Type::IntOrString => Some(0.into()),
+            Type::Quantity => Some("0".into()),
+            Type::Strings => Some(Value::Array(Vec::new())),
+            Type::Message(_) => Some(Value::Object(Map::new())),
+            Type::Time | Type::MicroTime | Type::Json => None,
+        }
+    }
+}
+
+/// The object as Go's decoder has it. What is not of its type stays, for the typed decoder to refuse.
+pub(super) fn settle(value: &mut Value, spot: Spot) {
+    match value {
+        Value::Array(items) => {
+            let Some(item) = spot.in_list() else { return };
+            items.iter_mut().for_each(|value| fill(value, item));
+        }
+        Value::Object(fields) => fields.retain(|name, value| {
+            let Some(spot) = spot.in_field(name) else { return true };
+            fill(value, spot);
+            !is_left_out(value, spot)
+        }),
+        _ => {}
+    }
+}
+
+fn fill(value: &mut Value, spot: Spot) {
+    match spot.zero() {
+        Some(zero) if value.is_null() && spot.is_item => *value = zero,
+        _ => settle(value, spot),
+    }
+}
+
+fn is_left_out(value: &Value, spot: Spot) -> bool {
+    match (value, spot.many) {
+        (Value::Array(items), Many::List) => items.is_empty() && spot.is_left_out_if_empty(),
+        (Value::Object(fields), Many::Map) => fields.is_empty() && spot.is_left_out_if_empty(),
+        (value, _) => {
+            let fits = match value {
+                Value::String(_) => matches!(spot.of, Type::String | Type::Bytes),
+                Value::Bool(_) => spot.of == Type::Bool,
+                _ => spot.of == Type::Int,
+            };
+            fits && spot.is_left_out_if_zero() && is_zero(value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::kinds;
+
+    /// What is stored of an object, with what is not the object's own taken away.
+    fn stored(kind: &str, object: &Value) -> Value {
+        let row = kinds::by_kind("v1", kind).unwrap();
+        let decoded = (row.decode)(object.to_string().as_bytes()).unwrap();
+        assert!(decoded.strict_errors.is_empty(), "{:?}", decoded.strict_errors);
+        let mut value: Value = serde_json::from_slice(&decoded.object.encode()).unwrap();
+        value.as_object_mut().unwrap().retain(|name, _| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+        value
+    }
+
+    #[test]
+    fn a_zero_that_go_leaves_out_is_not_there() {
+        let container = json!({"name": "c", "stdin": false, "workingDir": "", "env": [{"name": "A", "value": ""}],
+            "ports": [{"containerPort": 1, "hostPort": 0}], "command": [], "resources": {"limits": {}}});
+        let expected = json!({"name": "c", "env": [{"name": "A"}], "ports": [{"containerPort": 1}], "resources": {}});
+        let cases = [
+            (
+                "Pod",
+                json!({"spec": {"containers": [container], "hostNetwork": false, "nodeName": "", "tolerations": []}}),
+                json!({"spec": {"containers": [expected]}}),
+            ),
+            // Behind a pointer a zero says something, and so it does in a map, a list or a required field.
+            (
+                "Pod",
+                json!({"spec": {"containers": [{"name": "", "securityContext": {"privileged": false}, "args": [""]}],
+                "terminationGracePeriodSeconds": 0, "nodeSelector": {"a": ""}}}),
+                Value::Null,
+            ),
+            // Some lists are written, however empty.
+            ("Pod", json!({"spec": {"containers": []}}), Value::Null),
+            ("ConfigMap", json!({"data": {"hostNetwork": "", "name": ""}, "immutable": false}), Value::Null),
+            (
+                "Service",
+                json!({"spec": {"selector": {}, "publishNotReadyAddresses": false, "ports": [{"name": "", "port": 0}]}}),
+                json!({"spec": {"ports": [{"port": 0}]}}),
+            ),
+        ];
+        for (kind, object, expected) in cases {
+            let expected = if expected.is_null() { object.clone() } else { expected };
+            let mut found = stored(kind, &object);
+            found.as_object_mut().unwrap().remove("status");
+            assert_eq!(found, expected, "{kind} {object}");
+        }
+    }
+
+    #[test]
+    fn null_in_a_list_or_map_is_the_zero_of_its_type() {
+        let pod = json!({"spec": {"containers": [null], "securityContext": {"supplementalGroups": [null, 1]},
+            "imagePullSecrets": [null], "overhead": {"cpu": null}, "nodeSelector": {"a": null}}});
+        let expected = json!({"spec": {"containers": [{"name": ""}], "securityContext": {"supplementalGroups": [0, 1]},
+            "imagePullSecrets": [{"name": ""}], "overhead": {"cpu": "0"}, "nodeSelector": {"a": ""}}});
+        assert_eq!(stored("Pod", &pod), expected);
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_still_refused() {
+        for object in [
+            json!({"spec": {"hostNetwork": ""}}),
+            json!({"spec": {"nodeName": false}}),
+            json!({"spec": {"nodeName": []}}),
+        ] {
+            let row = kinds::by_kind("v1", "Pod").unwrap();
+            assert!((row.decode)(object.to_string().as_bytes()).is_err(), "{object}");
+        }
+    }
+}
