@@ -73,7 +73,7 @@ pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut
 }
 
 /// Takes over from `old` what a client may leave out or cannot change: uid (where left out), namespace (where left
-/// out), creation and deletion time, self link.
+/// out), creation time, self link; that it is being deleted. That it is to be, no update says.
 pub fn inherit_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
     let keep = |new: &mut Option<String>, old: &Option<String>| {
         if new.as_deref().unwrap_or("").is_empty() {
@@ -83,8 +83,10 @@ pub fn inherit_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
     keep(&mut new.uid, &old.uid);
     keep(&mut new.namespace, &old.namespace);
     new.creation_timestamp.clone_from(&old.creation_timestamp);
-    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    if old.deletion_timestamp.is_some() {
+        new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    new.deletion_grace_period_seconds = new.deletion_grace_period_seconds.or(old.deletion_grace_period_seconds);
     new.self_link = None;
 }
 

@@ -61,7 +61,18 @@ impl Patch {
             Patch::Strategic(patch) => {
                 let map = |value| if let Value::Object(map) = value { map } else { Map::new() };
                 let of = merge_keys::of_kind(info);
-                strategic::merge_map(map(object), map(patch.clone()), of).map(Value::Object)
+                // What an object is, is not among what such a patch is laid over: upstream has a type by then.
+                let is = ["apiVersion", "kind"].map(|key| object.get(key).cloned());
+                let mut patched = strategic::merge_map(map(object), map(patch.clone()), of)?;
+                for (key, was) in ["apiVersion", "kind"].into_iter().zip(is) {
+                    match was {
+                        // What is not even a text is found out by whoever reads the object.
+                        _ if patched.get(key).is_some_and(|now| !now.is_string()) => None,
+                        Some(was) => patched.insert(key.to_owned(), was),
+                        None => patched.remove(key),
+                    };
+                }
+                Ok(Value::Object(patched))
             }
         }
     }

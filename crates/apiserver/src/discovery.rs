@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use api::{KINDS, KindInfo, Scope, Verb};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -36,7 +38,7 @@ pub(crate) fn respond(
         }
         ["api"] => api_versions(shared),
         ["apis"] => {
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().map(group).collect::<Vec<_>>()})
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().map(in_list).collect::<Vec<_>>()})
         }
         ["apis", name] => group(groups().find(|g| g == name).ok_or(ApiError::PathNotFound)?),
         ["api", version] => resource_list("", version)?,
@@ -97,9 +99,17 @@ fn api_versions(shared: &Shared) -> Value {
 }
 
 fn group(name: &str) -> Value {
+    let mut group = in_list(name);
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    group
+}
+
+/// A group as the list of all shows it, which says once what they are.
+fn in_list(name: &str) -> Value {
     let versions: Vec<Value> =
         versions(name).iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
-    json!({"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": versions, "preferredVersion": versions[0]})
+    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
 fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
@@ -122,6 +132,9 @@ fn resource(info: &KindInfo) -> Vec<Value> {
     if !info.categories.is_empty() {
         main["categories"] = json!(info.categories);
     }
+    if info.is_stored() {
+        main["storageVersionHash"] = json!(storage_version_hash(info));
+    }
     let mut all = vec![main];
     for sub in info.subresources {
         let (group, version, kind) = sub.speaks(info);
@@ -136,6 +149,14 @@ fn resource(info: &KindInfo) -> Vec<Value> {
         all.push(row);
     }
     all
+}
+
+/// Names what objects of a kind are stored as, so that migrators see when that changes (`StorageVersionHash` in
+/// `k8s.io/apiserver/pkg/endpoints/discovery`).
+fn storage_version_hash(info: &KindInfo) -> String {
+    let view = api::kinds::by_resource(info.group, info.version, info.plural).and_then(|kind| kind.view.as_ref());
+    let stored = format!("{}/{}/{}", view.map_or(info.group, |view| view.group), info.version, info.kind);
+    STANDARD.encode(&ring::digest::digest(&ring::digest::SHA256, stored.as_bytes()).as_ref()[..8])
 }
 
 fn verbs(verbs: &[Verb]) -> Vec<&'static str> {

@@ -36,11 +36,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The server does not stop.
 const SHUTDOWN: &str = "shutdown";
 
-/// The answer if `path` is a health path or `/version`.
+/// The answer if `path` is a health path.
 pub(crate) async fn respond(shared: &Arc<Shared>, path: &str, query: &Query) -> Option<Result<ApiResponse, ApiError>> {
-    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     match segments.as_slice() {
-        ["version"] => Some(Ok(respond::json(StatusCode::OK, &version(shared)))),
         [endpoint @ ("healthz" | "livez" | "readyz")] => Some(Ok(all(shared, endpoint, query).await)),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             Some(one(shared, endpoint, &check.join("/")).await)
@@ -49,7 +48,8 @@ pub(crate) async fn respond(shared: &Arc<Shared>, path: &str, query: &Query) -> 
     }
 }
 
-fn version(shared: &Shared) -> serde_json::Value {
+/// What `/version` says.
+pub(crate) fn version(shared: &Shared) -> serde_json::Value {
     let git_version = &shared.config.git_version;
     let mut numbers = git_version.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));

@@ -39,9 +39,11 @@ pub(crate) fn prepare_update(metadata: &mut ObjectMeta, old: &ObjectMeta) {
 
 /// A write to `/status` keeps the metadata, but for labels and annotations.
 pub(crate) fn prepare_status_update(metadata: &mut ObjectMeta, old: &ObjectMeta) {
+    // What is no change is checked later on.
+    let uid = metadata.uid.take().filter(|uid| !uid.is_empty()).or_else(|| old.uid.clone());
     let labels = metadata.labels.take();
     let annotations = metadata.annotations.take();
-    *metadata = ObjectMeta { labels, annotations, resource_version: None, ..old.clone() };
+    *metadata = ObjectMeta { uid, labels, annotations, resource_version: None, ..old.clone() };
 }
 
 /// Everything wrong with an object's metadata.
@@ -51,15 +53,17 @@ pub(crate) fn validate(info: &KindInfo, metadata: &ObjectMeta) -> ErrorList {
     errors
 }
 
-/// The names in a body must be those in the URL, where it has any.
+/// The names in a body must be those in the URL: the object's is there, the namespace where it is said (`checkName`).
 pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
     check_namespace(metadata, namespace)?;
     if namespace.is_none() {
         metadata.namespace = None;
     }
-    let given = metadata.name.get_or_insert_default();
+    let given = metadata.name.as_deref().unwrap_or("");
     if given.is_empty() {
-        *given = name.to_owned();
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if given != name {
         return Err(ApiError::BadRequest(format!(
@@ -69,13 +73,12 @@ pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>,
     Ok(())
 }
 
-/// What replaces an object says its name; an apply and a patch need not.
-pub(crate) fn check_named(metadata: &ObjectMeta, name: &str) -> Result<(), ApiError> {
+/// The same of a configuration to apply, which need not say its name.
+pub(crate) fn check_applied(metadata: &mut ObjectMeta, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
     if metadata.name.as_deref().unwrap_or("").is_empty() {
-        let message = format!("the name of the object ({name} based on URL) was undeterminable: name must be provided");
-        return Err(ApiError::BadRequest(message));
+        metadata.name = Some(name.to_owned());
     }
-    Ok(())
+    check_identity(metadata, namespace, name)
 }
 
 /// The namespace in a body must be the one in the URL, where both have any. What is cluster-wide has none, whatever a body

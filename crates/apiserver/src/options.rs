@@ -89,9 +89,7 @@ fn write_errors(query: &Query, is_patch: bool, is_apply: bool) -> ErrorList {
         _ => {}
     }
     errors.extend(api::apply::manager_errors(manager, &path));
-    if let Some(other) = query.all("dryRun").find(|v| !matches!(*v, "" | "All")) {
-        errors.push(not_supported(&Path::new("dryRun"), other, &["All"]));
-    }
+    errors.extend(dry_run_error(&query.all("dryRun").collect::<Vec<_>>()));
     match query.get("fieldValidation") {
         None | Some("Ignore" | "Strict" | "Warn") => {}
         Some(other) => {
@@ -99,6 +97,15 @@ fn write_errors(query: &Query, is_patch: bool, is_apply: bool) -> ErrorList {
         }
     }
     errors
+}
+
+/// What is wrong with the values of `dryRun`, shown as Go shows them all (`ValidateDryRun`).
+pub(crate) fn dry_run_error(values: &[&str]) -> Option<api::field::Error> {
+    values.iter().find(|value| **value != "All")?;
+    let mut error = not_supported(&Path::new("dryRun"), "", &["All"]);
+    let shown: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+    error.message = error.message.replacen("\"\"", &format!("[]string{{{}}}", shown.join(", ")), 1);
+    Some(error)
 }
 
 #[cfg(test)]
@@ -130,7 +137,7 @@ mod tests {
                 "dryRun=Some",
                 "",
                 Some(
-                    "UpdateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\"",
+                    "UpdateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"",
                 ),
             ),
             (

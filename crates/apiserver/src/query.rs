@@ -47,7 +47,8 @@ impl Query {
                 ApiError::BadRequest(format!("strconv.ParseInt: parsing {text:?}: {problem}"))
             })
         };
-        self.get(key).map(parse).transpose()
+        // Unlike a text, a number that is said to be empty is none.
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| parse(v)).transpose()
     }
 
     /// A number of which only what is greater than nothing has a meaning.
@@ -151,6 +152,8 @@ mod tests {
         let far = Query::parse(Some("limit=99999999999999999999&timeoutSeconds=-5"));
         assert!(far.number("limit").unwrap_err().to_string().ends_with("value out of range"));
         assert_eq!(far.number("timeoutSeconds").unwrap(), None);
+        let empty = Query::parse(Some("limit=")).number("limit").unwrap_err().to_string();
+        assert_eq!(empty, r#"strconv.ParseInt: parsing "": invalid syntax"#);
         assert_eq!(query.get("bad"), Some("%zz%4"));
     }
 

@@ -48,12 +48,20 @@ struct Location<'a> {
     rest: &'a [&'a str],
 }
 
+/// The segments of a path. An empty one within it is of no resource; what follows `proxy` is not ours to judge.
+fn segments(path: &str) -> Vec<&str> {
+    path.strip_prefix('/').unwrap_or(path).trim_end_matches('/').split('/').collect()
+}
+
 fn locate<'a>(segments: &'a [&'a str]) -> Option<Location<'a>> {
     let (group, version, rest) = match segments {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return None,
     };
+    if segments.iter().take_while(|segment| **segment != "proxy").any(|segment| segment.is_empty()) {
+        return None;
+    }
     match rest {
         [] => None,
         // The form `/api/v1/watch/pods`, deprecated since 1.11 and still served upstream.
@@ -64,13 +72,12 @@ fn locate<'a>(segments: &'a [&'a str]) -> Option<Location<'a>> {
 
 /// Whether `path` is a resource's: below a version of a group.
 pub(crate) fn is_resource(path: &str) -> bool {
-    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    locate(&segments).is_some()
+    locate(&segments(path)).is_some()
 }
 
 /// What `method` on `path` asks for; `PathNotFound` when no such resource is served.
 pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<RequestInfo, ApiError> {
-    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let segments = segments(path);
     let location = locate(&segments).ok_or(ApiError::PathNotFound)?;
     let (namespace, resource, rest) = match location.rest {
         // `/namespaces/x/status` is the namespace's status, `/namespaces/x/pods` are pods in it.
@@ -91,19 +98,25 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
     scope_fits(kind, namespace.as_deref(), name.as_deref())?;
     let watch = location.watch || query.flag("watch");
     let (named, below) = (name.is_some(), subresource.is_some());
-    let verb = match verb(method, named, below) {
-        // The deprecated form is for watches only.
-        Some(Verb::Get | Verb::List) | None if location.watch && below => None,
-        Some(Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) if location.watch => {
-            None
+    if location.watch && below {
+        return Err(ApiError::PathNotFound);
+    }
+    let allowed = subresource.map_or(kind.info.verbs, |s| s.info().verbs);
+    let is_allowed = |v: Verb| allowed.contains(&v) && (named || is_for_all(kind, namespace.as_deref(), v));
+    if !["GET", "POST", "PUT", "PATCH", "DELETE"].iter().filter_map(|m| verb(m, named, below)).any(is_allowed) {
+        return Err(ApiError::PathNotFound);
+    }
+    let verb = match verb(method.as_str(), named, below) {
+        // Whoever is behind a proxy may know methods that objects do not.
+        None if subresource == Some(Subresource::Proxy) && matches!(method.as_str(), "HEAD" | "OPTIONS") => {
+            Some(Verb::Get)
         }
-        None if subresource == Some(Subresource::Proxy) && method == Method::OPTIONS => Some(Verb::Get),
         Some(Verb::Get | Verb::List) if watch && !below && (!named || location.watch) => Some(Verb::Watch),
+        // The deprecated form is for watches only.
+        Some(_) if location.watch => None,
         verb => verb,
     };
-    let allowed = subresource.map_or(kind.info.verbs, |s| s.info().verbs);
-    let verb = verb.filter(|v| allowed.contains(v) && (named || is_for_all(kind, namespace.as_deref(), *v)));
-    let verb = verb.ok_or(ApiError::MethodNotAllowed)?;
+    let verb = verb.filter(|v| is_allowed(*v)).ok_or(ApiError::MethodNotAllowed)?;
     Ok(RequestInfo { verb, kind, namespace, name, subresource })
 }
 
@@ -124,7 +137,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// Of a path that is a resource's. Compare `NewRequestInfo` upstream: other methods than these have an empty verb.
     pub(crate) fn of(method: &Method, path: &str, query: &Query) -> Asked {
-        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let segments = segments(path);
         let Some(location) = locate(&segments) else { return Asked::default() };
         let (namespace, parts) = match location.rest {
             ["namespaces", namespace, "status" | "finalize", ..] | ["namespaces", namespace] => {
@@ -187,10 +200,10 @@ fn is_for_all(kind: &Kind, namespace: Option<&str>, verb: Verb) -> bool {
     kind.info.scope == Scope::Cluster || namespace.is_some() || matches!(verb, Verb::List | Verb::Watch)
 }
 
-/// The verb a method stands for on a collection, on an object, or `below` one.
-fn verb(method: &Method, named: bool, below: bool) -> Option<Verb> {
-    match method.as_str() {
-        "GET" | "HEAD" => Some(if named { Verb::Get } else { Verb::List }),
+/// The verb a method stands for on a collection, on an object, or `below` one. Of HEAD upstream knows nothing.
+fn verb(method: &str, named: bool, below: bool) -> Option<Verb> {
+    match method {
+        "GET" => Some(if named { Verb::Get } else { Verb::List }),
         "POST" => (below || !named).then_some(Verb::Create),
         "PUT" => named.then_some(Verb::Update),
         "PATCH" => named.then_some(Verb::Patch),
@@ -239,6 +252,7 @@ mod tests {
             ("POST", "/api/v1/namespaces/a/pods/p/portforward", "create pods a p portforward"),
             ("PUT", "/api/v1/namespaces/a/pods/proxy/proxy/a//b/", "update pods a proxy proxy"),
             ("OPTIONS", "/api/v1/namespaces/a/services/https:s:1/proxy/x", "get services a https:s:1 proxy"),
+            ("HEAD", "/api/v1/namespaces/a/pods/p/proxy//x", "get pods a p proxy"),
             ("DELETE", "/api/v1/nodes/n:10250/proxy", "delete nodes - n:10250 proxy"),
         ];
         for (method, path, expected) in cases {
@@ -254,6 +268,11 @@ mod tests {
             "/api/v2/pods",
             "/api/v1/pods/p",
             "/api/v1/namespaces/a/nodes",
+            "/api/v1/namespaces/a/bindings/b",
+            "/api/v1/bindings",
+            "/api/v1/watch/namespaces/a/pods/p/status",
+            "/api/v1//pods",
+            "//api/v1/pods",
             "/x",
             "/api/v1",
         ] {
@@ -268,12 +287,12 @@ mod tests {
             ("PUT", "/api/v1/namespaces/a/pods/p/exec"),
             ("GET", "/api/v1/namespaces/a/bindings"),
             ("GET", "/api/v1/namespaces/a/bindings?watch=1"),
+            ("HEAD", "/api/v1/namespaces/a"),
+            ("DELETE", "/api/v1/watch/namespaces/a"),
             ("POST", "/api/v1/pods"),
             ("POST", "/api/v1/watch/namespaces/a/pods"),
             ("DELETE", "/api/v1/watch/namespaces/a/pods/p"),
-            ("GET", "/api/v1/watch/namespaces/a/pods/p/status"),
             ("DELETE", "/api/v1/configmaps"),
-            ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews"),
         ] {
             assert!(matches!(read(method, path), Err(ApiError::MethodNotAllowed)), "{method} {path}");
         }

@@ -95,6 +95,11 @@ pub(crate) fn tagged(headers: &HeaderMap, mut response: ApiResponse, tag: &str) 
 /// The `Status` of an error.
 pub(crate) fn error(error: &ApiError) -> ApiResponse {
     let (code, status) = status_of(error);
+    if matches!(error, ApiError::PageNotFound) {
+        let mut response = text(code, format!("{error}\n"));
+        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        return response;
+    }
     if code.is_server_error() {
         tracing::warn!(%error, "request failed");
     }

@@ -58,10 +58,13 @@ pub(crate) async fn route(
     let decision = authz::authorize(shared, &attributes(&user, target, (&verb, path), &query)).await;
     trail.decided(&decision);
     decision?;
-    let info = info.transpose()?;
+    let info = info.transpose().map_err(|error| not_found(path, error))?;
     let is_for_people = pretty::is_wanted(parts.uri.query(), &parts.headers);
     let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
-    let Some(info) = info else { return not_a_resource(shared, &parts, &query).await.map(dressed) };
+    let Some(info) = info else {
+        let page = not_a_resource(shared, &parts, &query).await;
+        return page.map(dressed).map_err(|error| not_found(parts.uri.path(), error));
+    };
     observed.resource(&info);
     if let Some(warning) = deprecation::warning(info.kind.info) {
         observed.deprecated(warning);
@@ -97,7 +100,8 @@ pub(crate) async fn route(
 /// How long a request may take: as long as the server allows any, or less if the client says so (`WithRequestDeadline`).
 fn time_allowed(shared: &Shared, query: &Query) -> Result<Duration, ApiError> {
     let most = shared.config.request_timeout;
-    let Some(text) = query.get("timeout") else { return Ok(most) };
+    // Go reads a lone zero as a duration.
+    let Some(text) = query.get("timeout").filter(|text| *text != "0") else { return Ok(most) };
     let invalid = |why: &str| ApiError::BadRequest(format!("invalid timeout specified in the request URL - {why}"));
     let span: SignedDuration = text.parse().map_err(|_| invalid(&format!("time: invalid duration {text:?}")))?;
     match Duration::try_from(span) {
@@ -105,6 +109,17 @@ fn time_allowed(shared: &Shared, query: &Query) -> Result<Duration, ApiError> {
         Ok(asked) => Ok(asked.min(most)),
         Err(_) => Err(invalid(&format!("timeout must be greater than zero: {text}"))),
     }
+}
+
+/// What is not found below something that is served is told in a Status.
+fn not_found(path: &str, error: ApiError) -> ApiError {
+    let mut segments = path.split('/').filter(|s| !s.is_empty());
+    let is_below = match (segments.next(), segments.next()) {
+        (Some("api" | "version"), _) => true,
+        (Some("apis"), Some(group)) => api::KINDS.iter().any(|kind| kind.info.group == group),
+        _ => false,
+    };
+    if matches!(error, ApiError::PathNotFound) && !is_below { ApiError::PageNotFound } else { error }
 }
 
 /// What authorizers and audit are told of a request for a resource, for one that is not served, or for another path.
@@ -132,8 +147,9 @@ async fn not_a_resource(
         return response;
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    let is_get = matches!(parts.method, http::Method::GET | http::Method::HEAD);
+    let is_get = parts.method == http::Method::GET;
     let response = match segments.as_slice() {
+        ["version"] => Some(respond::json(http::StatusCode::OK, &health::version(shared))),
         ["metrics"] => Some(shared.metrics.respond(shared)),
         ["configz"] => Some(respond::json(http::StatusCode::OK, &shared.config.configz)),
         [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => Some(openid::respond(shared, &segments)?),

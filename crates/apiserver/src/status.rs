@@ -59,6 +59,9 @@ impl Subject {
 pub(crate) enum ApiError {
     #[error("the server could not find the requested resource")]
     PathNotFound,
+    /// A path below nothing that is served: a page without a Status, as Go's multiplexer answers.
+    #[error("404 page not found")]
+    PageNotFound,
     #[error("{} {:?} not found", .0.qualified(), .0.name)]
     NotFound(Subject),
     #[error("{} {:?} already exists", .0.qualified(), .0.name)]
@@ -167,7 +170,7 @@ const EXPIRED: &str = "The resourceVersion for the provided list is too old.";
 /// The reason and the HTTP code of an error.
 fn reason(error: &ApiError) -> (&'static str, StatusCode) {
     match error {
-        ApiError::PathNotFound | ApiError::NotFound(_) => ("NotFound", StatusCode::NOT_FOUND),
+        ApiError::PathNotFound | ApiError::PageNotFound | ApiError::NotFound(_) => ("NotFound", StatusCode::NOT_FOUND),
         ApiError::AlreadyExists(_) => ("AlreadyExists", StatusCode::CONFLICT),
         ApiError::Conflict(..) | ApiError::ApplyConflict(_) => ("Conflict", StatusCode::CONFLICT),
         ApiError::Invalid(..) | ApiError::NotApplicable(_) => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),

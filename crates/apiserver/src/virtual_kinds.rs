@@ -48,7 +48,7 @@ pub(crate) async fn run(call: &Call, request_body: Body) -> Result<ApiResponse, 
 
 /// Answers GET with the one object found, and LIST with all.
 pub(crate) fn show<T: Object>(call: &Call, found: &[T]) -> Result<ApiResponse, ApiError> {
-    let (kind, metadata) = (call.info.kind, r#"{"resourceVersion":""}"#);
+    let (kind, metadata) = (call.info.kind, "{}");
     let encoded: Vec<Vec<u8>> = found.iter().map(Object::encode).collect();
     if call.info.verb == Verb::Get {
         let object = encoded.into_iter().next().ok_or_else(|| ApiError::NotFound(call.info.subject()))?;

@@ -22,7 +22,7 @@ impl Resource for ConfigMap {
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
-        columns: &[NAME, column("Data", "integer", "Number of entries"), AGE],
+        columns: &[NAME, column("Data", "string", "Number of entries"), AGE],
         selectable_fields: &[],
         name_rule: NameRule::Dns1123Subdomain,
     };

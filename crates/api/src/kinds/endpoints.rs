@@ -51,15 +51,14 @@ impl Resource for Endpoints {
     }
 }
 
-/// Every ready address with every port.
+/// Every port with every ready address (`formatEndpoints` in `pkg/printers/internalversion`).
 fn ready(endpoints: &Endpoints) -> Vec<String> {
     let mut shown = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
-        for address in subset.addresses.iter().flatten() {
-            match subset.ports.as_deref().unwrap_or(&[]) {
-                [] => shown.push(address.ip.clone()),
-                ports => shown.extend(ports.iter().map(|p| host_port(&address.ip, p.port))),
-            }
+        let addresses = || subset.addresses.iter().flatten();
+        match subset.ports.as_deref().unwrap_or(&[]) {
+            [] => shown.extend(addresses().map(|address| address.ip.clone())),
+            ports => shown.extend(ports.iter().flat_map(|p| addresses().map(|a| host_port(&a.ip, p.port)))),
         }
     }
     shown
@@ -165,5 +164,9 @@ mod tests {
     fn cell_shows_three_addresses() {
         let shown = ready(&with("10.0.0.1", &[("a", 1), ("b", 2), ("c", 3), ("d", 4)]));
         assert_eq!(at_most(MAX_SHOWN, &shown), json!("10.0.0.1:1,10.0.0.1:2,10.0.0.1:3 + 1 more..."));
+        let mut two = with("10.0.0.1", &[("a", 1), ("b", 2)]);
+        let another = EndpointAddress { ip: "10.0.0.2".into(), ..EndpointAddress::default() };
+        two.subsets.as_mut().unwrap()[0].addresses.as_mut().unwrap().push(another);
+        assert_eq!(at_most(MAX_SHOWN, &ready(&two)), json!("10.0.0.1:1,10.0.0.2:1,10.0.0.1:2 + 1 more..."));
     }
 }

@@ -33,7 +33,7 @@ impl Resource for Secret {
         columns: &[
             NAME,
             column("Type", "string", "Who reads the data and which keys it must have"),
-            column("Data", "integer", "Number of entries"),
+            column("Data", "string", "Number of entries"),
             AGE,
         ],
         selectable_fields: &["type"],

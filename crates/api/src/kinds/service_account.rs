@@ -23,7 +23,7 @@ impl Resource for ServiceAccount {
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[Subresource::Token],
-        columns: &[NAME, column("Secrets", "integer", "Number of secrets its pods may use"), AGE],
+        columns: &[NAME, column("Secrets", "string", "Number of secrets its pods may use"), AGE],
         selectable_fields: &[],
         name_rule: NameRule::Dns1123Subdomain,
     };

@@ -13,13 +13,23 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// Reads and bounds a patch.
 pub(super) fn parse(body: &[u8]) -> Result<json_patch::Patch, PatchError> {
-    let operations: Vec<Value> =
+    let mut operations: Vec<Value> =
         serde_json::from_slice(body).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
-    let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
-        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    // A value that is left out is null, as in `evanphx/json-patch`.
+    for operation in operations.iter_mut().filter_map(Value::as_object_mut) {
+        if matches!(operation.get("op").and_then(Value::as_str), Some("add" | "replace" | "test")) {
+            operation.entry("value").or_insert(Value::Null);
+        }
+    }
+    // An object that is no operation is found out by upstream when it is to be done.
+    let are_objects = operations.iter().all(Value::is_object);
+    let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations)).map_err(|e| {
+        let why = format!("error decoding patch: {e}");
+        if are_objects { PatchError::NotApplicable(why) } else { PatchError::Malformed(why) }
+    })?;
     if patch.0.iter().any(|operation| depth(operation) > MAX_PATH_DEPTH) {
         return Err(PatchError::Malformed(format!("paths in a JSON patch may be at most {MAX_PATH_DEPTH} deep")));
     }

@@ -133,6 +133,13 @@ fn lists_of_scalars_are_sets() {
 }
 
 #[test]
+fn a_strategic_patch_makes_nothing_else_of_an_object() {
+    let object = json!({"apiVersion": "v1", "kind": "Pod", "spec": {}});
+    assert_eq!(applied(&object, &json!({"apiVersion": "v2", "kind": "Node"})).unwrap(), object);
+    assert_eq!(applied(&object, &json!({"kind": null})).unwrap(), object);
+}
+
+#[test]
 fn bad_strategic_patches_are_told_apart() {
     let object = spec(json!({"containers": [{"name": "a"}]}));
     for (patch, malformed, text) in [
@@ -167,6 +174,7 @@ fn json_patches_apply_or_say_why_not() {
     let finalizer = r#"[{"op":"test","path":"/metadata/finalizers","value":null},
         {"op":"add","path":"/metadata/finalizers","value":["x"]}]"#;
     assert_eq!(apply(finalizer).unwrap()["metadata"]["finalizers"], json!(["x"]), "what is not there is null");
+    assert_eq!(apply(r#"[{"op":"add","path":"/x"}]"#).unwrap()["x"], Value::Null, "nothing said is null");
     for (patch, text) in [
         (r#"[{"op":"test","path":"/list/0","value":2}]"#, "testing value /list/0 failed"),
         (r#"[{"op":"test","path":"/list","value":null}]"#, "testing value /list failed"),
@@ -180,8 +188,11 @@ fn json_patches_apply_or_say_why_not() {
         let error = apply(patch).unwrap_err();
         assert!(matches!(&error, PatchError::NotApplicable(t) if t.starts_with(text)), "{error}");
     }
-    for patch in ["{}", "[{}]", "[", r#"[{"op":"jump","path":""}]"#, r#"[{"op":"remove","path":"x"}]"#] {
+    for patch in ["{}", "[1]", "["] {
         assert!(matches!(apply(patch), Err(PatchError::Malformed(_))), "{patch}");
+    }
+    for patch in ["[{}]", r#"[{"op":"jump","path":""}]"#, r#"[{"op":"remove","path":"x"}]"#] {
+        assert!(matches!(apply(patch), Err(PatchError::NotApplicable(_))), "{patch}");
     }
 }
 

@@ -38,7 +38,7 @@ type Labels = BTreeMap<String, String>;
 static LABELS: LazyLock<Mutex<Interner<Labels>>> = LazyLock::new(Mutex::default);
 
 /// What selectors look at.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Selectable {
     pub(crate) labels: Option<Arc<Labels>>,
     /// In the order of `KindInfo::selectable_fields`.

@@ -312,12 +312,14 @@ impl State {
                 let last = self.items.remove(&key)?;
                 let entry = Arc::new(last.deleted(kind, revision));
                 let previous = Some(last.select.clone());
-                return Some(Arc::new(CacheEvent { change: Change::Deleted, entry, previous }));
+                return Some(Arc::new(CacheEvent { change: Change::Deleted, entry, previous, left: None }));
             }
         };
         let previous = self.items.insert(entry.key.clone(), entry.clone());
         let change = if previous.is_some() { Change::Modified } else { Change::Added };
-        Some(Arc::new(CacheEvent { change, entry, previous: previous.map(|p| p.select.clone()) }))
+        let changed = previous.as_ref().filter(|previous| previous.select != entry.select);
+        let left = changed.map(|previous| Arc::new(previous.deleted(kind, entry.revision)));
+        Some(Arc::new(CacheEvent { change, entry, previous: previous.map(|p| p.select.clone()), left }))
     }
 
     fn snapshot(

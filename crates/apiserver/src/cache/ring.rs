@@ -24,6 +24,8 @@ pub(crate) struct CacheEvent {
     pub(crate) entry: Arc<Entry>,
     /// What selectors saw before.
     pub(crate) previous: Option<Arc<Selectable>>,
+    /// The version before with this one's revision, where selectors see another: what those are told whose selection it leaves.
+    pub(crate) left: Option<Arc<Entry>>,
 }
 
 impl CacheEvent {
@@ -41,9 +43,17 @@ impl CacheEvent {
         }
     }
 
+    /// The version that tells `change`: the one that was selected, when the new one is not (`convertToWatchEvent`).
+    pub(crate) fn shown(&self, change: Change) -> &Arc<Entry> {
+        match (change, &self.left) {
+            (Change::Deleted, Some(left)) => left,
+            _ => &self.entry,
+        }
+    }
+
     /// The event as `change`, encoded.
     pub(crate) fn frame(&self, change: Change) -> Bytes {
-        self.entry.frame(change)
+        self.shown(change).frame(change)
     }
 }
 
@@ -130,5 +140,5 @@ impl Ring {
 }
 
 fn bytes(event: &CacheEvent) -> usize {
-    EVENT_BYTES + event.entry.size()
+    EVENT_BYTES + event.entry.size() + event.left.as_ref().map_or(0, |left| left.size())
 }

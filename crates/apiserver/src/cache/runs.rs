@@ -274,7 +274,7 @@ mod tests {
         let value: Bytes = value.to_string().into();
         let entry = Entry::new(kind(), key.as_str().into(), &value, (1, revision), Change::Modified).unwrap();
         let previous = Some(entry.select.clone());
-        Arc::new(CacheEvent { change: Change::Modified, entry: Arc::new(entry), previous })
+        Arc::new(CacheEvent { change: Change::Modified, entry: Arc::new(entry), previous, left: None })
     }
 
     fn everything_in(namespace: Option<&str>) -> Filter {

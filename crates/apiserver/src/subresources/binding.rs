@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::admission::Effects;
 use crate::body;
 use crate::call::Call;
-use crate::metadata::{check_identity, check_namespace, now};
+use crate::metadata::{check_namespace, now};
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
@@ -17,8 +17,8 @@ use crate::storage::{Current, Write};
 /// Binds a pod to the node a Binding names.
 pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
-    let mut decoded = body::decode(&api::binding::KIND, &json, &call.query)?;
-    let name = pod_name(call, decoded.object.metadata_mut())?;
+    let decoded = body::decode(&api::binding::KIND, &json, &call.query)?;
+    let name = pod_name(call, decoded.object.metadata())?;
     let subject = Subject::new(pods().info, &name).sub("binding");
     let errors = decoded.object.validate();
     if !errors.is_empty() {
@@ -47,15 +47,15 @@ fn pods() -> &'static Kind {
 /// The pod's name, from the URL or, at the older path `/bindings`, from the Binding.
 fn pod_name(
     call: &Call,
-    metadata: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Result<String, ApiError> {
-    let namespace = call.info.namespace.as_deref();
-    if let Some(name) = &call.info.name {
-        check_identity(metadata, namespace, name)?;
-        return Ok(name.clone());
-    }
-    check_namespace(metadata, namespace)?;
+    check_namespace(metadata, call.info.namespace.as_deref())?;
     let given = metadata.name.clone().filter(|n| !n.is_empty());
+    if let Some(name) = &call.info.name {
+        let is_same = given.as_ref() == Some(name);
+        let differs = || ApiError::BadRequest("name in URL does not match name in Binding object".into());
+        return if is_same { Ok(name.clone()) } else { Err(differs()) };
+    }
     given.ok_or_else(|| ApiError::BadRequest("name is required".into()))
 }
 

@@ -12,7 +12,7 @@ use crate::body;
 use crate::call::Call;
 use crate::metadata::{check_namespace, now};
 use crate::respond::{self, ApiResponse};
-use crate::status::{ApiError, Subject};
+use crate::status::ApiError;
 use crate::storage::{Current, Write};
 use crate::verbs::delete;
 
@@ -42,11 +42,10 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
 }
 
 fn check_name(call: &Call, given: &str) -> Result<(), ApiError> {
-    if given.is_empty() || given == call.name() {
+    if given == call.name() {
         return Ok(());
     }
-    let name = call.name();
-    Err(ApiError::BadRequest(format!("name in URL does not match name in Eviction object: {name} != {given}")))
+    Err(ApiError::BadRequest("name in URL does not match name in Eviction object".into()))
 }
 
 fn version_of(json: &[u8]) -> Result<String, ApiError> {
@@ -54,31 +53,10 @@ fn version_of(json: &[u8]) -> Result<String, ApiError> {
     Ok(pod.metadata.resource_version.unwrap_or_default())
 }
 
-/// Upstream checks these before it marks a pod, in words of its own.
-fn check_preconditions(current: &Current, options: &delete::Options) -> Result<(), ApiError> {
-    let metadata = current.object.metadata();
-    let record = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (uid, version) = (record(&metadata.uid), current.revision.to_string());
-    let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let message = match (wanted(&options.uid), wanted(&options.resource_version)) {
-        (Some(other), _) if other != uid => format!(
-            "the UID in the precondition ({other}) does not match the UID in record ({uid}). The object might have been \
-             deleted and then recreated"
-        ),
-        (_, Some(other)) if other != version => format!(
-            "the ResourceVersion in the precondition ({other}) does not match the ResourceVersion in record ({version}). \
-             The object might have been modified"
-        ),
-        _ => return Ok(()),
-    };
-    let name = record(&metadata.name);
-    Err(ApiError::Conflict(Subject::named("", "Pod", &name), message))
-}
-
 /// What makes a pod one that is being evicted (`addConditionAndDeletePod` upstream): nothing, if it is not the pod that
 /// was meant, or only a trial.
 fn mark(call: &Call, current: &Current, options: &delete::Options) -> Result<Write, ApiError> {
-    check_preconditions(current, options)?;
+    delete::check_preconditions(&call.info.subject(), current, options)?;
     let mut effects = Effects::default();
     let attributes: Attributes<'_> = call.attributes(Operation::Create, Some(&*current.object));
     admission::validate(&attributes, Some(&*current.object), &mut effects)?;

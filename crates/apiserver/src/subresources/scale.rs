@@ -11,21 +11,22 @@ use serde_json::{Value, json};
 use crate::admission::Effects;
 use crate::body::{self, Decoded};
 use crate::call::Call;
-use crate::metadata::check_identity;
+use crate::metadata::{check_applied, check_identity};
 use crate::negotiate;
 use crate::options::APPLY_PATCH;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
 use crate::tracking::{Tracking, writer};
-use crate::verbs::step::{check_preconditions, check_uid};
+use crate::verbs::step::{check_uid, check_version};
 use crate::verbs::{self, patch};
 
 /// The number of replicas of an object.
 pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
     call.shared.cache.catch_up().await?;
     let entry = call.shared.cache.of(call.info.kind).get(&call.info.key());
-    let entry = entry.ok_or_else(|| ApiError::NotFound(call.info.subject()))?;
+    let not_found = || ApiError::NotFound(Subject { group: "autoscaling".into(), ..call.info.subject().sub("scale") });
+    let entry = entry.ok_or_else(not_found)?;
     answer(call, entry.json())
 }
 
@@ -81,7 +82,7 @@ async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError>
         let mut scale = config.clone();
         scale["spec"]["replicas"] = applied.object["spec"]["replicas"].clone();
         let mut decoded = body::decode(&api::scale::KIND, scale.to_string().as_bytes(), &call.query)?;
-        check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
+        check_applied(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
         scaled(&subject, &Tracking::Applied(applied.managed), current, &*decoded.object)
     };
     let written = call.shared.modify(call.info.kind, &subject, &call.info.key(), dry_run, change).await?;
@@ -103,7 +104,7 @@ fn scaled(subject: &Subject, tracking: &Tracking, current: &Current, scale: &dyn
     if let Some(uid) = scale.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
         check_uid(&subject.clone().sub("scale"), current, uid)?;
     }
-    check_preconditions(subject, current, scale)?;
+    check_version(subject, current, scale)?;
     let errors = scale.validate();
     if !errors.is_empty() {
         return Err(ApiError::Invalid(

@@ -10,7 +10,7 @@ use super::create::Author;
 use super::step::step;
 use crate::body;
 use crate::call::Call;
-use crate::metadata::check_identity;
+use crate::metadata::check_applied;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
@@ -116,7 +116,7 @@ impl Wanted<'_> {
             .apply(live, &self.config, managed, self.force)
             .map_err(ApiError::ApplyConflict)?;
         let mut object = self.decode(&applied.object).map_err(|e| ApiError::BadRequest(e.to_string()))?.object;
-        check_identity(object.metadata_mut(), info.namespace.as_deref(), self.call.name())?;
+        check_applied(object.metadata_mut(), info.namespace.as_deref(), self.call.name())?;
         Ok((object, Tracking::Applied(applied.managed)))
     }
 }

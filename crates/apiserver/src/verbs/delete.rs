@@ -5,26 +5,26 @@
 
 use api::field::{Path, invalid, not_supported};
 use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
-use api::{KindInfo, Object};
+use api::{KindInfo, Object, Verb};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions, Time};
 use serde_json::json;
 
-use super::step::check_uid;
 use crate::admission::{self, Attributes, Effects, Operation};
 use crate::allocators;
 use crate::cache::Filter;
 use crate::call::Call;
 use crate::metadata::now;
+use crate::options::dry_run_error;
 use crate::query::Query;
 use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
-use crate::storage::{Current, MODIFIED, Write, Written};
+use crate::storage::{Current, Write, Written};
 
 /// How many objects of a collection are deleted at once.
 const CONCURRENT_DELETES: usize = 16;
@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
     propagation: Option<Propagation>,
+    /// `orphanDependents=false`: whoever asks so is told whether the object is still there.
+    says_whether_gone: bool,
     pub(crate) dry_run: bool,
 }
 
@@ -51,6 +53,9 @@ pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiRespons
     let options = options(call, request_body).await?;
     let (written, uid) = delete_one(call, &call.info.key(), &call.info.subject(), &options).await?;
     let info = call.info.kind.info;
+    if !written.removed && options.says_whether_gone {
+        return Ok(call.wrote(StatusCode::ACCEPTED, written, &[]));
+    }
     if !written.removed || shows_what_is_gone(info) {
         return Ok(call.wrote(StatusCode::OK, written, &[]));
     }
@@ -107,16 +112,35 @@ fn attributes<'a>(call: &'a Call, current: &'a Current) -> Attributes<'a> {
     Attributes { subresource: None, namespace, name, ..plain }
 }
 
-fn check_preconditions(subject: &Subject, current: &Current, options: &Options) -> Result<(), ApiError> {
-    if let Some(uid) = &options.uid {
-        check_uid(subject, current, uid)?;
+/// The object must be the one that is meant (`BeforeDelete`, which names objects by their kind).
+pub(crate) fn check_preconditions(subject: &Subject, current: &Current, options: &Options) -> Result<(), ApiError> {
+    let uid = current.object.metadata().uid.as_deref().unwrap_or("");
+    let version = current.revision.to_string();
+    // Namespaces are looked after by a storage of their own.
+    if current.object.as_any().is::<Namespace>() {
+        let failed = |what: &str, wanted: &str, is: &str| {
+            let message = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
+            Err(ApiError::Conflict(subject.clone(), message))
+        };
+        return match (&options.uid, &options.resource_version) {
+            (Some(other), _) if other != uid => failed("UID", other, uid),
+            (_, Some(other)) if *other != version => failed("ResourceVersion", other, &version),
+            _ => Ok(()),
+        };
     }
-    match &options.resource_version {
-        Some(rv) if *rv != current.revision.to_string() => {
-            Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned()))
-        }
-        _ => Ok(()),
-    }
+    let message = match (&options.uid, &options.resource_version) {
+        (Some(other), _) if other != uid => format!(
+            "the UID in the precondition ({other}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
+        ),
+        (_, Some(other)) if *other != version => format!(
+            "the ResourceVersion in the precondition ({other}) does not match the ResourceVersion in record ({version}). \
+             The object might have been modified"
+        ),
+        _ => return Ok(()),
+    };
+    let name = current.object.metadata().name.as_deref().unwrap_or("");
+    Err(ApiError::Conflict(Subject::named(&subject.group, subject.kind, name), message))
 }
 
 fn write(
@@ -127,8 +151,7 @@ fn write(
     mut effects: Effects,
 ) -> Result<Write, ApiError> {
     match plan(&*current.object, options, now) {
-        Deletion::Remove => {
-            let mut last = current.object.clone_object();
+        Deletion::Remove(mut last) => {
             last.metadata_mut().resource_version = None;
             effects.ops.extend(allocators::release(&*current.object));
             Ok(Write::Remove(last, effects))
@@ -149,8 +172,8 @@ fn write(
 
 /// What a deletion does.
 enum Deletion {
-    /// The object ends now.
-    Remove,
+    /// The object ends now, and looks so at last.
+    Remove(Box<dyn Object>),
     /// The object is told to end.
     Mark(Box<dyn Object>),
     /// It has been told so already.
@@ -165,21 +188,25 @@ fn plan(old: &dyn Object, options: &Options, now: Timestamp) -> Deletion {
         return plan_namespace(namespace, now);
     }
     let mut new = old.clone_object();
-    let finalizers = finalizers(old, options.propagation);
+    let finalizers = finalizers(old, propagation(old, options));
     new.metadata_mut().finalizers = Some(finalizers).filter(|f| !f.is_empty());
     let metadata = old.metadata();
     let has_finalizers = new.metadata().finalizers.is_some();
-    let grace = old.as_any().downcast_ref::<Pod>().map_or(0, |pod| pod_grace(pod, options));
-    if grace == 0 && !has_finalizers {
-        return Deletion::Remove;
+    let grace = old.as_any().downcast_ref::<Pod>().map(|pod| pod_grace(pod, options));
+    if grace.is_none() && !has_finalizers {
+        return Deletion::Remove(old.clone_object());
     }
+    // What ends gracefully is marked before it ends, also if it is given no time.
+    let grace = grace.unwrap_or(0);
+    let marked = |new| if grace == 0 && !has_finalizers { Deletion::Remove(new) } else { Deletion::Mark(new) };
     match (&metadata.deletion_timestamp, metadata.deletion_grace_period_seconds.unwrap_or(0)) {
         // A second deletion may only shorten the grace.
         (Some(at), left) if left > grace => {
             let earlier = at.0.saturating_sub(SignedDuration::from_secs(left - grace)).unwrap_or(at.0);
             mark(&mut *new, earlier, grace);
-            Deletion::Mark(new)
+            marked(new)
         }
+        (Some(_), _) if grace == 0 && !has_finalizers => Deletion::Remove(new),
         (Some(_), _) if new.metadata().finalizers == metadata.finalizers => Deletion::UnderWay,
         (Some(_), _) => Deletion::Mark(new),
         (None, _) => {
@@ -187,7 +214,7 @@ fn plan(old: &dyn Object, options: &Options, now: Timestamp) -> Deletion {
             mark(&mut *new, at, grace);
             let metadata = new.metadata_mut();
             metadata.generation = metadata.generation.map(|g| g + 1);
-            Deletion::Mark(new)
+            marked(new)
         }
     }
 }
@@ -214,7 +241,7 @@ fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
     let spec_holds = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty());
     let metadata_holds = namespace.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
     match (&namespace.metadata.deletion_timestamp, spec_holds || metadata_holds) {
-        (_, false) => Deletion::Remove,
+        (_, false) => Deletion::Remove(Box::new(namespace.clone())),
         (Some(_), true) => Deletion::NamespaceUnderWay,
         (None, true) => {
             let mut marked = namespace.clone();
@@ -223,6 +250,18 @@ fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
             Deletion::Mark(Box::new(marked))
         }
     }
+}
+
+/// What becomes of what `old` owns (`DefaultGarbageCollectionPolicy` of the strategies upstream). A replication controller
+/// leaves its pods, as it did before there was anybody to collect them; Events own nothing.
+fn propagation(old: &dyn Object, options: &Options) -> Option<Propagation> {
+    let has = |finalizer: &str| old.metadata().finalizers.iter().flatten().any(|f| f == finalizer);
+    if old.as_any().is::<Event>() {
+        return Some(Propagation::Background);
+    }
+    let is_said = options.propagation.is_some() || has(FINALIZER_FOREGROUND) || has(FINALIZER_ORPHAN);
+    let by_default = old.as_any().is::<ReplicationController>() && !is_said;
+    if by_default { Some(Propagation::Orphan) } else { options.propagation }
 }
 
 /// The finalizers an object has while what it owns is dealt with as asked. Without a wish nothing changes.
@@ -247,14 +286,18 @@ fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String>
 async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     let json = call.json_body(request_body).await?;
     match json.is_empty() {
-        true => checked(call, in_query(&call.query)?),
+        true => checked(call, in_query(call.info.verb, &call.query)?),
         false => checked(call, in_body(call.info.kind.info, &json)?),
     }
 }
 
-fn in_query(query: &Query) -> Result<DeleteOptions, ApiError> {
+fn in_query(verb: Verb, query: &Query) -> Result<DeleteOptions, ApiError> {
     let given = |key: &str| query.get(key).is_some();
+    // A version says of a collection how it is listed.
+    let text = |key: &str| query.get(key).filter(|_| verb == Verb::Delete).map(str::to_owned);
+    let preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
     Ok(DeleteOptions {
+        preconditions: (preconditions != Preconditions::default()).then_some(preconditions),
         grace_period_seconds: query.integer("gracePeriodSeconds")?,
         orphan_dependents: given("orphanDependents").then(|| query.flag("orphanDependents")),
         propagation_policy: query.get("propagationPolicy").map(Into::into),
@@ -265,7 +308,8 @@ fn in_query(query: &Query) -> Result<DeleteOptions, ApiError> {
 /// Every group has `DeleteOptions` of its own, which are all the same.
 fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
     let unreadable = |why: &str| ApiError::BadRequest(format!("DeleteOptions cannot be read: {why}"));
-    let options: DeleteOptions = serde_json::from_slice(json).map_err(|e| unreadable(&e.to_string()))?;
+    let options: Option<DeleteOptions> = serde_json::from_slice(json).map_err(|e| unreadable(&e.to_string()))?;
+    let options = options.unwrap_or_default();
     let (kind, version) = (options.kind.as_deref().unwrap_or(""), options.api_version.as_deref().unwrap_or(""));
     let of_a_group = |version: &str| api::KINDS.iter().any(|kind| kind.info.api_version() == version);
     if !matches!(kind, "" | "DeleteOptions") {
@@ -280,12 +324,10 @@ fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
 /// What `given` asks for, if it makes sense (`ValidateDeleteOptions`).
 pub(crate) fn checked(call: &Call, given: DeleteOptions) -> Result<Options, ApiError> {
     let mut errors = api::field::ErrorList::new();
-    let propagation = propagation(&given, &mut errors);
-    let dry_runs = given.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun"));
-    let dry_runs: Vec<&str> = dry_runs.filter(|value| !value.is_empty()).collect();
-    if let Some(other) = dry_runs.iter().find(|value| **value != "All") {
-        errors.push(not_supported(&Path::new("dryRun"), *other, &["All"]));
-    }
+    let propagation = wanted(&given, &mut errors);
+    let dry_runs: Vec<&str> =
+        given.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun")).collect();
+    errors.extend(dry_run_error(&dry_runs));
     if !errors.is_empty() {
         return Err(ApiError::Invalid(Subject::options("DeleteOptions"), errors));
     }
@@ -295,13 +337,14 @@ pub(crate) fn checked(call: &Call, given: DeleteOptions) -> Result<Options, ApiE
         uid: preconditions.uid,
         resource_version: preconditions.resource_version,
         propagation,
+        says_whether_gone: given.orphan_dependents == Some(false),
         dry_run: !dry_runs.is_empty(),
     })
 }
 
 const POLICIES: [&str; 4] = ["Foreground", "Background", "Orphan", "nil"];
 
-fn propagation(given: &DeleteOptions, errors: &mut api::field::ErrorList) -> Option<Propagation> {
+fn wanted(given: &DeleteOptions, errors: &mut api::field::ErrorList) -> Option<Propagation> {
     let path = Path::new("propagationPolicy");
     match (given.propagation_policy.as_deref(), given.orphan_dependents) {
         (Some(policy), Some(_)) => {
@@ -361,7 +404,12 @@ mod tests {
 
     fn says(old: &dyn Object, options: &Options) -> String {
         match plan(old, options, Timestamp::UNIX_EPOCH) {
-            Deletion::Remove => "remove".into(),
+            Deletion::Remove(last) => match &last.metadata().deletion_timestamp {
+                Some(at) => {
+                    format!("remove, marked {:?}", (at.0.as_second(), last.metadata().deletion_grace_period_seconds))
+                }
+                None => "remove".into(),
+            },
             Deletion::UnderWay => "under way".into(),
             Deletion::NamespaceUnderWay => "namespace under way".into(),
             Deletion::Mark(marked) => {
@@ -382,8 +430,8 @@ mod tests {
         let cases: [(&str, Pod, Options, &str); 6] = [
             ("a pod on a node gets its own grace", pod("n", 20), with(None, None), "mark Some(20) Some(20) "),
             ("the client may ask for another", pod("n", 20), with(Some(5), None), "mark Some(5) Some(5) "),
-            ("or for none", pod("n", 20), with(Some(0), None), "remove"),
-            ("a pod without a node needs none", pod("", 20), with(None, None), "remove"),
+            ("or for none", pod("n", 20), with(Some(0), None), "remove, marked (0, Some(0))"),
+            ("a pod without a node needs none", pod("", 20), with(None, None), "remove, marked (0, Some(0))"),
             ("a negative grace is a second", pod("n", 20), with(Some(-3), None), "mark Some(1) Some(1) "),
             (
                 "orphaning leaves a finalizer",
@@ -403,7 +451,21 @@ mod tests {
         assert_eq!(says(&*marked, &with(None, None)), "under way");
         assert_eq!(says(&*marked, &with(Some(60), None)), "under way");
         assert_eq!(says(&*marked, &with(Some(4), None)), "mark Some(4) Some(4) ");
-        assert_eq!(says(&*marked, &with(Some(0), None)), "remove");
+        assert_eq!(says(&*marked, &with(Some(0), None)), "remove, marked (0, Some(0))");
+    }
+
+    #[test]
+    fn who_says_nothing_orphans_the_pods_of_a_replication_controller_and_nothing_else() {
+        let nothing = with(None, None);
+        let mut rc = ReplicationController::default();
+        assert_eq!(says(&rc, &nothing), "mark Some(0) Some(0) orphan");
+        assert_eq!(says(&rc, &with(None, Some(Propagation::Background))), "remove");
+        rc.metadata.finalizers = Some(vec![FINALIZER_FOREGROUND.into()]);
+        assert_eq!(says(&rc, &nothing), "mark Some(0) Some(0) foregroundDeletion", "as it was said before");
+        assert_eq!(says(&k8s_openapi::api::core::v1::Secret::default(), &nothing), "remove");
+        for any in [Propagation::Foreground, Propagation::Orphan] {
+            assert_eq!(says(&Event::default(), &with(None, Some(any))), "remove", "an event owns nothing");
+        }
     }
 
     #[test]

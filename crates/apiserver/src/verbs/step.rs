@@ -23,7 +23,16 @@ pub(super) fn step(
     taken: &Taken,
 ) -> Result<Write, ApiError> {
     let subject = call.info.subject();
-    check_preconditions(&subject, current, &*new)?;
+    check_version(&subject, current, &*new)?;
+    if !matches!(call.info.subresource, None | Some(Subresource::Status)) {
+        let (mut errors, given) = (api::field::ErrorList::new(), new.metadata().uid.clone());
+        let uid = api::field::Path::new("metadata").child("uid");
+        let given = given.filter(|uid| !uid.is_empty()).or_else(|| current.object.metadata().uid.clone());
+        api::metadata::immutable(&uid, &given, &current.object.metadata().uid, &mut errors);
+        if !errors.is_empty() {
+            return Err(ApiError::Invalid(subject, errors));
+        }
+    }
     let said = new.metadata_mut().managed_fields.take();
     // Who manages what is decided on what the client wants, before the server has a say in it.
     let managed = |new: &dyn Object| tracking.updated(current, new, said, call.info.subresource);
@@ -47,13 +56,9 @@ pub(super) fn step(
     Ok(write)
 }
 
-/// A client that says which version or which object it means must be right.
-pub(crate) fn check_preconditions(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
-    let given = new.metadata();
-    if let Some(uid) = given.uid.as_deref().filter(|u| !u.is_empty()) {
-        check_uid(subject, current, uid)?;
-    }
-    match given.resource_version.as_deref().filter(|rv| !rv.is_empty() && *rv != "0") {
+/// A client that says which version it means must be right.
+pub(crate) fn check_version(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
+    match new.metadata().resource_version.as_deref().filter(|rv| !rv.is_empty() && *rv != "0") {
         None => Ok(()),
         Some(text) => match text.parse::<Revision>() {
             Ok(revision) if revision == current.revision => Ok(()),

@@ -6,10 +6,10 @@ use axum::body::Body;
 use http::StatusCode;
 
 use super::create::Author;
-use super::step::step;
+use super::step::{check_uid, step};
 use crate::body;
 use crate::call::Call;
-use crate::metadata::{check_identity, check_named};
+use crate::metadata::check_identity;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
@@ -35,7 +35,6 @@ pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
     let json = call.json_body(request_body).await?;
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
     let object = &mut decoded.object;
-    check_named(object.metadata(), call.name())?;
     check_identity(object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
     let (object, dry_run) = (&**object, call.query.dry_run()?);
     for _ in 0..MAX_ATTEMPTS {
@@ -63,6 +62,10 @@ async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Writ
             let path = Path::new("metadata").child("resourceVersion");
             let error = invalid(&path, 0, "must be specified for an update");
             return Err(ApiError::Invalid(subject.clone(), vec![error]));
+        }
+        // Who replaces an object may say which; of who patches one it is a field like others, which never changes.
+        if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
+            check_uid(&subject, current, uid)?;
         }
         step(call, &tracking, current, object.clone_object(), taken)
     };

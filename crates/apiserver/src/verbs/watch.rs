@@ -304,7 +304,7 @@ impl View {
     }
 
     fn event(&mut self, change: Change, event: &CacheEvent) -> Bytes {
-        if self.is_plain() { event.frame(change) } else { self.frame(change, &event.entry) }
+        if self.is_plain() { event.frame(change) } else { self.frame(change, event.shown(change)) }
     }
 
     fn frame(&mut self, change: Change, entry: &Arc<Entry>) -> Bytes {

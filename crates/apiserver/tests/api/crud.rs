@@ -201,7 +201,7 @@ async fn bad_requests_are_refused_in_upstream_words() {
         (
             "an unknown path",
             "GET",
-            "/nowhere".into(),
+            "/api/v1/nowhere".into(),
             vec![],
             "".into(),
             404,

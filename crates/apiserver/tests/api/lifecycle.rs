@@ -58,7 +58,8 @@ async fn some_kinds_are_shown_once_more_when_they_are_gone() {
         object["metadata"] = json!({"name": "a"});
         server.create(&path, &object).await;
         let path = format!("{path}/a");
-        let answer = server.delete(&path).await;
+        // A replication controller would be asked for its pods before.
+        let answer = server.delete(&format!("{path}?propagationPolicy=Background")).await;
         assert_eq!((answer.code, &answer.json()["kind"]), (200, &json!(kind)), "{path}: {}", answer.text);
         assert_eq!(server.get(&path).await.code, 404, "{path}");
     }

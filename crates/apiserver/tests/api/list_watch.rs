@@ -186,14 +186,26 @@ async fn objects_that_start_or_stop_matching_are_added_or_deleted() {
     server.config_map("a").await;
     let path = format!("{CONFIG_MAPS}/a");
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=x%3Dy")).await;
-    for (labels, told) in [
-        (json!({"x": "y"}), "ADDED a"),
-        (json!({"x": "y", "z": "z"}), "MODIFIED a"),
-        (json!({"x": "other"}), "DELETED a"),
-        (json!({"x": "y"}), "ADDED a"),
+    let mut metadata = server
+        .watch_as(
+            User::master("admin"),
+            &format!("{CONFIG_MAPS}?watch=1&labelSelector=x%3Dy"),
+            &[("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")],
+        )
+        .await;
+    for (labels, told, shown) in [
+        (json!({"x": "y"}), "ADDED", "y"),
+        (json!({"x": "y", "z": "z"}), "MODIFIED", "y"),
+        // As it was selected last, at the version at which it was not any more.
+        (json!({"x": "other"}), "DELETED", "y"),
+        (json!({"x": "y"}), "ADDED", "y"),
     ] {
-        server.patch(&path, &json!({"metadata": {"labels": labels}})).await;
-        assert_eq!(watch.told().await, told);
+        let patched = server.patch(&path, &json!({"metadata": {"labels": labels}})).await.json();
+        for watch in [&mut watch, &mut metadata] {
+            let event = watch.next().await.unwrap();
+            assert_eq!((&event["type"], &event["object"]["metadata"]["labels"]["x"]), (&json!(told), &json!(shown)));
+            assert_eq!(revision(&event["object"]), revision(&patched), "{event}");
+        }
     }
     server.delete(&path).await;
     assert_eq!(watch.told().await, "DELETED a");

@@ -10,6 +10,7 @@ mod client_go;
 mod common;
 mod concurrency;
 mod crud;
+mod edges;
 #[path = "../../../api/src/kinds/tests/examples.rs"]
 mod examples;
 mod golden;
