@@ -123,6 +123,7 @@ const UNSET_IF_ZERO: &[(&str, &str)] = &[
     ("*", "partition"),
     ("*", "readyReplicas"),
     ("*", "signal"),
+    ("core.v1.ContainerImage", "sizeBytes"),
     ("core.v1.Probe", "failureThreshold"),
     ("core.v1.Probe", "initialDelaySeconds"),
     ("core.v1.Probe", "periodSeconds"),
@@ -145,8 +146,9 @@ const UNSET_IF_ZERO: &[(&str, &str)] = &[
     ("*", "unschedulable"),
 ];
 
-/// Fields in [`UNSET_IF_ZERO`] that are behind a pointer in this one type.
-const POINTERS: &[(&str, &str)] = &[("core.v1.AzureDiskVolumeSource", "readOnly")];
+/// Fields in [`UNSET_IF_ZERO`] that are behind a pointer in these types.
+const POINTERS: &[(&str, &str)] =
+    &[("core.v1.AzureDiskVolumeSource", "readOnly"), ("core.v1.CSIVolumeSource", "readOnly")];
 
 fn main() -> Result<()> {
     let Some(source) = std::env::args().nth(1) else { return Err("usage: wire_fields <source of k8s-pb>".into()) };

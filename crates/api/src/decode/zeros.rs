@@ -36,7 +36,9 @@ impl Spot {
             (Many::Map, _) => Some(Spot { many: Many::One, is_item: true, ..self }),
             (Many::One, Type::Message(message)) => {
                 let found = protobuf::field(message, name)?;
-                let keeps_zero = found.keeps_zero || (found.many == Many::List && ALWAYS.contains(&name));
+                // No list of objects is decoded here, so that `items` are those of a volume.
+                let is_written = found.many == Many::List && name != "items" && ALWAYS.contains(&name);
+                let keeps_zero = found.keeps_zero || is_written;
                 Some(Spot { many: found.many, of: found.of, is_item: false, keeps_zero })
             }
             _ => None,
@@ -144,6 +146,13 @@ mod tests {
                 json!({"spec": {"containers": [{"name": "", "securityContext": {"privileged": false}, "args": [""]}],
                 "terminationGracePeriodSeconds": 0, "nodeSelector": {"a": ""}}}),
                 Value::Null,
+            ),
+            (
+                "Pod",
+                json!({"spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s", "items": []}},
+                    {"name": "w", "csi": {"driver": "d", "readOnly": false}}]}}),
+                json!({"spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s"}},
+                    {"name": "w", "csi": {"driver": "d", "readOnly": false}}]}}),
             ),
             // Some lists are written, however empty.
             ("Pod", json!({"spec": {"containers": []}}), Value::Null),

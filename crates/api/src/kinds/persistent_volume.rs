@@ -129,9 +129,15 @@ impl Resource for PersistentVolume {
         source(spec, self.metadata.name.as_deref().unwrap_or(""), &path, errors);
         let (class, mode) = (spec.storage_class_name.as_deref(), spec.volume_mode.as_deref());
         rules::storage_class_and_mode(class, mode, &path, errors);
-        if let Some(required) = spec.node_affinity.as_ref().and_then(|a| a.required.as_ref()) {
-            let path = path.child("nodeAffinity").child("required").child("nodeSelectorTerms");
-            pod::validation::node_selector_terms(&required.node_selector_terms, &path, errors);
+        if let Some(affinity) = &spec.node_affinity {
+            let path = path.child("nodeAffinity").child("required");
+            match &affinity.required {
+                Some(required) => {
+                    let path = path.child("nodeSelectorTerms");
+                    pod::validation::node_selector_terms(&required.node_selector_terms, &path, errors);
+                }
+                None => errors.push(self::required(&path, "must specify required node constraints")),
+            }
         }
     }
 
@@ -143,6 +149,10 @@ impl Resource for PersistentVolume {
         }
         let mode = |spec: Option<&PersistentVolumeSpec>| spec.and_then(|s| s.volume_mode.clone());
         crate::metadata::immutable(&Path::new("volumeMode"), &mode(new), &mode(old), errors);
+        let affinity = |spec: Option<&PersistentVolumeSpec>| spec.and_then(|s| s.node_affinity.clone());
+        if affinity(old).is_some() {
+            crate::metadata::immutable(&Path::new("nodeAffinity"), &affinity(new), &affinity(old), errors);
+        }
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
@@ -285,6 +295,23 @@ mod tests {
         let errors = Object::validate_update(&new, &volume(|_| ()));
         let expected =
             "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation";
+        assert_eq!(errors[0].to_string(), expected);
+    }
+
+    #[test]
+    fn storage_stays_with_its_nodes() {
+        let on = |node: &str| {
+            let terms = json!([{"matchExpressions": [{"key": "a", "operator": "In", "values": [node]}]}]);
+            volume(|v| v["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": terms}}))
+        };
+        assert!(Object::validate_update(&on("a"), &volume(|_| ())).is_empty(), "it may be said later");
+        assert!(Object::validate_update(&on("a"), &on("a")).is_empty());
+        for new in [on("b"), volume(|_| ())] {
+            let errors = Object::validate_update(&new, &on("a"));
+            assert!(errors[0].to_string().starts_with("nodeAffinity: Invalid value: "), "{errors:?}");
+        }
+        let errors = Object::validate(&volume(|v| v["spec"]["nodeAffinity"] = json!({})));
+        let expected = "spec.nodeAffinity.required: Required value: must specify required node constraints";
         assert_eq!(errors[0].to_string(), expected);
     }
 }
