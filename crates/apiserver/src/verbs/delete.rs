@@ -98,7 +98,7 @@ pub(crate) async fn delete_one(
             let attributes = attributes(call, current);
             let mut effects = Effects::default();
             admission::validate(&attributes, None, &mut effects)?;
-            write(subject, current, options, now, effects)
+            write(current, options, now, effects)
         })
         .await?;
     Ok((written, uid))
@@ -143,13 +143,7 @@ pub(crate) fn check_preconditions(subject: &Subject, current: &Current, options:
     Err(ApiError::Conflict(Subject::named(&subject.group, subject.kind, name), message))
 }
 
-fn write(
-    subject: &Subject,
-    current: &Current,
-    options: &Options,
-    now: Timestamp,
-    mut effects: Effects,
-) -> Result<Write, ApiError> {
+fn write(current: &Current, options: &Options, now: Timestamp, mut effects: Effects) -> Result<Write, ApiError> {
     match plan(&*current.object, options, now) {
         Deletion::Remove(mut last) => {
             last.metadata_mut().resource_version = None;
@@ -161,12 +155,6 @@ fn write(
             Ok(Write::Put(marked, effects))
         }
         Deletion::UnderWay => Ok(Write::Keep),
-        Deletion::NamespaceUnderWay => Err(ApiError::Conflict(
-            subject.clone(),
-            "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace \
-             will automatically be purged by the system."
-                .into(),
-        )),
     }
 }
 
@@ -178,8 +166,6 @@ enum Deletion {
     Mark(Box<dyn Object>),
     /// It has been told so already.
     UnderWay,
-    /// The same for a namespace, whose content is still being removed.
-    NamespaceUnderWay,
 }
 
 /// What must happen so that `old` is deleted as `options` say. On a marked object the same options change nothing.
@@ -242,7 +228,7 @@ fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
     let metadata_holds = namespace.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
     match (&namespace.metadata.deletion_timestamp, spec_holds || metadata_holds) {
         (_, false) => Deletion::Remove(Box::new(namespace.clone())),
-        (Some(_), true) => Deletion::NamespaceUnderWay,
+        (Some(_), true) => Deletion::UnderWay,
         (None, true) => {
             let mut marked = namespace.clone();
             marked.metadata.deletion_timestamp = Some(Time(now));
@@ -411,7 +397,6 @@ mod tests {
                 None => "remove".into(),
             },
             Deletion::UnderWay => "under way".into(),
-            Deletion::NamespaceUnderWay => "namespace under way".into(),
             Deletion::Mark(marked) => {
                 let m = marked.metadata();
                 let at = m.deletion_timestamp.as_ref().map(|t| t.0.as_second());
@@ -473,7 +458,7 @@ mod tests {
         let mut namespace: Namespace =
             serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}})).unwrap();
         let Deletion::Mark(marked) = plan(&namespace, &with(None, None), Timestamp::UNIX_EPOCH) else { panic!() };
-        assert_eq!(says(&*marked, &with(None, None)), "namespace under way");
+        assert_eq!(says(&*marked, &with(None, None)), "under way");
         namespace.spec = None;
         assert_eq!(says(&namespace, &with(None, None)), "remove");
     }
