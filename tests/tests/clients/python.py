@@ -252,10 +252,16 @@ def manifests(api, core):
         raise AssertionError("made twice")
     except utils.FailToCreateError as error:
         assert [one.status for one in error.api_exceptions] == [409, 409], error
-    scale = core.read_namespaced_replication_controller_scale("few", NAMESPACE)
-    assert (scale.kind, scale.spec.replicas, scale.status.selector) == ("Scale", 1, "app=few"), scale
-    scale.spec.replicas = 2
-    replaced = core.replace_namespaced_replication_controller_scale("few", NAMESPACE, scale)
+    # Its controller writes the status meanwhile, which is a conflict for who has read before.
+    replaced = None
+    while replaced is None:
+        scale = core.read_namespaced_replication_controller_scale("few", NAMESPACE)
+        assert (scale.kind, scale.spec.replicas, scale.status.selector) == ("Scale", 1, "app=few"), scale
+        scale.spec.replicas = 2
+        try:
+            replaced = core.replace_namespaced_replication_controller_scale("few", NAMESPACE, scale)
+        except ApiException as error:
+            assert error.status == 409, error
     assert replaced.spec.replicas == 2
     patched = core.patch_namespaced_replication_controller_scale("few", NAMESPACE, {"spec": {"replicas": 1}})
     assert patched.spec.replicas == 1
