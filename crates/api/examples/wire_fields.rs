@@ -315,7 +315,7 @@ fn schemas() -> (BTreeMap<String, (String, Value)>, BTreeSet<String>) {
     let subresources = [&api::eviction::KIND, &api::scale::KIND, &api::token_request::KIND];
     let mut roots = BTreeSet::from(["meta.v1.DeleteOptions".to_owned()]);
     let _ = generator.subschema_for::<DeleteOptions>();
-    for kind in api::KINDS.iter().chain(subresources) {
+    for kind in api::kinds().chain(subresources) {
         (kind.schema)(&mut generator);
         roots.insert(api::protobuf::message_name(&kind.info.api_version(), kind.info.kind));
     }

@@ -1,7 +1,7 @@
 //! The table of kinds: everything the API serves, as rows.
 //!
 //! Discovery, routing, Table output, short names, selectable fields and RBAC names are all read from here. A kind is a
-//! row in [`KINDS`] and one file below `kinds/` that says what is particular to it.
+//! row of [`kinds`] and one file below `kinds/` that says what is particular to it.
 
 mod certificate_signing_request;
 mod component_status;
@@ -172,16 +172,23 @@ impl KindInfo {
 }
 
 /// A row: what the kind is called and how its bytes become an object.
+///
+/// What it does are closures, so that a row may also be made while the server runs, from a schema that came in as data.
 pub struct Kind {
     /// Names and shape.
     pub info: &'static KindInfo,
     /// Decodes JSON of this kind, and says which fields it did not know (see [`crate::decode`]).
-    pub decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
+    pub decode: &'static Decode,
     /// A reference to the JSON schema of this kind, which the generator keeps with all it refers to.
-    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    pub schema: &'static Schema,
     /// For a kind that shows another one's objects in other words: how it does.
     pub view: Option<&'static View>,
 }
+
+/// Decodes JSON of a kind.
+pub type Decode = dyn Fn(&[u8]) -> Result<Decoded, DecodeError> + Sync;
+/// Refers to the schema of a kind.
+pub type Schema = dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Sync;
 
 impl Kind {
     /// A stored object as its type, by the kind's one decoder: what serde makes for a type is large, and would be
@@ -193,7 +200,15 @@ impl Kind {
 }
 
 /// Every kind the API serves, in the order discovery lists them.
-pub static KINDS: &[Kind] = &[
+///
+/// All that goes through the kinds asks here each time, and keeps none but those it works for: what a kind that is added
+/// while the server runs has to reach is this, the watch cache and the memory of the OpenAPI documents.
+pub fn kinds() -> impl DoubleEndedIterator<Item = &'static Kind> + ExactSizeIterator + Clone {
+    BUILT_IN.iter()
+}
+
+/// The rows that are part of the program.
+static BUILT_IN: &[Kind] = &[
     Kind::of::<core::Binding>(),
     Kind::of::<core::ComponentStatus>(),
     Kind::of::<core::ConfigMap>(),
@@ -232,13 +247,13 @@ pub static KINDS: &[Kind] = &[
 
 /// The row for a resource path: `("", "v1", "pods")`.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.info.plural == plural && k.info.group == group && k.info.version == version)
+    kinds().find(|k| k.info.plural == plural && k.info.group == group && k.info.version == version)
 }
 
 /// The row for `apiVersion` and `kind` as they stand in an object.
 pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    KINDS.iter().find(|k| k.info.kind == kind && k.info.group == group && k.info.version == version)
+    kinds().find(|k| k.info.kind == kind && k.info.group == group && k.info.version == version)
 }
 
 #[cfg(test)]

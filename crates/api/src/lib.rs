@@ -58,5 +58,5 @@ pub mod well_known;
 pub mod yaml;
 
 pub use interner::Interner;
-pub use kinds::{KINDS, Kind, KindInfo, Scope, Subresource, Verb};
+pub use kinds::{Kind, KindInfo, Scope, Subresource, Verb, kinds};
 pub use object::{Object, Resource};

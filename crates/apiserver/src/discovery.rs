@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{KINDS, KindInfo, Scope, Verb};
+use api::{KindInfo, Scope, Verb, kinds};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, CACHE_CONTROL};
@@ -71,14 +71,14 @@ fn paths() -> Vec<String> {
 
 /// Named groups, in the order of the table.
 fn groups() -> impl Iterator<Item = &'static str> {
-    let all: Vec<&str> = KINDS.iter().map(|k| k.info.group).filter(|g| !g.is_empty()).collect();
+    let all: Vec<&str> = kinds().map(|k| k.info.group).filter(|g| !g.is_empty()).collect();
     let mut seen = std::collections::HashSet::new();
     all.into_iter().filter(move |g| seen.insert(*g))
 }
 
 fn versions(group: &str) -> Vec<&'static str> {
     let mut versions: Vec<&str> = Vec::new();
-    for kind in KINDS.iter().filter(|k| k.info.group == group) {
+    for kind in kinds().filter(|k| k.info.group == group) {
         if !versions.contains(&kind.info.version) {
             versions.push(kind.info.version);
         }
@@ -87,7 +87,7 @@ fn versions(group: &str) -> Vec<&'static str> {
 }
 
 fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static KindInfo> + use<'a> {
-    KINDS.iter().map(|k| k.info).filter(move |i| i.group == group && i.version == version)
+    kinds().map(|k| k.info).filter(move |i| i.group == group && i.version == version)
 }
 
 fn api_versions(shared: &Shared) -> Value {

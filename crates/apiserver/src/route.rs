@@ -116,7 +116,7 @@ fn not_found(path: &str, error: ApiError) -> ApiError {
     let mut segments = path.split('/').filter(|s| !s.is_empty());
     let is_below = match (segments.next(), segments.next()) {
         (Some("api" | "version"), _) => true,
-        (Some("apis"), Some(group)) => api::KINDS.iter().any(|kind| kind.info.group == group),
+        (Some("apis"), Some(group)) => api::kinds().any(|kind| kind.info.group == group),
         _ => false,
     };
     if matches!(error, ApiError::PathNotFound) && !is_below { ApiError::PageNotFound } else { error }

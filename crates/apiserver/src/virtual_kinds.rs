@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn exactly_the_virtual_kinds_have_handlers() {
-        for kind in api::KINDS {
+        for kind in api::kinds() {
             assert_eq!(handler(kind.info).is_some(), !kind.info.is_stored(), "{}", kind.info.kind);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use api::{KINDS, KindInfo};
+use api::{KindInfo, kinds};
 use client::{Change, Informer, Tasks};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -83,7 +83,7 @@ impl Objects {
         ];
         cached.extend(IGNORED);
         let watched: Vec<_> =
-            KINDS.iter().filter(|kind| kind.info.is_stored() && !cached.contains(&kind.info.plural)).collect();
+            kinds().filter(|kind| kind.info.is_stored() && !cached.contains(&kind.info.plural)).collect();
         feed.unlisted.send_replace(Some(watched.len()));
         for kind in watched {
             tasks.spawn(follow_metadata(feed.clone(), client.clone(), kind.info));

@@ -52,12 +52,12 @@ impl Kind {
     pub(crate) const fn viewing<T: Viewing>() -> Kind {
         Kind {
             info: &T::INFO,
-            decode: |bytes| {
+            decode: &|bytes| {
                 let Decoded { object, strict_errors, no_amount } = decode::<T>(bytes)?;
                 let typed = object.as_any().downcast_ref::<T>().cloned().unwrap_or_default();
                 Ok(Decoded { object: Box::new(typed.store()), strict_errors, no_amount })
             },
-            schema: |generator| generator.subschema_for::<T>(),
+            schema: &|generator| generator.subschema_for::<T>(),
             view: Some(&T::VIEW),
         }
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
-use crate::kinds::{KINDS, Kind, KindInfo, Scope};
+use crate::kinds::{Kind, KindInfo, Scope};
 use crate::object::Object;
 use crate::quantity::{self, Format, Quantity};
 use crate::well_known::ANNOTATION_STORAGE_CLASS;
@@ -49,7 +49,7 @@ pub fn counts(kind: &KindInfo, name: &str) -> bool {
 
 /// The kinds whose objects `hard` limits.
 pub fn kinds(hard: &BTreeMap<String, Amount>) -> impl Iterator<Item = &'static Kind> {
-    let stored = KINDS.iter().filter(|kind| kind.info.is_stored() && kind.view.is_none());
+    let stored = crate::kinds().filter(|kind| kind.info.is_stored() && kind.view.is_none());
     stored.filter(|kind| hard.keys().any(|name| counts(kind.info, name)))
 }
 

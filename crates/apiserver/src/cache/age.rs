@@ -33,7 +33,7 @@ pub(crate) async fn age(cache: Arc<Cache>, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use api::KINDS;
+    use api::kinds;
     use serde_json::json;
     use store::KeyValue;
     use store::embedded::Embedded;
@@ -49,7 +49,7 @@ mod tests {
         let cache = Arc::new(Cache::new(Arc::new(Embedded::in_memory().unwrap())));
         let stop = CancellationToken::new();
         let aging = tokio::spawn(age(cache.clone(), stop.clone()));
-        let kind = KINDS.iter().find(|kind| kind.info.plural == "configmaps").unwrap();
+        let kind = kinds().find(|kind| kind.info.plural == "configmaps").unwrap();
         let held = cache.of(kind).clone();
         let change = |revision: i64| {
             let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "ns"},

@@ -23,7 +23,7 @@ mod wakes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::{KINDS, Kind, Object};
+use api::{Kind, Object, kinds};
 use bytes::Bytes;
 use store::{Revision, Store};
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new(store: Arc<dyn Store>) -> Cache {
         let mut by_plural = HashMap::new();
-        for kind in KINDS.iter().filter(|kind| kind.info.is_stored()) {
+        for kind in kinds().filter(|kind| kind.info.is_stored()) {
             by_plural.entry(kind.info.plural).or_insert_with(|| Arc::new(KindCache::new(kind)));
         }
         let (fresh, hints) = (fresh::RevisionReads::default(), hints::Hints::default());

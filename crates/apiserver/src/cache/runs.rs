@@ -253,7 +253,7 @@ impl Told {
 mod tests {
     use std::io::Read;
 
-    use api::{KINDS, Kind};
+    use api::{Kind, kinds};
     use flate2::read::GzDecoder;
     use proptest::prelude::*;
     use serde_json::json;
@@ -264,7 +264,7 @@ mod tests {
     use crate::query::Query;
 
     fn kind() -> &'static Kind {
-        KINDS.iter().find(|kind| kind.info.plural == "configmaps").unwrap()
+        kinds().find(|kind| kind.info.plural == "configmaps").unwrap()
     }
 
     fn event(namespace: &str, revision: Revision, size: usize) -> Arc<CacheEvent> {

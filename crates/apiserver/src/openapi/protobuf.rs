@@ -3,7 +3,7 @@
 //!
 //! The messages are those of `openapiv2/OpenAPIv2.proto` in google/gnostic.
 
-use api::{KINDS, Verb};
+use api::{Verb, kinds};
 use serde_json::{Map, Value, json};
 
 use super::{operations, schemas};
@@ -47,9 +47,9 @@ mod field {
 /// The whole document.
 pub(super) fn document() -> Vec<u8> {
     let info = [bytes(field::INFO_TITLE, b"Kubernetes"), bytes(field::INFO_VERSION, b"v1.35.0")].concat();
-    let patched = KINDS.iter().map(|kind| kind.info).filter(|info| info.can(Verb::Patch));
+    let patched = kinds().map(|kind| kind.info).filter(|info| info.can(Verb::Patch));
     let paths: Vec<u8> = patched.flat_map(|info| bytes(field::PATHS_PATH, &path(info))).collect();
-    let (_, definitions) = schemas::v2(&KINDS.iter().collect::<Vec<_>>());
+    let (_, definitions) = schemas::v2(&kinds().collect::<Vec<_>>());
     [
         bytes(field::DOCUMENT_SWAGGER, b"2.0"),
         bytes(field::DOCUMENT_INFO, &info),

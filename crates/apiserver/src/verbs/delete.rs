@@ -297,7 +297,7 @@ fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
     let options: Option<DeleteOptions> = serde_json::from_slice(json).map_err(|e| unreadable(&e.to_string()))?;
     let options = options.unwrap_or_default();
     let (kind, version) = (options.kind.as_deref().unwrap_or(""), options.api_version.as_deref().unwrap_or(""));
-    let of_a_group = |version: &str| api::KINDS.iter().any(|kind| kind.info.api_version() == version);
+    let of_a_group = |version: &str| api::kinds().any(|kind| kind.info.api_version() == version);
     if !matches!(kind, "" | "DeleteOptions") {
         return Err(unreadable(&format!("{kind} in version {version:?} cannot be handled as a DeleteOptions")));
     }

@@ -207,7 +207,7 @@ async fn discovery_names_every_kind_in_both_forms() {
         assert_eq!(server.get(path).await.code, 200, "{path}");
     }
     let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")];
-    for kind in api::KINDS {
+    for kind in api::kinds() {
         let info = kind.info;
         let (root, all) = if info.group.is_empty() {
             ("/api/v1".into(), "/api")

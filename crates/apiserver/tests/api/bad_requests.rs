@@ -219,10 +219,10 @@ async fn bad_requests_of(kinds: impl Iterator<Item = &'static Kind>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_for_kinds_of_the_core_are_refused_with_a_status() {
-    bad_requests_of(api::KINDS.iter().filter(|kind| kind.info.group.is_empty())).await;
+    bad_requests_of(api::kinds().filter(|kind| kind.info.group.is_empty())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_for_kinds_of_other_groups_are_refused_with_a_status() {
-    bad_requests_of(api::KINDS.iter().filter(|kind| !kind.info.group.is_empty())).await;
+    bad_requests_of(api::kinds().filter(|kind| !kind.info.group.is_empty())).await;
 }

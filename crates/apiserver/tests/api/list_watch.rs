@@ -439,8 +439,7 @@ async fn tables_have_a_cell_for_every_column() {
     server.pod("a", "").await;
     server.create("/api/v1/namespaces/default/replicationcontrollers", &rc("web")).await;
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
-    let paths: Vec<String> = api::KINDS
-        .iter()
+    let paths: Vec<String> = api::kinds()
         .filter(|k| k.info.is_stored())
         .map(|k| {
             let group = if k.info.group.is_empty() { "/api".into() } else { format!("/apis/{}", k.info.group) };

@@ -159,7 +159,7 @@ pub(super) mod testing {
     use super::*;
 
     pub(crate) fn kind(plural: &str) -> &'static KindInfo {
-        api::KINDS.iter().find(|kind| kind.info.plural == plural).unwrap().info
+        api::kinds().find(|kind| kind.info.plural == plural).unwrap().info
     }
 
     /// The metadata of an object that belongs to the replication controllers `owners`, and blocks them.

@@ -15,7 +15,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{KINDS, KindInfo, Scope};
+use api::{KindInfo, Scope, kinds};
 use client::{Change, Lister, Outcome, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -106,7 +106,7 @@ impl Controller {
     /// What is in the namespace now, as the API has it: the cache may be behind.
     async fn observe(&self, namespace: &str) -> Result<Vec<Remaining>, Error> {
         let mut remaining = Vec::new();
-        let stored = KINDS.iter().map(|kind| kind.info).filter(|info| info.is_stored());
+        let stored = kinds().map(|kind| kind.info).filter(|info| info.is_stored());
         for kind in stored.filter(|info| info.scope == Scope::Namespaced) {
             let found = self.count(kind, namespace).await?;
             if found.count > 0 {

@@ -75,7 +75,7 @@ pub(super) mod testing {
     }
 
     pub(crate) fn left(plural: &str, count: usize, undeleted: usize) -> Remaining {
-        let kind = api::KINDS.iter().find(|kind| kind.info.plural == plural).unwrap().info;
+        let kind = api::kinds().find(|kind| kind.info.plural == plural).unwrap().info;
         Remaining { kind, count, undeleted, finalizers: BTreeMap::new() }
     }
 }

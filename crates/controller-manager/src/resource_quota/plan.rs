@@ -30,7 +30,7 @@ pub(super) fn is_counted(quota: &ResourceQuota) -> bool {
 }
 
 fn is_countable(name: &str) -> bool {
-    api::KINDS.iter().any(|kind| quota::counts(kind.info, name))
+    api::kinds().any(|kind| quota::counts(kind.info, name))
 }
 
 /// The quota with its status as it must be; `None` if that is what it is. Counting again gives the same.

@@ -169,14 +169,14 @@ async fn schema(kubectl: &Kubectl) {
 }
 
 async fn cluster(kubectl: &Kubectl) {
-    let mut versions: Vec<String> = api::KINDS.iter().map(|kind| kind.info.api_version()).collect();
+    let mut versions: Vec<String> = api::kinds().map(|kind| kind.info.api_version()).collect();
     versions.sort();
     versions.dedup();
     kubectl.prints("api-versions", &format!("{}\n", versions.join("\n"))).await;
     let table = kubectl.says("api-resources").await;
     let rows = cells(&table);
-    assert_eq!(rows.len(), api::KINDS.len(), "{table}");
-    for kind in api::KINDS {
+    assert_eq!(rows.len(), api::kinds().len(), "{table}");
+    for kind in api::kinds() {
         let namespaced = (kind.info.scope == api::Scope::Namespaced).to_string();
         let short = Some(kind.info.short_names.join(",")).filter(|names| !names.is_empty());
         let version = kind.info.api_version();
