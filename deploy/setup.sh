@@ -4,7 +4,7 @@
 #   deploy/setup.sh build   what the build needs
 #   deploy/setup.sh run     ... and what a minion needs (Docker, nftables)
 #   deploy/setup.sh test    ... and what the tests need (etcd, Nginx, a registry; kept in ~/.cache/coracle: an old kubectl, the
-#                           Python client, a Debian and an emulator to boot it in)
+#                           Python client, one that is built with client-go, a Debian and an emulator to boot it in)
 #
 # Says what it does; run a second time it does nothing and takes no time.
 set -euo pipefail
@@ -150,6 +150,9 @@ if [ "$level" = test ]; then
         python3 -m venv "$cache/python"
         "$cache/python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
         cp "$wanted" "$cache/python/requirements.txt"
+    fi
+    if have apt-get && ! "$(dirname "$0")/client-go.sh" "$cache"; then
+        say "there is no Go client here; the tests say what they leave out"
     fi
     # A machine with a kernel and a systemd of its own. It takes two minutes, once.
     image=$(dirname "$0")/../tests/machine/image.sh

@@ -24,34 +24,26 @@ if [ -x "$out/kube-apiserver" ] && [ -x "$out/kube-controller-manager" ]; then
     answer
     exit
 fi
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-missing=()
-command -v go >/dev/null || missing+=(golang-go)
-[ -e $keyring ] || missing+=(debian-archive-keyring)
-command -v apt-get >/dev/null || die "the sources are Debian's: apt-get is missing"
+. deploy/debian.sh
 work=$out/work
 log=$out/log
 rm -rf "$work"
-mkdir -p "$work"/{lists,cache,source}
+mkdir -p "$work/source"
 trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
 run() { "$@" >>"$log" 2>&1 || { tail -20 "$log" >&2; die "$1 failed; see $log"; }; }
 : >"$log"
-if [ ${#missing[@]} -gt 0 ]; then
-    [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or install them yourself"
-    say "installing ${missing[*]}"
+if ! command -v go >/dev/null; then
+    [ "$(id -u)" = 0 ] || die "Go is missing: run as root, or install golang-go yourself"
+    say "installing Go"
     run apt-get update
-    DEBIAN_FRONTEND=noninteractive run apt-get install -y --no-install-recommends "${missing[@]}"
+    DEBIAN_FRONTEND=noninteractive run apt-get install -y --no-install-recommends golang-go
 fi
 
 say "fetching the source package"
-echo "deb-src [signed-by=$keyring] http://deb.debian.org/debian bookworm main" >"$work/sources.list"
-apt() {
-    apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$work/lists" \
-        -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root "$@"
-}
-run apt update
+debian_init "$work/apt" "deb-src http://deb.debian.org/debian bookworm main"
+run debian update
 # The reflect2 that is part of Kubernetes writes anywhere in memory when a Go since 1.18 has compiled it; Debian's own does not.
-(cd "$work/source" && run apt source --download-only kubernetes golang-github-modern-go-reflect2)
+(cd "$work/source" && run debian source --download-only kubernetes golang-github-modern-go-reflect2)
 unpack() { # archive folder
     rm -rf "$2"
     mkdir -p "$2"

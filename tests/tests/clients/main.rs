@@ -2,6 +2,7 @@
 //! TLS.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod client_go;
 mod kube_rs;
 mod kubectl;
 mod python;
