@@ -64,9 +64,16 @@ fn pod_cidrs(spec: &NodeSpec, path: &Path, errors: &mut ErrorList) {
             errors.push(invalid(&path.index(index), cidr.as_str(), detail));
         }
     }
-    if cidrs.len() > MAX_POD_CIDRS {
+    let has_v6 = |is_v6: bool| {
+        cidrs.iter().any(|cidr| cidr.parse().is_ok_and(|net: ipnet::IpNet| net.addr().is_ipv6() == is_v6))
+    };
+    if cidrs.len() > MAX_POD_CIDRS || cidrs.len() == MAX_POD_CIDRS && !(has_v6(false) && has_v6(true)) {
         let detail = "may specify no more than one CIDR for each IP family";
         errors.push(invalid(&path, json!(cidrs), detail));
+    }
+    let mut seen = rules::Unique::new();
+    for (index, cidr) in cidrs.iter().enumerate() {
+        seen.add(cidr.as_str(), &path.index(index), errors);
     }
 }
 
@@ -116,6 +123,21 @@ mod tests {
         let expected =
             r#"spec.podCIDRs[0]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#;
         assert_eq!(texts(&Object::validate(&cidr("x"))), [expected]);
+    }
+
+    #[test]
+    fn a_node_has_one_pod_network_of_each_family() {
+        let said = |cidrs: &[&str]| {
+            let pod_cidrs = Some(cidrs.iter().map(ToString::to_string).collect());
+            texts(&Object::validate(&with(NodeSpec { pod_cidrs, ..NodeSpec::default() })))
+        };
+        assert_eq!(said(&["10.0.0.0/24", "fd00::/64"]), [""; 0]);
+        let one = "may specify no more than one CIDR for each IP family";
+        let two = said(&["10.0.0.0/24", "10.0.1.0/24"]);
+        assert_eq!(two, [format!(r#"spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: {one}"#)]);
+        assert_eq!(said(&["10.0.0.0/24", "fd00::/64", "fd00:1::/64"]).len(), 1);
+        let same = said(&["10.0.0.0/24", "10.0.0.0/24"]);
+        assert_eq!(same[1], r#"spec.podCIDRs[1]: Duplicate value: "10.0.0.0/24""#);
     }
 
     #[test]
