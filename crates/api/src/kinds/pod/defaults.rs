@@ -105,6 +105,9 @@ fn container(container: &mut Container) {
 
 /// Tagged `latest`, or without tag and digest: the image may change, so it is always pulled (`ParseImageName`).
 pub(super) fn pull_policy(image: &str) -> &'static str {
+    if !super::image::is_reference(image) {
+        return "IfNotPresent";
+    }
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (image, None),

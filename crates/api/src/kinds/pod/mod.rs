@@ -7,6 +7,7 @@
 //! - [`printing`]: the columns of `kubectl get pods`.
 
 pub(super) mod defaults;
+mod image;
 mod printing;
 mod resize;
 #[cfg(test)]
