@@ -49,8 +49,15 @@ impl Subject {
         if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
     }
 
+    /// The group of the kind that is stored: a view is no kind of its own to those who look at what is wrong.
+    fn group_of_kind(&self) -> &str {
+        let shown = api::kinds().find(|kind| kind.info.group == self.group && kind.info.kind == self.kind);
+        shown.and_then(|kind| kind.view).map_or(&*self.group, |view| view.group)
+    }
+
     fn qualified_kind(&self) -> String {
-        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+        let group = self.group_of_kind();
+        if group.is_empty() { self.kind.to_owned() } else { format!("{}.{group}", self.kind) }
     }
 }
 
@@ -212,10 +219,13 @@ fn details(error: &ApiError) -> Map<String, Value> {
         if !subject.name.is_empty() {
             details.insert("name".into(), json!(subject.name));
         }
-        if !subject.group.is_empty() {
-            details.insert("group".into(), json!(subject.group));
+        let (group, kind) = match error {
+            ApiError::Invalid(..) => (subject.group_of_kind(), subject.kind),
+            _ => (&*subject.group, &*subject.resource),
+        };
+        if !group.is_empty() {
+            details.insert("group".into(), json!(group));
         }
-        let kind = if matches!(error, ApiError::Invalid(..)) { subject.kind } else { &*subject.resource };
         if !kind.is_empty() {
             details.insert("kind".into(), json!(kind));
         }

@@ -61,8 +61,14 @@ impl Resource for Event {
     fn validate(&self, errors: &mut ErrorList) {
         let namespace = self.metadata.namespace.as_deref().unwrap_or("");
         let involved = self.involved_object.namespace.as_deref().unwrap_or("");
-        // Events about objects without a namespace live in the default one.
-        let fits = if involved.is_empty() { matches!(namespace, "" | "default") } else { namespace == involved };
+        // Events about objects without a namespace live in the default one; those that know when they happened may live in
+        // the system's, and anywhere else about what is elsewhere (`legacyValidateEvent`).
+        let fits = match (self.event_time.is_some(), involved.is_empty()) {
+            (_, true) if matches!(namespace, "" | "default") => true,
+            (true, true) => namespace == "kube-system",
+            (true, false) => true,
+            (false, _) => namespace == involved,
+        };
         if !fits {
             let path = Path::new("involvedObject").child("namespace");
             errors.push(invalid(&path, involved, "does not match event.namespace"));
@@ -190,7 +196,15 @@ mod tests {
 
     #[test]
     fn modern_events_say_who_did_what() {
-        let event = Event { event_time: Some(MicroTime(Timestamp::UNIX_EPOCH)), ..about("web", "web") };
+        let modern = |event| Event { event_time: Some(MicroTime(Timestamp::UNIX_EPOCH)), ..event };
+        for (namespace, involved, is_fine) in
+            [("default", "", true), ("kube-system", "", true), ("web", "", false), ("web", "db", true)]
+        {
+            let errors = Object::validate(&modern(about(namespace, involved)));
+            let fits = errors.iter().all(|e| e.field.as_str() != "involvedObject.namespace");
+            assert_eq!(fits, is_fine, "{namespace} about {involved}: {errors:?}");
+        }
+        let event = modern(about("web", "web"));
         let fields: Vec<String> = Object::validate(&event).iter().map(|e| e.field.to_string()).collect();
         assert_eq!(fields, ["reportingComponent", "reportingInstance", "action", "reason"]);
     }

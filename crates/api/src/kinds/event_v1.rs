@@ -10,6 +10,7 @@ use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::Value;
 
+use super::rules;
 use super::view::Viewing;
 use crate::Resource;
 use crate::field::{ErrorList, Path, invalid, required};
@@ -67,7 +68,7 @@ impl Viewing for Event {
             series: self.series.map(|s| core::EventSeries {
                 // None is what the stored words have for zero.
                 count: Some(s.count).filter(|count| *count != 0),
-                last_observed_time: Some(s.last_observed_time),
+                last_observed_time: Some(s.last_observed_time).filter(|time| *time != NEVER),
             }),
             source: self.deprecated_source,
             type_: self.type_,
@@ -91,10 +92,19 @@ impl Viewing for Event {
             reporting_instance: stored.reporting_instance,
             series: stored.series.map(|s| EventSeries {
                 count: s.count.unwrap_or(0),
-                last_observed_time: s.last_observed_time.unwrap_or(MicroTime(Timestamp::UNIX_EPOCH)),
+                last_observed_time: s.last_observed_time.unwrap_or(NEVER),
             }),
             type_: stored.type_,
         }
+    }
+
+    fn mend(event: &mut Value) -> bool {
+        let Some(series) = event.get_mut("series").and_then(Value::as_object_mut) else { return false };
+        let is_missing = series.get("lastObservedTime").is_none_or(Value::is_null);
+        if is_missing {
+            series.insert("lastObservedTime".to_owned(), serde_json::json!(NEVER));
+        }
+        is_missing
     }
 
     fn validate_stored(new: &core::Event, old: Option<&core::Event>, errors: &mut ErrorList) {
@@ -105,8 +115,15 @@ impl Viewing for Event {
     }
 }
 
+/// A time that is not told, where a type has no way to say so.
+const NEVER: MicroTime = MicroTime(Timestamp::UNIX_EPOCH);
+
 /// A new event says when it happened, and nothing in the older words.
 fn created(event: &core::Event, errors: &mut ErrorList) {
+    let name = event.metadata.name.as_deref().unwrap_or("");
+    if !name.is_empty() {
+        rules::dns_subdomain(name, &Path::new("metadata").child("name"), errors);
+    }
     series(event, errors);
     if event.event_time.is_none() {
         errors.push(required(&Path::new("eventTime"), ""));
@@ -193,6 +210,24 @@ mod tests {
         let shown: Value = serde_json::from_slice(&kind.show(&stored).unwrap()).unwrap();
         assert_eq!(shown, newer);
         assert_eq!(kind.stored().info.group, "");
+    }
+
+    #[test]
+    fn a_series_without_its_last_time_is_read_and_refused() {
+        let kind = by_kind("events.k8s.io/v1", "Event").unwrap();
+        for series in [json!({"count": 2}), json!({"count": 2, "lastObservedTime": null})] {
+            let event = json!({"metadata": {"name": "A_b"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "series": series});
+            let decoded = (kind.decode)(event.to_string().as_bytes()).unwrap();
+            let errors = (kind.view.unwrap().validate)(&*decoded.object, None);
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert!(
+                texts[0].starts_with(r#"metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain"#),
+                "{texts:?}"
+            );
+            assert_eq!(texts[1..], ["series.lastObservedTime: Required value"]);
+        }
+        let wrong = json!({"metadata": {"name": "a"}, "series": {"lastObservedTime": "soon"}});
+        assert!((kind.decode)(wrong.to_string().as_bytes()).is_err());
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub(crate) trait Viewing: Resource {
     fn store(self) -> Self::Stored;
     /// A stored object in these words.
     fn show(stored: Self::Stored) -> Self;
+    /// Puts into an object that cannot be decoded what Go's decoder has for what is not there; whether anything was missing.
+    fn mend(_object: &mut serde_json::Value) -> bool {
+        false
+    }
     /// See [`View::validate`].
     fn validate_stored(new: &Self::Stored, old: Option<&Self::Stored>, errors: &mut ErrorList);
     /// The row's view.
@@ -53,7 +57,11 @@ impl Kind {
         Kind {
             info: &T::INFO,
             decode: &|bytes| {
-                let Decoded { object, strict_errors, no_amount } = decode::<T>(bytes)?;
+                let mended = |error| {
+                    let mut value = serde_json::from_slice(bytes).unwrap_or_default();
+                    if T::mend(&mut value) { decode::<T>(value.to_string().as_bytes()) } else { Err(error) }
+                };
+                let Decoded { object, strict_errors, no_amount } = decode::<T>(bytes).or_else(mended)?;
                 let typed = object.as_any().downcast_ref::<T>().cloned().unwrap_or_default();
                 Ok(Decoded { object: Box::new(typed.store()), strict_errors, no_amount })
             },
