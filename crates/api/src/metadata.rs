@@ -31,26 +31,12 @@ pub fn validate_metadata(info: &KindInfo, meta: &ObjectMeta, errors: &mut ErrorL
         errors.push(invalid(&root.child("generation"), meta.generation, "must be greater than or equal to 0"));
     }
     validate_common(meta, &root, errors);
-    let path = root.child("finalizers");
-    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-    for (i, finalizer) in finalizers.iter().enumerate() {
-        push_invalid(&path, finalizer, names::is_qualified_name(finalizer), errors);
-        if !finalizer.contains('/')
-            && ![FINALIZER_FOREGROUND, FINALIZER_ORPHAN, FINALIZER_KUBERNETES].contains(&finalizer.as_str())
-        {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(invalid(&path.index(i), finalizer.as_str(), detail));
-        }
-    }
-    if [FINALIZER_FOREGROUND, FINALIZER_ORPHAN].iter().all(|f| finalizers.iter().any(|g| g == f)) {
-        let detail = format!("finalizer {FINALIZER_ORPHAN} and {FINALIZER_FOREGROUND} cannot be both set");
-        errors.push(invalid(&path, finalizers, &detail));
-    }
+    validate_finalizers(meta, &root.child("finalizers"), errors);
 }
 
-/// Everything wrong with the step from the metadata `old` to `new` (`ValidateObjectMetaUpdate`). Run
-/// [`inherit_metadata`] first: what the client left out is then the same as before.
-pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut ErrorList) {
+/// Everything wrong with the step from the metadata `old` to `new` of an object of kind `info`
+/// (`ValidateObjectMetaUpdate`). Run [`inherit_metadata`] first: what the client left out is then the same as before.
+pub fn validate_metadata_update(info: &KindInfo, new: &ObjectMeta, old: &ObjectMeta, errors: &mut ErrorList) {
     let root = Path::new("metadata");
     if old.deletion_timestamp.is_some() {
         forbid_new_finalizers(new, old, &root.child("finalizers"), errors);
@@ -70,6 +56,10 @@ pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut
         errors,
     );
     validate_common(new, &root, errors);
+    // All kinds but Events are looked at as if they were new.
+    if info.plural != "events" {
+        validate_finalizers(new, &root.child("finalizers"), errors);
+    }
 }
 
 /// Takes over from `old` what a client may leave out or cannot change: uid (where left out), namespace (where left
@@ -171,6 +161,23 @@ fn validate_namespace(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &
         Scope::Namespaced => push_invalid(path, namespace, names::is_dns1123_label(namespace), errors),
         Scope::Cluster if namespace.is_empty() => {}
         Scope::Cluster => errors.push(forbidden(path, "not allowed on this type")),
+    }
+}
+
+fn validate_finalizers(meta: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
+    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        push_invalid(path, finalizer, names::is_qualified_name(finalizer), errors);
+        if !finalizer.contains('/')
+            && ![FINALIZER_FOREGROUND, FINALIZER_ORPHAN, FINALIZER_KUBERNETES].contains(&finalizer.as_str())
+        {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(invalid(&path.index(i), finalizer.as_str(), detail));
+        }
+    }
+    if [FINALIZER_FOREGROUND, FINALIZER_ORPHAN].iter().all(|f| finalizers.iter().any(|g| g == f)) {
+        let detail = format!("finalizer {FINALIZER_ORPHAN} and {FINALIZER_FOREGROUND} cannot be both set");
+        errors.push(invalid(path, finalizers, &detail));
     }
 }
 
@@ -312,10 +319,30 @@ mod tests {
     fn what_names_an_object_is_immutable() {
         let update = |new: Value, old: Value| {
             let mut errors = ErrorList::new();
-            validate_metadata_update(&meta(new), &meta(old), &mut errors);
+            validate_metadata_update(&ConfigMap::INFO, &meta(new), &meta(old), &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(update(good(), good()), [""; 0]);
+        let mut held = good();
+        held["finalizers"] = json!(["x", "a.b/c"]);
+        assert_eq!(
+            update(held, good()),
+            [
+                r#"metadata.finalizers[0]: Invalid value: "x": name is neither a standard finalizer name nor is it fully qualified"#
+            ]
+        );
+        let mut graceful = good();
+        graceful["deletionGracePeriodSeconds"] = json!(5);
+        assert_eq!(
+            update(graceful, good()),
+            ["metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable"]
+        );
+        let mut dead = good();
+        dead["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(
+            update(dead, good()),
+            [r#"metadata.deletionTimestamp: Invalid value: "2026-01-01T00:00:00Z": field is immutable"#]
+        );
         for field in ["name", "namespace", "uid"] {
             let mut new = good();
             new[field] = json!("other");

@@ -43,6 +43,17 @@ impl Call {
         self.info.name.as_deref().unwrap_or("")
     }
 
+    /// What can be no name of anything, as it is no part of a path, is refused before it is looked for
+    /// (`NamespaceKeyFunc`); where an object is sent, once its name is known to be that.
+    pub(crate) fn check_name(&self) -> Result<(), ApiError> {
+        let name = self.name();
+        let problems = if name.is_empty() { Vec::new() } else { api::names::is_path_segment(name) };
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::BadRequest(format!("Name parameter invalid: {name:?}: {}", problems.join(";"))))
+    }
+
     /// Who writes.
     pub(crate) fn tracking(&self) -> Tracking {
         Tracking::of(&self.query, &self.headers)

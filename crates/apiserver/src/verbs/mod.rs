@@ -26,6 +26,9 @@ pub(crate) async fn run(call: Call, body: Body) -> Result<ApiResponse, ApiError>
     if !call.info.kind.info.is_stored() {
         return virtual_kinds::run(&call, body).await;
     }
+    if call.info.verb != Verb::Update {
+        call.check_name()?;
+    }
     match (call.info.verb, call.info.subresource) {
         (Verb::Get, Some(Subresource::Log)) => log::get(&call).await,
         (Verb::Get, Some(Subresource::Scale)) => scale::get(&call).await,

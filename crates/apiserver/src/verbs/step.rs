@@ -24,7 +24,7 @@ pub(super) fn step(
 ) -> Result<Write, ApiError> {
     let subject = call.info.subject();
     check_version(&subject, current, &*new)?;
-    if !matches!(call.info.subresource, None | Some(Subresource::Status)) {
+    if !matches!(call.info.subresource, None | Some(Subresource::Status | Subresource::Approval)) {
         let (mut errors, given) = (api::field::ErrorList::new(), new.metadata().uid.clone());
         let uid = api::field::Path::new("metadata").child("uid");
         let given = given.filter(|uid| !uid.is_empty()).or_else(|| current.object.metadata().uid.clone());
@@ -38,17 +38,16 @@ pub(super) fn step(
     let managed = |new: &dyn Object| tracking.updated(current, new, said, call.info.subresource);
     let mut write = match call.info.subresource {
         None => main(call, &subject, current, new, taken, managed)?,
-        Some(Subresource::Status) => status(call, &subject, current, new, managed)?,
+        Some(part @ (Subresource::Status | Subresource::Approval)) => {
+            status(call, part, &subject, current, new, managed)?
+        }
         Some(part @ (Subresource::EphemeralContainers | Subresource::Resize)) => {
             part_of_spec(call, part, &subject, current, new, managed)?
         }
         Some(Subresource::Finalize) => finalize(&subject, current, &*new)?,
-        Some(Subresource::Approval) => approval(&subject, current, &*new)?,
         Some(_) => return Err(ApiError::MethodNotAllowed),
     };
-    if let (Write::Put(object, effects), Some(Subresource::Finalize | Subresource::Approval)) =
-        (&mut write, call.info.subresource)
-    {
+    if let (Write::Put(object, effects), Some(Subresource::Finalize)) = (&mut write, call.info.subresource) {
         let attributes = call.attributes(Operation::Update, Some(&*current.object));
         admission::validate(&attributes, Some(&**object), effects)?;
         effects.managed = Some(tracking.updated(current, &**object, None, call.info.subresource));
@@ -58,18 +57,23 @@ pub(super) fn step(
 
 /// A client that says which version it means must be right.
 pub(crate) fn check_version(subject: &Subject, current: &Current, new: &dyn Object) -> Result<(), ApiError> {
-    match new.metadata().resource_version.as_deref().filter(|rv| !rv.is_empty() && *rv != "0") {
-        None => Ok(()),
-        Some(text) => match text.parse::<Revision>() {
-            Ok(revision) if revision == current.revision => Ok(()),
-            Ok(_) => Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned())),
-            Err(_) => {
-                let path = api::field::Path::new("metadata").child("resourceVersion");
-                let error = api::field::invalid(&path, text, "must be an unsigned integer");
-                Err(ApiError::Invalid(subject.clone(), vec![error]))
-            }
-        },
+    match version_of(subject, new)? {
+        Some(revision) if revision != current.revision => Err(ApiError::Conflict(subject.clone(), MODIFIED.to_owned())),
+        _ => Ok(()),
     }
+}
+
+/// Which version the client means, if it says.
+pub(super) fn version_of(subject: &Subject, object: &dyn Object) -> Result<Option<Revision>, ApiError> {
+    let said = object.metadata().resource_version.as_deref().filter(|rv| !matches!(*rv, "" | "0"));
+    said.map(|text| {
+        text.parse().map_err(|_| {
+            let path = api::field::Path::new("metadata").child("resourceVersion");
+            let error = api::field::invalid(&path, text, "must be an unsigned integer");
+            ApiError::Invalid(subject.clone(), vec![error])
+        })
+    })
+    .transpose()
 }
 
 /// The object must be the one the client means, not a later one of the same name.
@@ -109,7 +113,8 @@ fn main(
         }
     }
     let mut errors = api::field::ErrorList::new();
-    api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
+    let info = call.info.kind.info;
+    api::metadata::validate_metadata_update(info, new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate());
     errors.extend(new.validate_update(old));
     errors.extend(call.info.kind.view.map(|view| (view.validate)(&*new, Some(old))).unwrap_or_default());
@@ -142,8 +147,10 @@ fn has_spec_finalizers(namespace: &Namespace) -> bool {
     namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty())
 }
 
+/// `/status`, and `/approval`, which is the half of a status that someone else writes.
 fn status(
     call: &Call,
+    part: Subresource,
     subject: &Subject,
     current: &Current,
     mut new: Box<dyn Object>,
@@ -155,11 +162,12 @@ fn status(
     metadata::prepare_status_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
     effects.managed = Some(managed(&*new));
-    new.prepare_status_update(old);
+    new.prepare_subresource_update(part, old);
+    date_conditions(&mut *new, old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     let mut errors = api::field::ErrorList::new();
-    api::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
-    errors.extend(new.validate_status_update(old));
+    api::metadata::validate_metadata_update(new.info(), new.metadata(), old.metadata(), &mut errors);
+    errors.extend(new.validate_subresource_update(part, old));
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }
@@ -204,6 +212,10 @@ fn finalize(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Wr
     };
     namespace.spec.get_or_insert_default().finalizers = wanted.filter(|f| !f.is_empty());
     namespace.metadata.resource_version = None;
+    let errors = object.validate();
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(subject.clone(), errors));
+    }
     if ends(&*object) {
         Ok(Write::Remove(object, Effects::default()))
     } else {
@@ -211,36 +223,16 @@ fn finalize(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Wr
     }
 }
 
-/// `/approval` changes nothing but the conditions `Approved` and `Denied`.
-fn approval(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Write, ApiError> {
-    let decides = |type_: &str| matches!(type_, "Approved" | "Denied");
-    let mut object = current.object.clone_object();
-    let wanted = new.as_any().downcast_ref::<CertificateSigningRequest>().and_then(|c| c.status.clone());
-    let Some(csr) = object.as_any_mut().downcast_mut::<CertificateSigningRequest>() else {
-        return Err(ApiError::Internal(format!("{} have no approval", subject.resource)));
-    };
-    let status = csr.status.get_or_insert_default();
-    let mut conditions = status.conditions.take().unwrap_or_default();
-    let given: Vec<_> = wanted.and_then(|s| s.conditions).unwrap_or_default();
-    let given: Vec<_> = given.into_iter().filter(|c| decides(&c.type_)).collect();
-    if let Some(lost) = conditions.iter().find(|c| decides(&c.type_) && !given.iter().any(|g| g.type_ == c.type_)) {
-        let path = api::field::Path::new("status").child("conditions");
-        let detail = format!("updates may not remove a condition of type {:?}", lost.type_);
-        return Err(ApiError::Invalid(subject.clone(), vec![api::field::forbidden(&path, &detail)]));
+/// Conditions say when they came to be, by the server's clock where their writer leaves that out
+/// (`populateConditionTimestamps` in `pkg/registry/certificates/certificates/strategy.go`).
+fn date_conditions(new: &mut dyn Object, old: &dyn Object) {
+    let old = old.as_any().downcast_ref::<CertificateSigningRequest>().and_then(|csr| csr.status.as_ref());
+    let Some(new) = new.as_any_mut().downcast_mut::<CertificateSigningRequest>() else { return };
+    let before: Vec<_> = old.into_iter().flat_map(|status| status.conditions.iter().flatten()).collect();
+    for condition in new.status.iter_mut().flat_map(|status| status.conditions.iter_mut().flatten()) {
+        condition.last_update_time.get_or_insert_with(metadata::now_time);
+        let same = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        let since = same.and_then(|c| c.last_transition_time.clone());
+        condition.last_transition_time.get_or_insert_with(|| since.unwrap_or_else(metadata::now_time));
     }
-    if given.iter().any(|c| c.type_ == "Approved") && given.iter().any(|c| c.type_ == "Denied") {
-        let path = api::field::Path::new("status").child("conditions");
-        let error = api::field::invalid(&path, "Approved", "Approved and Denied conditions are mutually exclusive");
-        return Err(ApiError::Invalid(subject.clone(), vec![error]));
-    }
-    conditions.retain(|c| !decides(&c.type_));
-    conditions.extend(given);
-    let now = || k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(metadata::now());
-    for condition in &mut conditions {
-        condition.last_update_time.get_or_insert_with(now);
-        condition.last_transition_time.get_or_insert_with(now);
-    }
-    status.conditions = Some(conditions);
-    csr.metadata.resource_version = None;
-    Ok(Write::Put(object, Effects::default()))
 }

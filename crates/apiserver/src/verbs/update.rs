@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::StatusCode;
 
 use super::create::Author;
-use super::step::{check_uid, step};
+use super::step::{check_uid, step, version_of};
 use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
@@ -36,16 +36,19 @@ pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
     let object = &mut decoded.object;
     check_identity(object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
+    call.check_name()?;
     let (object, dry_run) = (&**object, call.query.dry_run()?);
     for _ in 0..MAX_ATTEMPTS {
         match replace(call, object, dry_run).await {
-            Err(ApiError::NotFound(_)) if may_create(call, object)? => {}
+            Err(ApiError::NotFound(_)) => must_create(call, object)?,
             outcome => return Ok(call.wrote(StatusCode::OK, outcome?, &decoded.warnings)),
         }
         call.may_also_create().await?;
         let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };
         let (kind, namespace) = (call.info.kind, call.info.namespace.as_deref());
-        match call.shared.create_as(author, kind, namespace, object.clone_object(), dry_run).await {
+        let mut new = object.clone_object();
+        new.metadata_mut().resource_version = None;
+        match call.shared.create_as(author, kind, namespace, new, dry_run).await {
             Err(ApiError::AlreadyExists(_)) => {}
             outcome => return Ok(call.wrote(StatusCode::CREATED, outcome?, &decoded.warnings)),
         }
@@ -56,7 +59,7 @@ pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiRespons
 async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Written, ApiError> {
     let tracking = call.tracking();
     let (subject, key) = (call.info.subject(), call.info.key());
-    let is_unsaid = call.info.kind.info.plural == BY_VERSION && version(object).is_none();
+    let is_unsaid = call.info.kind.info.plural == BY_VERSION && !says_version(object);
     let change = |current: &Current, taken: &_| {
         if is_unsaid {
             let path = Path::new("metadata").child("resourceVersion");
@@ -72,21 +75,20 @@ async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Writ
     call.shared.modify(call.info.kind, &subject, &key, dry_run, change).await
 }
 
-/// The version the client means.
-fn version(object: &dyn Object) -> Option<&str> {
-    object.metadata().resource_version.as_deref().filter(|version| !matches!(*version, "" | "0"))
+/// Whether the client says which version it means.
+fn says_version(object: &dyn Object) -> bool {
+    !matches!(object.metadata().resource_version.as_deref(), None | Some("" | "0"))
 }
 
-/// Whether an object that is not there is to be made: not one the client says it has seen.
-fn may_create(call: &Call, object: &dyn Object) -> Result<bool, ApiError> {
+/// Whether an object that is not there is made. Not one the client means another by; of which version it thinks it to be,
+/// where there is none, says nothing (`Store.Update`).
+fn must_create(call: &Call, object: &dyn Object) -> Result<(), ApiError> {
+    if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
+        let message = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(ApiError::Conflict(call.info.subject(), message));
+    }
     if call.info.subresource.is_some() || !CREATED.contains(&call.info.kind.info.plural) {
-        return Ok(false);
+        return Err(ApiError::NotFound(call.info.subject()));
     }
-    match object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
-        None => Ok(version(object).is_none()),
-        Some(uid) => {
-            let message = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
-            Err(ApiError::Conflict(call.info.subject(), message))
-        }
-    }
+    version_of(&call.info.subject(), object).map(|_| ())
 }

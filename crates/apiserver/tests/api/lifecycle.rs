@@ -300,7 +300,7 @@ async fn some_kinds_are_created_by_an_update_and_leases_replaced_by_version_only
     };
     let path = format!("{leases}/l");
     for (seen, code, words) in [
-        (json!({"resourceVersion": "5"}), 404, r#"leases.coordination.k8s.io "l" not found"#),
+        (json!({"resourceVersion": "x"}), 422, r#"resourceVersion: Invalid value: "x": must be an unsigned integer"#),
         (json!({"uid": "5"}), 409, "Precondition failed: UID in precondition: 5, UID in object meta: "),
         (
             json!({"uid": "5", "resourceVersion": "5"}),
@@ -311,7 +311,11 @@ async fn some_kinds_are_created_by_an_update_and_leases_replaced_by_version_only
         let answer = server.put(&path, &lease(seen)).await;
         assert!(answer.code == code && answer.message().ends_with(words), "{}", answer.text);
     }
-    assert_eq!(server.put(&format!("{path}?dryRun=All"), &lease(json!({}))).await.code, 201);
+    let secret = json!({"metadata": {"name": "s", "uid": "5"}});
+    assert_eq!(server.put("/api/v1/namespaces/default/secrets/s", &secret).await.code, 409, "and nothing is made");
+    for seen in [json!({}), json!({"resourceVersion": "5"})] {
+        assert_eq!(server.put(&format!("{path}?dryRun=All"), &lease(seen)).await.code, 201);
+    }
     assert_eq!(server.get(&path).await.code, 404);
     let made = server.put(&path, &lease(json!({}))).await;
     assert_eq!((made.code, &made.json()["spec"]["holderIdentity"]), (201, &json!("me")), "{}", made.text);

@@ -208,16 +208,17 @@ async fn who_approves_or_signs_needs_the_signer_too() {
     let group = "certificates.k8s.io";
     let below = ["certificatesigningrequests/approval", "certificatesigningrequests/status"];
     grant("write", json!([{"apiGroups": [group], "resources": below, "verbs": ["update", "patch"]}])).await;
-    let said = |kind: &str| {
+    let said = |kinds: &[&str]| {
         let mut csr = csr.clone();
         csr["metadata"]["resourceVersion"] = Value::Null;
-        csr["status"] = json!({"conditions": [{"type": kind, "status": "True", "reason": "r", "message": "m"}]});
+        let condition = |kind: &&str| json!({"type": kind, "status": "True", "reason": "r", "message": "m"});
+        csr["status"] = json!({"conditions": kinds.iter().map(condition).collect::<Vec<_>>()});
         csr.to_string()
     };
-    let put = async |below: &str, kind: &str| {
-        server.send_as(alice(), "PUT", &format!("{path}/a/{below}"), &[], &said(kind)).await
+    let put = async |below: &str, kinds: &[&str]| {
+        server.send_as(alice(), "PUT", &format!("{path}/a/{below}"), &[], &said(kinds)).await
     };
-    let refused = put("approval", "Approved").await;
+    let refused = put("approval", &["Approved"]).await;
     assert_eq!(
         (refused.code, refused.message().as_str()),
         (
@@ -225,7 +226,7 @@ async fn who_approves_or_signs_needs_the_signer_too() {
             r#"certificatesigningrequests.certificates.k8s.io "a" is forbidden: user not permitted to approve requests with signerName "example.com/mine""#
         )
     );
-    let refused = put("status", "Failed").await;
+    let refused = put("status", &["Failed"]).await;
     assert_eq!(
         (refused.code, refused.message().as_str()),
         (
@@ -240,9 +241,11 @@ async fn who_approves_or_signs_needs_the_signer_too() {
         "which says nothing of the certificate"
     );
     grant("approve", json!([{"apiGroups": [group], "resources": ["signers"], "resourceNames": ["example.com/*"], "verbs": ["approve"]}])).await;
-    assert_eq!(put("approval", "Approved").await.code, 200);
-    assert_eq!(put("status", "Failed").await.code, 403);
+    assert_eq!(put("approval", &["Approved"]).await.code, 200);
+    assert_eq!(put("status", &["Approved", "Failed"]).await.code, 403);
     grant("sign", json!([{"apiGroups": [group], "resources": ["signers"], "resourceNames": ["example.com/mine"], "verbs": ["sign"]}])).await;
-    let failed = put("status", "Failed").await;
+    let failed = put("status", &["Approved", "Failed"]).await;
     assert_eq!(failed.code, 200, "{}", failed.text);
+    let undone = put("status", &["Failed"]).await;
+    assert!(undone.message().ends_with(r#"updates may not remove a condition of type "Approved""#), "{}", undone.text);
 }

@@ -49,23 +49,29 @@ impl Resource for CertificateSigningRequest {
         self.status.clone_from(&old.status);
     }
 
-    /// Signers write the certificate and whether they failed; they do not approve.
+    /// Signers write the certificate and whether they failed. What was decided they repeat, and how they put it does not
+    /// matter; whether they may leave it out or decide themselves is for validation to say.
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
-        let decided = |c: &CertificateSigningRequestCondition| matches!(c.type_.as_str(), "Approved" | "Denied");
-        let kept = old.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| decided(c));
-        let status = self.status.get_or_insert_default();
-        let written = status.conditions.take().into_iter().flatten().filter(|c| !decided(c));
-        let conditions: Vec<_> = kept.cloned().chain(written).collect();
-        status.conditions = Some(conditions).filter(|c| !c.is_empty());
+        let of = |csr: &Self, decision: &str| -> Vec<CertificateSigningRequestCondition> {
+            conditions(csr).filter(|c| c.type_ == decision).cloned().collect()
+        };
+        for decision in DECISIONS {
+            let (kept, said) = (of(old, decision), of(self, decision).len());
+            let written = self.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten());
+            if kept.len() == said {
+                written.filter(|c| c.type_ == decision).zip(kept).for_each(|(said, kept)| *said = kept);
+            }
+        }
     }
 
     fn prepare_subresource_update(&mut self, subresource: Subresource, old: &Self) {
         match subresource {
             Subresource::Approval => {
                 self.spec.clone_from(&old.spec);
-                let certificate = old.status.as_ref().and_then(|s| s.certificate.clone());
-                self.status.get_or_insert_default().certificate = certificate;
+                let written = self.status.take().and_then(|s| s.conditions);
+                self.status.clone_from(&old.status);
+                self.status.get_or_insert_default().conditions = written;
             }
             _ => self.prepare_status_update(old),
         }
@@ -102,6 +108,13 @@ impl Resource for CertificateSigningRequest {
     }
 }
 
+/// What an approver says of a request.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+
+fn conditions(csr: &CertificateSigningRequest) -> impl Iterator<Item = &CertificateSigningRequestCondition> {
+    csr.status.iter().flat_map(|s| s.conditions.iter().flatten())
+}
+
 fn requested_duration(csr: &CertificateSigningRequest, now: Timestamp) -> String {
     let Some(seconds) = csr.spec.expiration_seconds else { return "<none>".to_owned() };
     let start = now - jiff::SignedDuration::from_secs(seconds.into());
@@ -109,9 +122,7 @@ fn requested_duration(csr: &CertificateSigningRequest, now: Timestamp) -> String
 }
 
 fn condition(csr: &CertificateSigningRequest) -> String {
-    let says = |condition_type: &str| {
-        csr.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == condition_type)
-    };
+    let says = |condition_type: &str| conditions(csr).any(|c| c.type_ == condition_type);
     let mut text = match (says("Denied"), says("Approved")) {
         (true, _) => "Denied",
         (false, true) => "Approved",

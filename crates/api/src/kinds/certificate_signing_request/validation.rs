@@ -1,13 +1,11 @@
 //! What is wrong with a request for a certificate (`pkg/apis/certificates/validation` upstream).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
-use serde_json::json;
-
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
 use crate::kinds::rules::{self, Unique};
 use crate::names;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
 /// The shortest life a certificate may be asked for: ten minutes.
 const MIN_EXPIRATION_SECONDS: i32 = 600;
@@ -93,27 +91,29 @@ fn signer_name(name: &str, path: &Path, errors: &mut ErrorList) {
         errors.push(invalid(path, name, detail));
         return;
     };
-    for label in domain.split('.') {
-        for message in names::is_dns1123_label(label) {
-            errors.push(invalid(path, domain, &format!("validating label {label:?}: {message}")));
-        }
-    }
+    // One bad label is told, as the next would read the same.
+    let told = |whole: &str, part: &str, messages: Vec<String>, errors: &mut ErrorList| {
+        let texts = messages.into_iter().map(|message| format!("validating label {part:?}: {message}"));
+        let before = errors.len();
+        errors.extend(texts.map(|text| invalid(path, whole, &text)));
+        errors.len() > before
+    };
+    let _ = domain.split('.').any(|label| told(domain, label, names::is_dns1123_label(label), errors));
     if !domain.contains('.') {
         errors.push(invalid(path, domain, "should be a domain with at least two segments separated by dots"));
     }
-    rules::dns_subdomain(rest, path, errors);
+    let _ = rest.split('.').any(|part| told(rest, part, names::is_dns1123_subdomain(part), errors));
 }
 
 /// A request is approved or denied, not both, and such a word is always true.
 fn conditions(csr: &CertificateSigningRequest, errors: &mut ErrorList) {
     let path = Path::new("status").child("conditions");
-    let conditions: Vec<_> = csr.status.iter().flat_map(|s| s.conditions.iter().flatten()).collect();
+    let conditions: Vec<_> = super::conditions(csr).collect();
     let mut seen = Unique::new();
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
         let kind = condition.type_.as_str();
         rules::given(kind, &path.child("type"), errors);
-        seen.add(kind, &path.child("type"), errors);
         let status = condition.status.as_str();
         match kind {
             _ if status.is_empty() => errors.push(required(&path.child("status"), "")),
@@ -127,6 +127,7 @@ fn conditions(csr: &CertificateSigningRequest, errors: &mut ErrorList) {
             let detail = "Approved and Denied conditions are mutually exclusive";
             errors.push(invalid(&path.child("type"), kind, detail));
         }
+        seen.add(kind, &path.child("type"), errors);
     }
 }
 
@@ -134,43 +135,49 @@ fn is_opposite(a: &CertificateSigningRequestCondition, b: &CertificateSigningReq
     matches!((a.type_.as_str(), b.type_.as_str()), ("Approved", "Denied") | ("Denied", "Approved"))
 }
 
-/// A certificate is written once.
+/// What a signer writes: a certificate, once. It decides nothing.
 pub(super) fn status(new: &CertificateSigningRequest, old: &CertificateSigningRequest, errors: &mut ErrorList) {
+    conditions(new, errors);
+    kept(new, old, errors);
+    let path = Path::new("status").child("conditions");
+    for decision in super::DECISIONS {
+        if count(new, decision) > count(old, decision) {
+            errors.push(forbidden(&path, &format!("updates may not add a condition of type {decision:?}")));
+        }
+    }
     let certificate = |csr: &CertificateSigningRequest| {
         csr.status.as_ref().and_then(|s| s.certificate.as_ref()).map(|c| c.0.clone()).unwrap_or_default()
     };
     let (new_bytes, old_bytes) = (certificate(new), certificate(old));
     let path = Path::new("status").child("certificate");
     if !old_bytes.is_empty() && new_bytes != old_bytes {
-        errors.push(forbidden(&path, "updates may not set or modify certificate content"));
+        errors.push(forbidden(&path, "updates may not modify existing certificate content"));
     }
     let is_pem = String::from_utf8_lossy(&new_bytes).contains("-----BEGIN CERTIFICATE-----");
-    if !new_bytes.is_empty() && !is_pem {
+    if !new_bytes.is_empty() && new_bytes != old_bytes && !is_pem {
         let detail = "must contain at least one CERTIFICATE PEM block";
         errors.push(invalid(&path, "<certificate data>", detail));
     }
 }
 
-/// What was decided stays decided.
+/// What an approver writes: conditions.
 pub(super) fn approval(new: &CertificateSigningRequest, old: &CertificateSigningRequest, errors: &mut ErrorList) {
-    let path = Path::new("status").child("conditions");
-    let of = |csr: &CertificateSigningRequest| -> Vec<CertificateSigningRequestCondition> {
-        csr.status.iter().flat_map(|s| s.conditions.iter().flatten().cloned()).collect()
-    };
-    let conditions = of(new);
-    for kept in of(old).iter().filter(|c| matches!(c.type_.as_str(), "Approved" | "Denied" | "Failed")) {
-        match conditions.iter().find(|c| c.type_ == kept.type_) {
-            None => {
-                let detail = format!("updates may not remove a condition of type {:?}", kept.type_);
-                errors.push(forbidden(&path, &detail));
-            }
-            Some(condition) if condition.status != kept.status => {
-                let detail = format!("updates may not modify a condition of type {:?}", kept.type_);
-                errors.push(invalid(&path, json!(condition), &detail));
-            }
-            Some(_) => {}
+    conditions(new, errors);
+    kept(new, old, errors);
+}
+
+/// What was decided stays decided, and who failed has failed.
+fn kept(new: &CertificateSigningRequest, old: &CertificateSigningRequest, errors: &mut ErrorList) {
+    for kind in ["Approved", "Denied", "Failed"] {
+        if count(new, kind) < count(old, kind) {
+            let path = Path::new("status").child("conditions");
+            errors.push(forbidden(&path, &format!("updates may not remove a condition of type {kind:?}")));
         }
     }
+}
+
+fn count(csr: &CertificateSigningRequest, kind: &str) -> usize {
+    super::conditions(csr).filter(|c| c.type_ == kind).count()
 }
 
 #[cfg(test)]
@@ -241,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn signer_cannot_approve_and_approver_cannot_sign() {
-        let mut signed = decided(&["Approved", "Failed"]);
-        Object::prepare_status_update(&mut signed, &good());
-        let types: Vec<String> = signed.status.unwrap().conditions.unwrap().into_iter().map(|c| c.type_).collect();
-        assert_eq!(types, ["Failed"]);
+    fn a_signer_writes_no_decision_and_an_approver_no_certificate() {
+        let mut signed = decided(&["Denied", "Failed", "Approved"]);
+        signed.status.as_mut().unwrap().conditions.as_mut().unwrap()[2].message = Some("mine".into());
+        Object::prepare_status_update(&mut signed, &decided(&["Approved"]));
+        assert_eq!(signed, decided(&["Denied", "Failed", "Approved"]), "a decision is kept as it was put");
         let mut approved = decided(&["Approved"]);
         approved.status.as_mut().unwrap().certificate = Some(ByteString(b"mine".to_vec()));
         approved.spec.username = Some("someone else".into());
@@ -254,10 +261,52 @@ mod tests {
     }
 
     #[test]
-    fn decision_stays() {
-        let errors = Object::validate_subresource_update(&good(), Subresource::Approval, &decided(&["Approved"]));
-        let expected = r#"status.conditions: Forbidden: updates may not remove a condition of type "Approved""#;
-        assert_eq!(texts(&errors), [expected]);
+    fn who_writes_which_condition() {
+        use Subresource::{Approval, Status};
+        let mut doubted = decided(&["Approved"]);
+        doubted.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".into();
+        let mut unsaid = decided(&["Strange"]);
+        unsaid.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status.clear();
+        let approved = || decided(&["Approved"]);
+        let table = [
+            (
+                Approval,
+                good(),
+                approved(),
+                r#"status.conditions: Forbidden: updates may not remove a condition of type "Approved""#,
+            ),
+            (
+                Approval,
+                doubted,
+                good(),
+                r#"status.conditions[0].status: Unsupported value: "False": supported values: "True""#,
+            ),
+            (Approval, decided(&["Approved", "Strange"]), good(), ""),
+            (
+                Status,
+                approved(),
+                good(),
+                r#"status.conditions: Forbidden: updates may not add a condition of type "Approved""#,
+            ),
+            (
+                Status,
+                good(),
+                approved(),
+                r#"status.conditions: Forbidden: updates may not remove a condition of type "Approved""#,
+            ),
+            (
+                Status,
+                good(),
+                decided(&["Failed"]),
+                r#"status.conditions: Forbidden: updates may not remove a condition of type "Failed""#,
+            ),
+            (Status, unsaid, good(), "status.conditions[0].status: Required value"),
+            (Status, decided(&["Approved", "Failed"]), approved(), ""),
+        ];
+        for (through, new, old, expected) in table {
+            let errors = texts(&Object::validate_subresource_update(&new, through, &old));
+            assert_eq!(errors.join("; "), expected, "{through:?} {:?}", new.status);
+        }
     }
 
     #[test]

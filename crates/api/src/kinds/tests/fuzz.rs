@@ -56,7 +56,7 @@ fn updated(old: &dyn Object, new: &dyn Object) -> Result<(), TestCaseError> {
         object.validate_subresource_update(*subresource, old);
     }
     let mut errors = crate::field::ErrorList::new();
-    crate::metadata::validate_metadata_update(new.metadata(), old.metadata(), &mut errors);
+    crate::metadata::validate_metadata_update(new.info(), new.metadata(), old.metadata(), &mut errors);
     Ok(())
 }
 
