@@ -72,6 +72,8 @@ pub(crate) struct Decoded {
 /// Decodes an object of `kind`; unknown and duplicate fields are refused, warned of or dropped as the query says.
 pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<Decoded, ApiError> {
     let mode = query.field_validation()?;
+    // For Go's decoder this is nothing said.
+    let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
     let decoded = (kind.decode)(json).and_then(api::decode::Decoded::checked);
     let decoded = decoded.map_err(|e| not_decoded(kind, json, &e))?;
     let mut object = decoded.object;

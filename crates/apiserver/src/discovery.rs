@@ -10,7 +10,7 @@ use http::header::{ACCEPT, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use crate::negotiate::split;
+use crate::negotiate::{accept_object, split};
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
 use crate::status::ApiError;
@@ -26,7 +26,7 @@ pub(crate) fn respond(
 ) -> Result<Option<ApiResponse>, ApiError> {
     let aggregated = wants_aggregated(headers);
     let document = match segments {
-        [] => json!({"paths": paths()}),
+        [] => return Ok(Some(respond::json(StatusCode::OK, &json!({"paths": paths()})))),
         ["api" | "apis"] if aggregated => {
             let body = aggregated_list(segments == ["api"]).to_string();
             let tag = ring::digest::digest(&ring::digest::SHA512, body.as_bytes());
@@ -45,7 +45,8 @@ pub(crate) fn respond(
         ["apis", name, version] => resource_list(name, version)?,
         _ => return Ok(None),
     };
-    Ok(Some(respond::json(StatusCode::OK, &document)))
+    let encoding = accept_object(headers)?.encoding;
+    Ok(Some(respond::encoded(StatusCode::OK, document.to_string().into(), encoding)))
 }
 
 fn paths() -> Vec<String> {

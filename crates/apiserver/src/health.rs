@@ -121,9 +121,9 @@ async fn all(shared: &Shared, endpoint: &str, query: &Query) -> ApiResponse {
         lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
     }
     match (failed, query.all("verbose").next().is_some()) {
-        (true, _) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n")),
-        (false, true) => respond::text(StatusCode::OK, format!("{lines}{endpoint} check passed\n")),
-        (false, false) => respond::text(StatusCode::OK, "ok"),
+        (true, _) => respond::plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n")),
+        (false, true) => respond::plain(StatusCode::OK, format!("{lines}{endpoint} check passed\n")),
+        (false, false) => respond::plain(StatusCode::OK, "ok"),
     }
 }
 
@@ -132,7 +132,7 @@ async fn one(shared: &Shared, endpoint: &str, name: &str) -> Result<ApiResponse,
         return Err(ApiError::PathNotFound);
     }
     Ok(match check(shared, name).await {
-        Ok(()) => respond::text(StatusCode::OK, "ok"),
-        Err(_) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: reason withheld\n"),
+        Ok(()) => respond::plain(StatusCode::OK, "ok"),
+        Err(_) => respond::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: reason withheld\n"),
     })
 }

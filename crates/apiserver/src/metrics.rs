@@ -92,6 +92,8 @@ pub(crate) struct Observed {
     is_deprecated: bool,
     /// What is said to the client, whatever becomes of the request.
     pub(crate) warnings: Vec<&'static str>,
+    /// Whether whoever asks may not, before it is looked at what for.
+    pub(crate) is_barred: bool,
 }
 
 impl Observed {
@@ -104,7 +106,8 @@ impl Observed {
             Method::DELETE => "DELETE",
             _ => "other",
         };
-        Observed { verb, resource: "", long_running: false, is_deprecated: false, warnings: Vec::new() }
+        let warnings = Vec::new();
+        Observed { verb, resource: "", long_running: false, is_deprecated: false, warnings, is_barred: false }
     }
 
     pub(crate) fn resource(&mut self, info: &RequestInfo) {

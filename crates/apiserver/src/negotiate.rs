@@ -78,8 +78,8 @@ pub(crate) fn content_type(headers: &HeaderMap) -> String {
 /// How the body of a create, update or delete is encoded; 415 for what is not read here.
 pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, ApiError> {
     match content_type(headers).as_str() {
-        "" | "application/json" | "text/json" | "*/*" => Ok(BodyEncoding::Json),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyEncoding::Yaml),
+        "" | "application/json" => Ok(BodyEncoding::Json),
+        "application/yaml" => Ok(BodyEncoding::Yaml),
         api::protobuf::MEDIA_TYPE => Ok(BodyEncoding::Protobuf),
         _ => Err(ApiError::UnsupportedMediaType(BODIES)),
     }
@@ -87,13 +87,28 @@ pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, ApiErro
 
 /// The form the client likes best of those there are; the first of equals; 406 when there is none.
 pub(crate) fn accept(headers: &HeaderMap) -> Result<Output, ApiError> {
+    first(headers, |_| true)
+}
+
+/// The same of what is no object of a kind, and has no other shapes.
+pub(crate) fn accept_object(headers: &HeaderMap) -> Result<Output, ApiError> {
+    first(headers, |output| output.shape == Shape::Object)
+}
+
+fn first(headers: &HeaderMap, fits: impl Fn(&Output) -> bool) -> Result<Output, ApiError> {
     let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     let mut clauses: Vec<&str> = values.flat_map(|v| v.split(',')).filter(|c| !c.trim().is_empty()).collect();
     if clauses.is_empty() {
         return Ok(Output::JSON);
     }
     clauses.sort_by(|a, b| quality(b).total_cmp(&quality(a)));
-    clauses.into_iter().find_map(clause_output).ok_or(ApiError::NotAcceptable(ANSWERS))
+    clauses.into_iter().filter_map(clause_output).find(fits).ok_or(ApiError::NotAcceptable(ANSWERS))
+}
+
+/// Whether a refusal is to be written as YAML. Most clients never name it.
+pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
+    let names_it = |value: &http::HeaderValue| value.as_bytes().windows(4).any(|w| w.eq_ignore_ascii_case(b"yaml"));
+    headers.get_all(ACCEPT).iter().any(names_it) && accept(headers).is_ok_and(|o| o.encoding == Encoding::Yaml)
 }
 
 /// How much the client likes a form, from 0 to 1 (RFC 9110, 12.4.2).
@@ -170,6 +185,29 @@ mod tests {
             assert_eq!(accepted(header), expected, "{header}");
         }
         assert_eq!(accept(&HeaderMap::new()).unwrap(), Output::JSON);
+        for (header, expected) in [
+            ("application/json;as=Table;v=v1;g=meta.k8s.io", None),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io, application/yaml", Some(Encoding::Yaml)),
+            ("text/html", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, http::HeaderValue::from_static(header));
+            assert_eq!(accept_object(&headers).ok().map(|output| output.encoding), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_yaml_only_for_who_wants_that() {
+        for (header, expected) in [
+            ("application/yaml", true),
+            ("application/json", false),
+            ("application/json, application/yaml", false),
+            ("text/yaml", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, http::HeaderValue::from_static(header));
+            assert_eq!(wants_yaml(&headers), expected, "{header}");
+        }
     }
 
     #[test]
@@ -179,8 +217,15 @@ mod tests {
             ("application/yaml", Some(BodyEncoding::Yaml)),
             ("application/vnd.kubernetes.protobuf", Some(BodyEncoding::Protobuf)),
             ("application/vnd.kubernetes.protobuf;type=x", Some(BodyEncoding::Protobuf)),
+            ("", Some(BodyEncoding::Json)),
             ("application/cbor", None),
+            ("text/json", None),
+            ("text/yaml", None),
+            ("application/x-yaml", None),
+            ("application/*", None),
+            ("*/*", None),
         ];
+        assert_eq!(body_encoding(&HeaderMap::new()).ok(), Some(BodyEncoding::Json), "nothing said");
         for (media_type, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(media_type));

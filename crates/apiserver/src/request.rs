@@ -96,6 +96,10 @@ pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
         _ => return Err(ApiError::PathNotFound),
     };
     scope_fits(kind, namespace.as_deref(), name.as_deref())?;
+    // A slash is one, however it is written.
+    if [&namespace, &name].into_iter().flatten().any(|part| part.contains('/')) {
+        return Err(ApiError::PathNotFound);
+    }
     let watch = location.watch || query.flag("watch");
     let (named, below) = (name.is_some(), subresource.is_some());
     if location.watch && below {
@@ -272,6 +276,8 @@ mod tests {
             "/api/v1/bindings",
             "/api/v1/watch/namespaces/a/pods/p/status",
             "/api/v1//pods",
+            "/api/v1/namespaces/a/pods/p%2Fq",
+            "/api/v1/namespaces/a%2Fb/pods",
             "//api/v1/pods",
             "/x",
             "/api/v1",

@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER, VARY};
+use http::header::{
+    CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
 
@@ -18,6 +20,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 /// Answers are for who asked, and soon old (`WithCacheControl` upstream).
 pub(crate) const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
+/// What is text is no page (`X-Content-Type-Options`).
+pub(crate) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
 const NO_LIST: &str = "you requested PartialObjectMetadataList, but the requested object is not a list";
@@ -45,6 +49,13 @@ pub(crate) fn json(code: StatusCode, value: &Value) -> ApiResponse {
     json_bytes(code, value.to_string().into())
 }
 
+/// A short text that is no page, whatever is in it.
+pub(crate) fn plain(code: StatusCode, text: impl Into<Bytes>) -> ApiResponse {
+    let mut response = self::text(code, text);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    response
+}
+
 /// A short text.
 pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> ApiResponse {
     with_type(code, HeaderValue::from_static("text/plain; charset=utf-8"), Body::from(text.into()))
@@ -66,15 +77,15 @@ pub(crate) fn object(code: StatusCode, kind: &'static Kind, json: Bytes, output:
     let json = match output.shape {
         Shape::Object => json,
         Shape::Metadata => table::partial_metadata(&json, output.meta).into(),
-        Shape::MetadataList => return error(&ApiError::NotOfThatShape(NO_LIST)),
+        Shape::MetadataList => return error(&ApiError::NotOfThatShape(NO_LIST), output.encoding),
         Shape::Table => table::Table::new(kind, table::IncludeObject::Metadata, output.meta).of_one(&json).into(),
     };
     encoded(code, json, output.encoding)
 }
 
 /// A request that succeeded and has no object to show.
-pub(crate) fn succeeded(code: StatusCode, details: Value) -> ApiResponse {
-    json(code, &success(details))
+pub(crate) fn succeeded(code: StatusCode, details: Value, encoding: Encoding) -> ApiResponse {
+    encoded(code, success(details).to_string().into(), encoding)
 }
 
 /// An answer under a tag that names its content; 304 and no content for a client that has it. Clients ask for the same
@@ -93,17 +104,15 @@ pub(crate) fn tagged(headers: &HeaderMap, mut response: ApiResponse, tag: &str) 
 }
 
 /// The `Status` of an error.
-pub(crate) fn error(error: &ApiError) -> ApiResponse {
+pub(crate) fn error(error: &ApiError, encoding: Encoding) -> ApiResponse {
     let (code, status) = status_of(error);
     if matches!(error, ApiError::PageNotFound) {
-        let mut response = text(code, format!("{error}\n"));
-        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        return response;
+        return plain(code, format!("{error}\n"));
     }
     if code.is_server_error() {
         tracing::warn!(%error, "request failed");
     }
-    let mut response = json(code, &status);
+    let mut response = encoded(code, status.to_string().into(), encoding);
     if matches!(error, ApiError::TooManyRequests | ApiError::TooLargeResourceVersion { .. }) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }

@@ -14,7 +14,7 @@ use crate::authn::{Caller, impersonate};
 use crate::authz::Attributes;
 use crate::call::Call;
 use crate::metrics::Observed;
-use crate::negotiate;
+use crate::negotiate::{self, Encoding};
 use crate::query::Query;
 use crate::request::{Asked, RequestInfo};
 use crate::respond::ApiResponse;
@@ -51,13 +51,19 @@ pub(crate) async fn route(
     let unserved = matches!(info, Some(Err(_))).then(|| Asked::of(&parts.method, path, &query));
     let target = (asked, unserved.as_ref());
     trail.identify(&attributes(&user, target, (&verb, path), &query), asked);
-    if let Some(other) = impersonate(shared, &user, &mut parts.headers).await? {
+    // Whoever is stopped at the door is told so in an answer that is no page (`responsewriters.Forbidden`).
+    let at_door = |observed: &mut Observed, error: ApiError| {
+        observed.is_barred = matches!(error, ApiError::Forbidden(..) | ApiError::ForbiddenPath { .. });
+        error
+    };
+    let other = impersonate(shared, &user, &mut parts.headers).await.map_err(|error| at_door(observed, error))?;
+    if let Some(other) = other {
         trail.impersonated(&other);
         user = Arc::new(other);
     }
     let decision = authz::authorize(shared, &attributes(&user, target, (&verb, path), &query)).await;
     trail.decided(&decision);
-    decision?;
+    decision.map_err(|error| at_door(observed, error))?;
     let info = info.transpose().map_err(|error| not_found(path, error))?;
     let is_for_people = pretty::is_wanted(parts.uri.query(), &parts.headers);
     let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
@@ -149,6 +155,9 @@ async fn not_a_resource(
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let is_get = parts.method == http::Method::GET;
     let response = match segments.as_slice() {
+        ["version"] if negotiate::accept_object(&parts.headers)?.encoding != Encoding::Json => {
+            return Err(ApiError::NotAcceptable("application/json"));
+        }
         ["version"] => Some(respond::json(http::StatusCode::OK, &health::version(shared))),
         ["metrics"] => Some(shared.metrics.respond(shared)),
         ["configz"] => Some(respond::json(http::StatusCode::OK, &shared.config.configz)),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, USER_AGENT};
+use http::header::{CACHE_CONTROL, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Request, Response};
 use store::Store;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::inflight::InFlight;
 use crate::leases::SharedLease;
 use crate::metrics::{Metrics, Observed};
+use crate::negotiate::{self, Encoding};
 use crate::pki::{self, CertificateEnd, Pki};
 use crate::respond;
 use crate::status::ApiError;
@@ -70,8 +71,9 @@ impl Shared {
         }
         let mut trail = Trail::begin(self.audit.as_ref(), &request, caller.address());
         let is_for_people = pretty::is_wanted(request.uri().query(), request.headers());
+        let form = if negotiate::wants_yaml(request.headers()) { Encoding::Yaml } else { Encoding::Json };
         let refusal = |error: &ApiError| {
-            let status = respond::error(error);
+            let status = respond::error(error, form);
             if is_for_people { pretty::respond(status) } else { status }
         };
         let routed = route::route(self, &caller, request, &mut observed, &mut trail);
@@ -83,6 +85,9 @@ impl Shared {
                 trail.end(refusal(&error), Ended::Panicked)
             }
         };
+        if observed.is_barred {
+            response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, respond::NOSNIFF);
+        }
         respond::warn(&mut response, &observed.warnings);
         response.headers_mut().entry(CACHE_CONTROL).or_insert(respond::NOT_KEPT);
         self.metrics.observe(&observed, response.status(), started.elapsed());

@@ -24,7 +24,9 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
     let eviction = decoded.object.as_any().downcast_ref::<Eviction>();
     let options = eviction.and_then(|e| e.delete_options.clone()).unwrap_or_default();
-    let mut options = delete::checked(call, options)?;
+    let mut options = delete::checked(options)?;
+    // An eviction is a creation too, and may be tried out as one.
+    options.dry_run |= call.query.dry_run()?;
     let (subject, key) = (call.info.subject(), call.info.key());
     let marked = call.shared.modify(call.info.kind, &subject, &key, false, |current, _| mark(call, current, &options));
     let marked = marked.await?;

@@ -20,6 +20,7 @@ const MAX_REFUSAL_BYTES: usize = 4096;
 
 /// Streams a container's log.
 pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
+    check(call)?;
     let pod = find::pod(&call.shared, &call.info).await?;
     let container = find::container(&call.query, &pod)?;
     let Some(node) = api::pods::node_name(&pod) else {
@@ -27,7 +28,7 @@ pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
         return Ok(respond::text(StatusCode::OK, ""));
     };
     let node = find::node(&call.shared, node)?;
-    let path = path(call, &container)?;
+    let path = path(call, &container);
     let answer = call.shared.kubelets.get(&node, &path).await?;
     if answer.status() == StatusCode::OK {
         let text = HeaderValue::from_static("text/plain");
@@ -42,21 +43,25 @@ pub(crate) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
     })
 }
 
-/// The kubelet's path. Names are DNS labels and need no escaping; parameters are checked here, where the client can be
-/// told in API terms.
-fn path(call: &Call, container: &str) -> Result<String, ApiError> {
-    let namespace = call.info.namespace.as_deref().unwrap_or("");
+/// Parameters are checked here, where the client can be told in API terms, and before anything is looked up.
+fn check(call: &Call) -> Result<(), ApiError> {
     let errors = wrong(&call.query)?;
     if !errors.is_empty() {
         let subject = Subject { group: "".into(), name: call.name().to_owned(), ..Subject::options("PodLogOptions") };
         return Err(ApiError::Invalid(subject, errors));
     }
+    Ok(())
+}
+
+/// The kubelet's path. Names are DNS labels and need no escaping.
+fn path(call: &Call, container: &str) -> String {
+    let namespace = call.info.namespace.as_deref().unwrap_or("");
     let on = SWITCHES.iter().filter(|name| call.query.flag(name)).map(|name| format!("{name}=true"));
     let given = VALUES.iter().filter_map(|name| Some((name, call.query.get(name)?)));
     let given = given.map(|(name, value)| format!("{name}={}", value.replace('+', "%2B")));
     let parameters: Vec<String> = on.chain(given).collect();
     let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
-    Ok(format!("/containerLogs/{namespace}/{}/{container}{query}", call.name()))
+    format!("/containerLogs/{namespace}/{}/{container}{query}", call.name())
 }
 
 /// What of the options makes no sense (`ValidatePodLogOptions`); what cannot even be read is refused at once.

@@ -5,6 +5,7 @@
 
 use api::field::{Path, invalid, not_supported};
 use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
+use api::well_known::SYSTEM_PRIORITY_CLASSES;
 use api::{KindInfo, Object, Verb};
 use axum::body::Body;
 use bytes::Bytes;
@@ -51,6 +52,7 @@ pub(crate) struct Options {
 
 pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let options = options(call, request_body).await?;
+    stays(call)?;
     let (written, uid) = delete_one(call, &call.info.key(), &call.info.subject(), &options).await?;
     let info = call.info.kind.info;
     if !written.removed && options.says_whether_gone {
@@ -63,7 +65,17 @@ pub(super) async fn delete(call: &Call, request_body: Body) -> Result<ApiRespons
     if !info.group.is_empty() {
         details["group"] = json!(info.group);
     }
-    Ok(respond::succeeded(StatusCode::OK, details))
+    Ok(respond::succeeded(StatusCode::OK, details, call.output.encoding))
+}
+
+/// A class the system's own pods name is not deleted by its name, be it there or not (`Delete` of
+/// `pkg/registry/scheduling/priorityclass/storage`).
+fn stays(call: &Call) -> Result<(), ApiError> {
+    let is_of_system = SYSTEM_PRIORITY_CLASSES.iter().any(|(name, ..)| *name == call.name());
+    if call.info.kind.info.plural != "priorityclasses" || !is_of_system {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden(call.info.subject(), "this is a system priority class and cannot be deleted".into()))
 }
 
 /// Kinds whose deletion is answered with the object even if it is gone (`ReturnDeletedObject` in each kind's storage
@@ -268,12 +280,12 @@ fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String>
     finalizers
 }
 
-/// The options of a request: in its body, or else in its query.
+/// The options of a request: in its body, or else in its query. Who sends a body says all of it there, `dryRun` too.
 async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     let json = call.json_body(request_body).await?;
     match json.is_empty() {
-        true => checked(call, in_query(call.info.verb, &call.query)?),
-        false => checked(call, in_body(call.info.kind.info, &json)?),
+        true => checked(in_query(call.info.verb, &call.query)?),
+        false => checked(in_body(call.info.kind.info, &json)?),
     }
 }
 
@@ -287,6 +299,7 @@ fn in_query(verb: Verb, query: &Query) -> Result<DeleteOptions, ApiError> {
         grace_period_seconds: query.integer("gracePeriodSeconds")?,
         orphan_dependents: given("orphanDependents").then(|| query.flag("orphanDependents")),
         propagation_policy: query.get("propagationPolicy").map(Into::into),
+        dry_run: Some(query.all("dryRun").map(Into::into).collect()),
         ..DeleteOptions::default()
     })
 }
@@ -308,11 +321,10 @@ fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
 }
 
 /// What `given` asks for, if it makes sense (`ValidateDeleteOptions`).
-pub(crate) fn checked(call: &Call, given: DeleteOptions) -> Result<Options, ApiError> {
+pub(crate) fn checked(given: DeleteOptions) -> Result<Options, ApiError> {
     let mut errors = api::field::ErrorList::new();
     let propagation = wanted(&given, &mut errors);
-    let dry_runs: Vec<&str> =
-        given.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun")).collect();
+    let dry_runs: Vec<&str> = given.dry_run.iter().flatten().map(String::as_str).collect();
     errors.extend(dry_run_error(&dry_runs));
     if !errors.is_empty() {
         return Err(ApiError::Invalid(Subject::options("DeleteOptions"), errors));
@@ -372,7 +384,7 @@ pub(super) async fn delete_collection(call: &Call, request_body: Body) -> Result
     let deleted = results.into_iter().collect::<Result<Vec<_>, _>>()?;
     let metadata = json!({"resourceVersion": revision.to_string()}).to_string();
     let objects = deleted.iter().flatten().map(|json| &json[..]);
-    let list = super::list::join_typed(info, &metadata, objects);
+    let list = super::list::in_one_piece(call, &metadata, objects)?;
     Ok(respond::encoded(StatusCode::OK, list.into(), call.output.encoding))
 }
 
