@@ -280,13 +280,16 @@ fn finalizers(old: &dyn Object, propagation: Option<Propagation>) -> Vec<String>
     finalizers
 }
 
-/// The options of a request: in its body, or else in its query. Who sends a body says all of it there, `dryRun` too.
+/// The options of a request: in its body, or else in its query. Who sends a body says all of it there; only a dry run that
+/// is asked for in the query is one beside a body, too, where upstream deletes.
 async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     let json = call.json_body(request_body).await?;
-    match json.is_empty() {
-        true => checked(in_query(call.info.verb, &call.query)?),
-        false => checked(in_body(call.info.kind.info, &json)?),
+    if json.is_empty() {
+        return checked(in_query(call.info.verb, &call.query)?);
     }
+    let mut options = checked(in_body(call.info.kind.info, &json)?)?;
+    options.dry_run |= call.query.dry_run()?;
+    Ok(options)
 }
 
 fn in_query(verb: Verb, query: &Query) -> Result<DeleteOptions, ApiError> {

@@ -68,7 +68,10 @@ impl Target<'_> {
         bad.extend(self.wrong_fields("POST", path, &self.new, WRONG_FIELDS, chance));
         if self.info.is_stored() {
             bad.extend(self.metadata("POST", path, &self.new));
-            bad.extend(names(self.info).into_iter().map(|name| {
+            // A limit range that has no name gets one.
+            let wrong =
+                names(self.info).into_iter().filter(|name| !name.is_empty() || self.info.plural != "limitranges");
+            bad.extend(wrong.map(|name| {
                 let object = with(&self.new, "/metadata/name", json!(name));
                 Bad::new("POST", path, format!("the name {name:?}")).json(&object).codes(&[422])
             }));
