@@ -1,6 +1,6 @@
 //! Whether somebody's rules cover others: nobody grants what he does not hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -21,13 +21,13 @@ enum Atom<'a> {
     Path { url: &'a str, verb: &'a str },
 }
 
-/// What of `wanted` is not covered by `held`, put together again to as few rules as its verbs allow.
+/// What of `wanted` is not covered by `held`, put together again to as few rules as its verbs allow. The verbs stand as
+/// they are wanted, one that is wanted twice stands there twice.
 pub fn uncovered(held: &[&PolicyRule], wanted: &[PolicyRule]) -> Result<Vec<PolicyRule>, TooManyCombinations> {
     if wanted.iter().map(combinations).fold(0, usize::saturating_add) > MAX_COMBINATIONS {
         return Err(TooManyCombinations);
     }
-    let atoms: BTreeSet<Atom<'_>> = wanted.iter().flat_map(atoms).collect();
-    let missing = atoms.into_iter().filter(|atom| !held.iter().any(|rule| covers(rule, atom)));
+    let missing = wanted.iter().flat_map(atoms).filter(|atom| !held.iter().any(|rule| covers(rule, atom)));
     Ok(compact(missing))
 }
 
@@ -79,28 +79,31 @@ fn url_covers(held: &str, wanted: &str) -> bool {
     held == wanted || held.ends_with('*') && wanted.starts_with(held.trim_end_matches('*'))
 }
 
-/// One rule for each resource or path, with all its verbs (`CompactRules`).
+/// One rule for each resource, with all its verbs, and one for each verb on a path (`CompactRules`).
 fn compact<'a>(atoms: impl Iterator<Item = Atom<'a>>) -> Vec<PolicyRule> {
     let mut verbs: BTreeMap<Atom<'a>, Vec<String>> = BTreeMap::new();
     for atom in atoms {
-        let (key, verb) = match atom {
+        match atom {
             Atom::Resource { group, resource, name, verb } => {
-                (Atom::Resource { group, resource, name, verb: "" }, verb)
+                let key = Atom::Resource { group, resource, name, verb: "" };
+                verbs.entry(key).or_default().push(verb.to_owned());
             }
-            Atom::Path { url, verb } => (Atom::Path { url, verb: "" }, verb),
-        };
-        verbs.entry(key).or_default().push(verb.to_owned());
+            Atom::Path { verb, .. } => verbs.entry(atom).or_default().push(verb.to_owned()),
+        }
     }
     let one = |text: &str| Some(vec![text.to_owned()]);
-    let rules = verbs.into_iter().map(|(atom, verbs)| match atom {
-        Atom::Resource { group, resource, name, .. } => PolicyRule {
+    let rules = verbs.into_iter().flat_map(|(atom, verbs)| match atom {
+        Atom::Resource { group, resource, name, .. } => vec![PolicyRule {
             api_groups: one(group),
             resources: one(resource),
             resource_names: name.and_then(one),
             verbs,
             ..PolicyRule::default()
-        },
-        Atom::Path { url, .. } => PolicyRule { non_resource_urls: one(url), verbs, ..PolicyRule::default() },
+        }],
+        Atom::Path { url, .. } => {
+            let rule = |verb| PolicyRule { non_resource_urls: one(url), verbs: vec![verb], ..PolicyRule::default() };
+            verbs.into_iter().map(rule).collect()
+        }
     });
     rules.collect()
 }
@@ -172,8 +175,23 @@ mod tests {
                 more,
                 vec![
                     r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#,
-                    r#"{APIGroups:[""], Resources:["secrets"], Verbs:["delete" "get" "list"]}"#,
+                    r#"{APIGroups:[""], Resources:["secrets"], Verbs:["list" "get" "delete"]}"#,
                 ],
+            ),
+            (
+                "what is wanted twice is missing twice",
+                json!([]),
+                json!([
+                    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "*"]},
+                    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+                ]),
+                vec![r#"{APIGroups:[""], Resources:["pods"], Verbs:["list" "*" "list"]}"#],
+            ),
+            (
+                "each verb on a path by itself",
+                json!([]),
+                json!([{"nonResourceURLs": ["/a"], "verbs": ["post", "get"]}]),
+                vec![r#"{NonResourceURLs:["/a"], Verbs:["get"]}"#, r#"{NonResourceURLs:["/a"], Verbs:["post"]}"#],
             ),
         ];
         for (sentence, held, wanted, expected) in cases {

@@ -28,8 +28,8 @@ impl Plugin for Escalation {
             return may_write(a, role.rules.as_deref());
         }
         if let Some(role) = any.downcast_ref::<ClusterRole>() {
-            may_aggregate(a, role)?;
-            return may_write(a, role.rules.as_deref());
+            may_write(a, role.rules.as_deref())?;
+            return may_aggregate(a, role);
         }
         let in_namespace = any.downcast_ref::<RoleBinding>().map(|b| &b.role_ref);
         let role = in_namespace.or_else(|| any.downcast_ref::<ClusterRoleBinding>().map(|b| &b.role_ref));
@@ -69,7 +69,7 @@ fn may_aggregate(a: &Attributes<'_>, new: &ClusterRole) -> Result<(), ApiError> 
         PolicyRule { verbs: all(), api_groups: Some(all()), resources: Some(all()), ..PolicyRule::default() },
         PolicyRule { verbs: all(), non_resource_urls: Some(all()), ..PolicyRule::default() },
     ];
-    holds(a, &everything).map_err(|_| a.forbidden("must have cluster-admin privileges to use an aggregationRule"))
+    holds(a, &everything).map_err(|_| a.forbidden("must have cluster-admin privileges to use the aggregationRule"))
 }
 
 fn may_bind(a: &Attributes<'_>, role: &RoleRef) -> Result<(), ApiError> {

@@ -171,7 +171,7 @@ async fn nobody_grants_what_he_does_not_hold() {
         refused.message(),
         "roles.rbac.authorization.k8s.io \"b\" is forbidden: user \"alice\" (groups=[\"dev\" \"system:authenticated\"]) is \
          attempting to grant RBAC permissions not currently held:\n\
-         {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"delete\" \"get\"]}"
+         {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"delete\"]}"
     );
 }
 
@@ -187,7 +187,7 @@ async fn only_who_has_everything_aggregates() {
     let role = json!({"metadata": {"name": "sum"}, "aggregationRule": selectors});
     let refused = server.send_as(alice(), "POST", &format!("{RBAC}/clusterroles"), &[], &role.to_string()).await;
     assert_eq!(refused.code, 403);
-    assert!(refused.message().ends_with("must have cluster-admin privileges to use an aggregationRule"));
+    assert!(refused.message().ends_with("must have cluster-admin privileges to use the aggregationRule"));
     server.create(&format!("{RBAC}/clusterroles"), &role).await;
 }
 
