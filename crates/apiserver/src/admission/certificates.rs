@@ -3,7 +3,8 @@
 use api::well_known::{GROUP_MASTERS, SIGNER_KUBE_APISERVER_CLIENT};
 use api::{Object, Subresource};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use rcgen::{CertificateSigningRequestParams, DnType, DnValue};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
 
 use super::{Attributes, Effects, Operation, Plugin};
 use crate::authz::{self, Target};
@@ -103,20 +104,23 @@ impl Plugin for CertificateSubjectRestriction {
     }
 }
 
-/// The organizations, which become groups, in the subject a request asks for.
+/// The organizations, which become groups, in the subject a request asks for. What is not text in a known coding is no group
+/// anybody is in.
 fn organizations(pem: &[u8]) -> Result<Vec<String>, String> {
-    let pem = std::str::from_utf8(pem).map_err(|e| e.to_string())?;
-    let params = CertificateSigningRequestParams::from_pem(pem).map_err(|e| e.to_string())?.params;
-    let organizations = params.distinguished_name.iter().filter(|(kind, _)| **kind == DnType::OrganizationName);
-    Ok(organizations.map(|(_, value)| text(value)).collect())
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|e| e.to_string())?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|e| e.to_string())?;
+    let subject = &request.certification_request_info.subject;
+    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
 }
 
-/// A value as text; what is not text in a known coding is no group anybody is in.
-fn text(value: &DnValue) -> String {
-    match value {
-        DnValue::Utf8String(text) => text.clone(),
-        DnValue::PrintableString(text) => text.as_str().to_owned(),
-        DnValue::Ia5String(text) => text.as_str().to_owned(),
-        _ => String::new(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_organization_counts_however_they_are_written() {
+        // `O=system:masters + O=dev`, as Go writes organizations, then `O=ops`: made by `openssl req -multivalue-rdn`.
+        let pem = include_bytes!("../../testdata/organizations.csr");
+        assert_eq!(organizations(pem).unwrap(), ["dev", "system:masters", "ops"]);
     }
 }

@@ -27,7 +27,8 @@ impl ClientCertificate {
     pub(crate) fn read(der: &[u8]) -> Option<ClientCertificate> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?;
+        // Go's `pkix.Name` has the last common name, should there be several.
+        let name = subject.iter_common_name().last()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
         let mut user = User::new(name, groups);
         user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", fingerprint(der))]);

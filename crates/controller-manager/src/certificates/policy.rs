@@ -1,5 +1,6 @@
 //! What each signer signs, and who may have it without asking a human.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::well_known::{
@@ -44,47 +45,76 @@ pub(super) fn judge(csr: &CertificateSigningRequest, node: Option<&Node>) -> Ver
 fn signable(csr: &CertificateSigningRequest, request: &Request) -> Result<(), String> {
     match csr.spec.signer_name.as_str() {
         SIGNER_KUBELET_CLIENT => {
-            node_subject(request)?;
-            if request.has_names() {
-                return Err("subject alternative names are not allowed".to_owned());
+            node_organization(request)?;
+            for (names, what) in [
+                (!request.dns_names.is_empty(), "DNS"),
+                (!request.mail_addresses.is_empty(), "Email"),
+                (!request.addresses.is_empty(), "IP"),
+                (!request.uris.is_empty(), "URI"),
+            ] {
+                not_allowed(names, what)?;
             }
-            usages(csr, "client auth")
+            node_common_name(request)?;
+            node_usages(csr, "client auth")
         }
         SIGNER_KUBELET_SERVING => {
-            node_subject(request)?;
-            if request.other_names > 0 || !request.has_names() {
-                return Err("subject alternative names must be DNS names or IP addresses, at least one".to_owned());
+            node_organization(request)?;
+            if request.dns_names.is_empty() && request.addresses.is_empty() {
+                return Err("DNS or IP subjectAltName is required".to_owned());
             }
-            usages(csr, "server auth")
+            not_allowed(!request.mail_addresses.is_empty(), "Email")?;
+            not_allowed(!request.uris.is_empty(), "URI")?;
+            node_usages(csr, "server auth")?;
+            node_common_name(request)
         }
         _ => {
             // The subject restriction of upstream's admission: nobody becomes cluster admin by a request.
             if request.organizations.iter().any(|organization| organization == GROUP_MASTERS) {
                 return Err(format!("organization {GROUP_MASTERS} is not allowed"));
             }
-            usages(csr, "client auth")
+            client_usages(csr)
         }
     }
 }
 
-fn node_subject(request: &Request) -> Result<(), String> {
-    if request.organizations != [GROUP_NODES] {
-        return Err(format!("organization must be exactly {GROUP_NODES}"));
-    }
+fn node_organization(request: &Request) -> Result<(), String> {
+    let fits = request.organizations == [GROUP_NODES];
+    if fits { Ok(()) } else { Err(format!("subject organization is not {GROUP_NODES}")) }
+}
+
+/// Unlike upstream the name of a node must follow, as it is nobody's certificate otherwise.
+fn node_common_name(request: &Request) -> Result<(), String> {
     match request.common_name.strip_prefix(USER_NODE_PREFIX) {
         Some(node) if !node.is_empty() => Ok(()),
-        _ => Err(format!("common name must be {USER_NODE_PREFIX}<name>")),
+        _ => Err(format!("subject common name does not begin with {USER_NODE_PREFIX}")),
     }
 }
 
-fn usages(csr: &CertificateSigningRequest, purpose: &str) -> Result<(), String> {
-    let usages = csr.spec.usages.as_deref().unwrap_or(&[]);
-    let allowed = ["digital signature", "key encipherment", purpose];
-    if let Some(other) = usages.iter().find(|usage| !allowed.contains(&usage.as_str())) {
-        return Err(format!("usage {other} is not allowed"));
+fn not_allowed(there_are: bool, what: &str) -> Result<(), String> {
+    if there_are { Err(format!("{what} subjectAltNames are not allowed")) } else { Ok(()) }
+}
+
+/// What nodes use a key for: these and no others; without the encipherment where the key is not RSA.
+fn node_usages(csr: &CertificateSigningRequest, purpose: &str) -> Result<(), String> {
+    let usages: BTreeSet<&str> = csr.spec.usages.iter().flatten().map(String::as_str).collect();
+    let all = BTreeSet::from([purpose, "digital signature", "key encipherment"]);
+    let without_rsa = BTreeSet::from([purpose, "digital signature"]);
+    if usages == all || usages == without_rsa {
+        return Ok(());
     }
-    if !usages.iter().any(|usage| usage == purpose) {
-        return Err(format!("usage {purpose} is missing"));
+    Err(format!("usages did not match [{}]", all.into_iter().collect::<Vec<_>>().join(" ")))
+}
+
+/// `validAPIServerClientUsages` in `pkg/controller/certificates/signer`.
+fn client_usages(csr: &CertificateSigningRequest) -> Result<(), String> {
+    const PURPOSE: &str = "client auth";
+    let usages = csr.spec.usages.as_deref().unwrap_or(&[]);
+    let allowed = ["digital signature", "key encipherment", PURPOSE];
+    if let Some(other) = usages.iter().find(|usage| !allowed.contains(&usage.as_str())) {
+        return Err(format!("invalid usage for client certificate: {other}"));
+    }
+    if !usages.iter().any(|usage| usage == PURPOSE) {
+        return Err(format!("missing required usage for client certificate: {PURPOSE}"));
     }
     Ok(())
 }
@@ -189,6 +219,40 @@ mod tests {
             let mut csr = client_csr();
             csr.spec.request.0 = request_pem(change);
             assert!(matches!(judge(&csr, None), Verdict::Unsignable(_)), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn what_a_signer_does_not_sign_is_told_in_upstreams_words() {
+        let client = |change: ChangeRequest, usages: &[&str]| {
+            let mut csr = client_csr();
+            csr.spec.request.0 = request_pem(change);
+            csr.spec.usages = Some(usages.iter().map(|u| (*u).to_owned()).collect());
+            csr
+        };
+        let user = |csr: CertificateSigningRequest| {
+            let mut csr = csr;
+            csr.spec.signer_name = SIGNER_CLIENT.into();
+            csr
+        };
+        let usages: &[&str] = &["digital signature", "client auth"];
+        let organization: ChangeRequest = |p| p.distinguished_name.push(DnType::OrganizationName, "x");
+        let name: ChangeRequest = |p| p.distinguished_name.push(DnType::CommonName, "x");
+        let uri: ChangeRequest = |p| p.subject_alt_names.push(SanType::URI("http://x".try_into().unwrap()));
+        let cases = [
+            (client(organization, usages), "subject organization is not system:nodes"),
+            (client(name, usages), "subject common name does not begin with system:node:"),
+            (client(uri, usages), "URI subjectAltNames are not allowed"),
+            (client(|_| (), &["client auth"]), "usages did not match [client auth digital signature key encipherment]"),
+            (serving_csr(&[], &[]), "DNS or IP subjectAltName is required"),
+            (user(client(|_| (), &["server auth"])), "invalid usage for client certificate: server auth"),
+            (
+                user(client(|_| (), &["digital signature"])),
+                "missing required usage for client certificate: client auth",
+            ),
+        ];
+        for (csr, expected) in cases {
+            assert_eq!(judge(&csr, None), Verdict::Unsignable(expected.to_owned()));
         }
     }
 
