@@ -97,14 +97,18 @@ fn join_token(shared: &Shared) -> Value {
 async fn restore_roles(shared: &Arc<Shared>) -> Result<(), Error> {
     let roles = defaults::cluster_roles().into_iter();
     let bindings = defaults::cluster_role_bindings().into_iter();
+    let in_namespaces = defaults::roles().into_iter();
+    let bound_there = defaults::role_bindings().into_iter();
     futures::try_join!(
         futures::future::try_join_all(roles.map(|role| restore(shared, role, defaults::reconcile_role))),
         futures::future::try_join_all(bindings.map(|b| restore(shared, b, defaults::reconcile_binding))),
+        futures::future::try_join_all(in_namespaces.map(|r| restore(shared, r, defaults::reconcile_namespaced_role))),
+        futures::future::try_join_all(bound_there.map(|b| restore(shared, b, defaults::reconcile_namespaced_binding))),
     )?;
     Ok(())
 }
 
-/// Creates a cluster-wide object, or changes it as `reconcile` says.
+/// Creates an object, or changes it as `reconcile` says.
 async fn restore<T: Resource>(
     shared: &Arc<Shared>,
     wanted: T,
@@ -112,18 +116,19 @@ async fn restore<T: Resource>(
 ) -> Result<(), Error> {
     let info = wanted.info();
     let name = Object::metadata(&wanted).name.clone().unwrap_or_default();
+    let namespace = Object::metadata(&wanted).namespace.as_deref();
     let failed = |reason: &dyn std::fmt::Display| Error::Bootstrap {
         what: format!("{} {name:?}", info.kind),
         reason: reason.to_string(),
     };
-    let (subject, key) = (Subject::new(info, &name), info.registry_key(None, &name));
+    let (subject, key) = (Subject::new(info, &name), info.registry_key(namespace, &name));
     let kind = api::kinds::by_kind(&info.api_version(), info.kind).ok_or_else(|| failed(&"the kind is not served"))?;
     let known: Option<T> = shared.cache.of(kind).get(&key).and_then(|entry| kind.typed(entry.json()));
     if known.as_ref().is_some_and(|have| reconcile(have, &wanted).is_none()) {
         return Ok(());
     }
     if known.is_none() {
-        return match shared.create(&user(), kind, None, wanted.clone_object(), false).await {
+        return match shared.create(&user(), kind, namespace, wanted.clone_object(), false).await {
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
             Err(error) => Err(failed(&error)),
         };

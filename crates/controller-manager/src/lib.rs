@@ -102,7 +102,7 @@ const CONTROLLERS: &[Controller] = &[
     },
     Controller { name: "serviceaccount-token", account: None, register: account_tokens::register },
     Controller { name: "legacy-service-account-token-cleaner", account: None, register: unused_tokens::register },
-    Controller { name: "tokencleaner", account: None, register: bootstrap_tokens::register },
+    Controller { name: "tokencleaner", account: Some("token-cleaner"), register: bootstrap_tokens::register },
     Controller { name: "root-ca-cert-publisher", account: Some("root-ca-cert-publisher"), register: root_ca::register },
     Controller { name: "namespace", account: Some("namespace-controller"), register: namespace::register },
     Controller {

@@ -5,6 +5,7 @@
 
 mod bindings;
 mod controllers;
+mod namespaced;
 mod reconcile;
 mod roles;
 #[cfg(test)]
@@ -12,12 +13,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use api::kinds::rbac::GROUP;
+use namespaced::Who;
 
-pub(crate) use reconcile::{reconcile_binding, reconcile_role};
+pub(crate) use reconcile::{
+    reconcile_binding, reconcile_namespaced_binding, reconcile_namespaced_role, reconcile_role,
+};
 
 /// The annotation that says whether a default role or binding is kept up to date.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -86,14 +92,8 @@ fn cluster_role(row: &DefaultRole) -> ClusterRole {
 /// Every default binding.
 pub(crate) fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
     let of_controllers = controllers::ROLES.iter().map(|(controller, _)| {
-        let subject = Subject {
-            kind: "ServiceAccount".to_owned(),
-            name: (*controller).to_owned(),
-            namespace: Some(api::well_known::NAMESPACE_SYSTEM.to_owned()),
-            api_group: None,
-        };
         let name = controllers::role_name(controller);
-        binding(&name, &name, vec![subject])
+        binding(&name, &name, vec![account(controller, api::well_known::NAMESPACE_SYSTEM)])
     });
     let others = bindings::BINDINGS.iter().map(|(name, role, subjects)| {
         let subject = |(kind, name): &(&str, &str)| Subject {
@@ -105,6 +105,43 @@ pub(crate) fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
         binding(name, role, subjects.iter().map(subject).collect())
     });
     others.chain(of_controllers).collect()
+}
+
+/// Every default role of a namespace.
+pub(crate) fn roles() -> Vec<Role> {
+    let role = |(namespace, name, rules): &(&str, &str, &[Rule])| Role {
+        metadata: ObjectMeta { namespace: Some((*namespace).to_owned()), ..metadata(name, None) },
+        rules: Some(rules.iter().map(rule).collect()),
+    };
+    namespaced::ROLES.iter().map(role).collect()
+}
+
+/// Every default binding in a namespace.
+pub(crate) fn role_bindings() -> Vec<RoleBinding> {
+    let subject = |namespace: &str, who: &Who| match who {
+        Who::User(name) => Subject {
+            kind: "User".to_owned(),
+            name: (*name).to_owned(),
+            api_group: Some(GROUP.to_owned()),
+            namespace: None,
+        },
+        Who::Account(name) => account(name, namespace),
+    };
+    let binding = |(namespace, name, role, who): &(&str, &str, &str, &[Who])| RoleBinding {
+        metadata: ObjectMeta { namespace: Some((*namespace).to_owned()), ..metadata(name, None) },
+        role_ref: RoleRef { api_group: GROUP.to_owned(), kind: "Role".to_owned(), name: (*role).to_owned() },
+        subjects: Some(who.iter().map(|who| subject(namespace, who)).collect()),
+    };
+    namespaced::BINDINGS.iter().map(binding).collect()
+}
+
+fn account(name: &str, namespace: &str) -> Subject {
+    Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: name.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        api_group: None,
+    }
 }
 
 fn binding(name: &str, role: &str, subjects: Vec<Subject>) -> ClusterRoleBinding {

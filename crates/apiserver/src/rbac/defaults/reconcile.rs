@@ -1,6 +1,6 @@
 //! What must be given back to a default role or binding.
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::AUTOUPDATE;
@@ -23,16 +23,29 @@ pub(crate) fn reconcile_role(have: &ClusterRole, wanted: &ClusterRole) -> Option
                 }
             }
         }
-        None => {
-            let held: Vec<_> = have.rules.iter().flatten().collect();
-            let missing = api::rbac::uncovered(&held, wanted.rules.as_deref().unwrap_or_default());
-            let missing = missing.expect("default roles are small");
-            if !missing.is_empty() {
-                new.rules.get_or_insert_default().extend(missing);
-            }
-        }
+        None => add_rules(&mut new.rules, &wanted.rules),
     }
     (new != *have).then_some(new)
+}
+
+/// The same for a role of a namespace.
+pub(crate) fn reconcile_namespaced_role(have: &Role, wanted: &Role) -> Option<Role> {
+    if is_protected(&have.metadata) {
+        return None;
+    }
+    let mut new = have.clone();
+    add_metadata(&mut new.metadata, &wanted.metadata);
+    add_rules(&mut new.rules, &wanted.rules);
+    (new != *have).then_some(new)
+}
+
+fn add_rules(have: &mut Option<Vec<PolicyRule>>, wanted: &Option<Vec<PolicyRule>>) {
+    let held: Vec<_> = have.iter().flatten().collect();
+    let missing = api::rbac::uncovered(&held, wanted.as_deref().unwrap_or_default());
+    let missing = missing.expect("default roles are small");
+    if !missing.is_empty() {
+        have.get_or_insert_default().extend(missing);
+    }
 }
 
 /// The same for a binding. One that gives another role is made anew.
@@ -42,14 +55,32 @@ pub(crate) fn reconcile_binding(have: &ClusterRoleBinding, wanted: &ClusterRoleB
     }
     let mut new = have.clone();
     add_metadata(&mut new.metadata, &wanted.metadata);
-    new.role_ref.clone_from(&wanted.role_ref);
-    for subject in wanted.subjects.iter().flatten() {
-        let subjects = new.subjects.get_or_insert_default();
+    add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
+    (new != *have).then_some(new)
+}
+
+/// The same for a binding in a namespace.
+pub(crate) fn reconcile_namespaced_binding(have: &RoleBinding, wanted: &RoleBinding) -> Option<RoleBinding> {
+    if is_protected(&have.metadata) {
+        return None;
+    }
+    let mut new = have.clone();
+    add_metadata(&mut new.metadata, &wanted.metadata);
+    add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
+    (new != *have).then_some(new)
+}
+
+fn add_subjects(
+    (role, have): (&mut RoleRef, &mut Option<Vec<Subject>>),
+    (wanted_role, wanted): (&RoleRef, &Option<Vec<Subject>>),
+) {
+    role.clone_from(wanted_role);
+    for subject in wanted.iter().flatten() {
+        let subjects = have.get_or_insert_default();
         if !subjects.contains(subject) {
             subjects.push(subject.clone());
         }
     }
-    (new != *have).then_some(new)
 }
 
 fn is_protected(metadata: &ObjectMeta) -> bool {

@@ -103,6 +103,25 @@ fn defaults_are_valid_and_bindings_lead_to_roles() {
 }
 
 #[test]
+fn roles_of_namespaces_are_valid_and_mended_as_the_others() {
+    for role in roles() {
+        assert_eq!(Object::validate(&role), [], "{:?}", role.metadata.name);
+        assert_eq!(reconcile_namespaced_role(&role, &role), None);
+        let emptied = Role { rules: None, ..role.clone() };
+        let mended = reconcile_namespaced_role(&emptied, &role).unwrap();
+        assert_eq!(reconcile_namespaced_role(&mended, &role), None, "again there is nothing to do");
+    }
+    for binding in role_bindings() {
+        assert_eq!(Object::validate(&binding), [], "{:?}", binding.metadata.name);
+        let role = (binding.metadata.namespace.clone(), Some(binding.role_ref.name.clone()));
+        assert!(roles().into_iter().any(|r| (r.metadata.namespace, r.metadata.name) == role), "{role:?}");
+        let emptied = RoleBinding { subjects: None, ..binding.clone() };
+        assert_eq!(reconcile_namespaced_binding(&emptied, &binding), Some(binding.clone()));
+        assert_eq!(reconcile_namespaced_binding(&binding, &binding), None);
+    }
+}
+
+#[test]
 fn what_was_taken_from_a_default_role_is_given_back_and_what_was_added_stays() {
     let wanted = the_role("system:discovery");
     assert_eq!(reconcile_role(&wanted, &wanted), None);
