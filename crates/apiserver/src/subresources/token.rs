@@ -114,25 +114,39 @@ fn bind(
     };
     let namespace = call.info.namespace.as_deref();
     let name = reference.name.clone().unwrap_or_default();
-    match (reference.api_version.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("")) {
-        ("v1", "Pod") => bind_to_pod(call, wanted, reference, token),
+    let kind_named = reference.kind.as_deref().unwrap_or("");
+    let (group, version) = group_and_version(reference.api_version.as_deref().unwrap_or(""));
+    if group.is_empty() && ["Pod", "Secret", "Node"].contains(&kind_named) && name.is_empty() {
+        return Err(ApiError::BadRequest("Name parameter required.".to_owned()));
+    }
+    match (group, kind_named) {
+        ("", "Pod") => bind_to_pod(call, wanted, reference, token),
         _ if node.is_some() => Err(refused(call, "node requested token not bound to a pod")),
-        ("v1", "Secret") => {
+        ("", "Secret") => {
             let uid = checked_uid(reference, uid_of(call, kind("Secret")?, namespace, &name)?)?;
             token.secret = Some(Ref { name, uid });
             Ok(())
         }
-        ("v1", "Node") => {
+        ("", "Node") => {
             let uid = checked_uid(reference, uid_of(call, kind("Node")?, None, &name)?)?;
             token.node = Some(Ref { name, uid });
             Ok(())
         }
-        (version, kind) => {
+        (group, kind) => {
             // As Go prints a GroupVersionKind.
-            let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
             let text = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             Err(ApiError::BadRequest(text))
         }
+    }
+}
+
+/// The two halves of an `apiVersion`; none of what is not made of two (`schema.FromAPIVersionAndKind`). What a token is bound
+/// to is told by its group and kind.
+fn group_and_version(api_version: &str) -> (&str, &str) {
+    match api_version.split_once('/') {
+        None => ("", api_version),
+        Some((_, rest)) if rest.contains('/') => ("", ""),
+        Some(both) => both,
     }
 }
 

@@ -196,6 +196,15 @@ async fn wrong_requests_are_answered_with_what_is_wrong() {
             "the UID in the bound object reference (x) does not match the UID in record",
         ),
         ("robot", bound("ConfigMap", ""), 400, "cannot bind token to object of type /v1, Kind=ConfigMap"),
+        ("robot", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1"}}), 400, "Name parameter required."),
+        // Group and kind count, the version does not.
+        ("robot", json!({"boundObjectRef": {"kind": "Secret", "name": "no", "apiVersion": "v2"}}), 404, "secrets"),
+        (
+            "robot",
+            json!({"boundObjectRef": {"kind": "Secret", "name": "no", "apiVersion": "apps/v1"}}),
+            400,
+            "cannot bind token to object of type apps/v1, Kind=Secret",
+        ),
     ];
     for (name, spec, code, message) in cases {
         let answer = request(&server, name, spec.clone()).await;
