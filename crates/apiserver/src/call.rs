@@ -18,7 +18,7 @@ use crate::status::ApiError;
 use crate::storage::Written;
 use crate::tracking::Tracking;
 use crate::user::User;
-use crate::{authz, body};
+use crate::{admission, authz, body};
 
 /// An authenticated and authorised request.
 pub(crate) struct Call {
@@ -74,6 +74,17 @@ impl Call {
         respond::warn(&mut response, warnings);
         respond::warn(&mut response, &written.warnings);
         response
+    }
+
+    /// Whether the namespace is there and does not end: nothing new is made below its objects otherwise, either. A refusal
+    /// counts if the cache is not behind.
+    pub(crate) async fn namespace_takes_new(&self) -> Result<(), ApiError> {
+        let asked = || admission::takes_new(&self.attributes(Operation::Create, None));
+        if asked().is_ok() {
+            return Ok(());
+        }
+        self.shared.cache.catch_up().await?;
+        asked()
     }
 
     /// What admission is told of `operation` on the object the request names.

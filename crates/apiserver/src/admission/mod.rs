@@ -32,6 +32,7 @@ use crate::cache::{Cache, Entry};
 use crate::status::{ApiError, Subject};
 use crate::user::User;
 
+pub(crate) use namespace_lifecycle::takes_new;
 pub(crate) use service_account::appears;
 
 /// What a request does to an object.

@@ -34,6 +34,11 @@ impl Plugin for NamespaceLifecycle {
     }
 }
 
+/// Whether something may be made below an object in the namespace of the request: a token, a binding, an eviction.
+pub(crate) fn takes_new(a: &Attributes<'_>) -> Result<(), ApiError> {
+    a.namespace.map_or(Ok(()), |namespace| usable(a, namespace, &mut Effects::default()))
+}
+
 fn usable(a: &Attributes<'_>, namespace: &str, effects: &mut Effects) -> Result<(), ApiError> {
     let kind = namespaces();
     let key = kind.info.registry_key(None, namespace);

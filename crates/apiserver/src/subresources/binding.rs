@@ -18,6 +18,8 @@ use crate::storage::{Current, Write};
 pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let decoded = body::decode(&api::binding::KIND, &json, &call.query)?;
+    // One that ends at this moment has its pods deleted, bound or not: the cache need not be newer.
+    call.namespace_takes_new().await?;
     let name = pod_name(call, decoded.object.metadata())?;
     let subject = Subject::new(pods().info, &name).sub("binding");
     let errors = decoded.object.validate();

@@ -20,6 +20,8 @@ use crate::verbs::delete;
 pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let decoded = body::decode(&api::eviction::KIND, &json, &call.query)?;
+    call.shared.cache.catch_up().await?;
+    call.namespace_takes_new().await?;
     check_namespace(decoded.object.metadata(), call.info.namespace.as_deref())?;
     check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
     let eviction = decoded.object.as_any().downcast_ref::<Eviction>();

@@ -29,6 +29,7 @@ pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiRespons
     };
     name_it(call, request)?;
     call.shared.cache.catch_up().await?;
+    call.namespace_takes_new().await?;
     let account = uid_of(call, call.info.kind, call.info.namespace.as_deref(), call.name())?;
     // What was asked for, before it is completed: nodes may ask only for what their pods ask for.
     let wanted = request.spec.audiences.clone();

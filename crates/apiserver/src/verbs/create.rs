@@ -90,24 +90,26 @@ impl Shared {
         let given = object.metadata().name.as_deref().unwrap_or("");
         let prefix = object.metadata().generate_name.clone().filter(|p| given.is_empty() && !p.is_empty());
         let Some(prefix) = prefix else {
-            return self.create_named(&author, kind, namespace, object, dry_run).await;
+            let name = given.to_owned();
+            return self.create_named(&author, kind, (namespace, &name), object, dry_run).await;
         };
         let mut attempt = 1;
         loop {
             let mut candidate = object.clone_object();
             candidate.metadata_mut().name = Some(api::names::generate_name(&prefix, &mut rand::rng()));
-            match self.create_named(&author, kind, namespace, candidate, dry_run).await {
+            match self.create_named(&author, kind, (namespace, &prefix), candidate, dry_run).await {
                 Err(ApiError::AlreadyExists(_)) if attempt < MAX_NAME_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
         }
     }
 
+    /// Creates an object that has its name; until it is complete, it is `called` what its author calls it.
     async fn create_named(
         &self,
         author: &Author<'_>,
         kind: &'static Kind,
-        namespace: Option<&str>,
+        (namespace, called): (Option<&str>, &str),
         mut object: Box<dyn Object>,
         dry_run: bool,
     ) -> Result<Written, ApiError> {
@@ -121,20 +123,21 @@ impl Shared {
         let plain = Attributes::new(&self.cache, author.user, Operation::Create, kind, place);
         let attributes = Attributes { annotations: author.annotations, ..plain };
         for _ in 0..MAX_CREATE_ATTEMPTS {
-            let (plain, effects) = match self.complete(&attributes, &subject, &mut *object, asked.as_ref(), &taken) {
-                Err(_) if !is_fresh => {
-                    // Refused, but perhaps only because the cache is behind.
-                    self.cache.catch_up().await?;
-                    is_fresh = true;
-                    continue;
-                }
-                // A namespace just made gets its `default` account at once: a pod waits for it rather than fail.
-                Err(refusal) if !has_waited && admission::appears(&self.cache, &refusal).await => {
-                    has_waited = true;
-                    continue;
-                }
-                decision => decision?,
-            };
+            let (plain, effects) =
+                match self.complete(&attributes, (&subject, called), &mut *object, asked.as_ref(), &taken) {
+                    Err(_) if !is_fresh => {
+                        // Refused, but perhaps only because the cache is behind.
+                        self.cache.catch_up().await?;
+                        is_fresh = true;
+                        continue;
+                    }
+                    // A namespace just made gets its `default` account at once: a pod waits for it rather than fail.
+                    Err(refusal) if !has_waited && admission::appears(&self.cache, &refusal).await => {
+                        has_waited = true;
+                        continue;
+                    }
+                    decision => decision?,
+                };
             let value = with_managed(&*object, plain, &managed)?;
             let Effects { mut ops, warnings, in_turn, .. } = effects;
             if dry_run {
@@ -175,7 +178,7 @@ impl Shared {
     fn complete(
         &self,
         attributes: &Attributes<'_>,
-        subject: &Subject,
+        (subject, called): (&Subject, &str),
         object: &mut dyn Object,
         asked: Option<&Service>,
         taken: &Taken,
@@ -185,7 +188,8 @@ impl Shared {
         if let (Some(service), Some(asked)) = (object.as_any_mut().downcast_mut::<Service>(), asked) {
             service.clone_from(asked);
         }
-        admission::admit(attributes, object, &mut effects)?;
+        // Upstream generates a name after that (`extractResourceName`).
+        admission::admit(&Attributes { name: called, ..*attributes }, object, &mut effects)?;
         object.set_defaults();
         object.prepare_create();
         if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {

@@ -96,6 +96,36 @@ async fn propagation_policies_become_finalizers() {
 }
 
 #[tokio::test]
+async fn nothing_is_made_below_objects_of_a_namespace_that_ends_or_is_not_there() {
+    let server = Server::start().await;
+    server.create("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await;
+    server.create("/api/v1/namespaces/a/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
+    server.create("/api/v1/namespaces/a/pods", &pod("p", "")).await;
+    server.delete("/api/v1/namespaces/a").await;
+    let requests = [
+        ("serviceaccounts/default/token", json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"})),
+        ("pods/p/eviction", json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}})),
+        ("pods/p/binding", json!({"metadata": {"name": "p"}, "target": {"name": "n1"}})),
+    ];
+    for (path, body) in requests {
+        let refused = server.post(&format!("/api/v1/namespaces/a/{path}"), &body).await;
+        assert_eq!(refused.code, 403, "{path}: {}", refused.text);
+        assert_eq!(refused.json()["details"]["causes"][0]["reason"], "NamespaceTerminating", "{path}");
+        let refused = server.post(&format!("/api/v1/namespaces/b/{path}"), &body).await;
+        assert_eq!((refused.code, refused.message().as_str()), (404, r#"namespaces "b" not found"#), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_name_yet_is_refused_by_the_beginning_of_it() {
+    let server = Server::start().await;
+    server.create("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await;
+    server.delete("/api/v1/namespaces/a").await;
+    let refused = server.post("/api/v1/namespaces/a/configmaps", &json!({"metadata": {"generateName": "x-"}})).await;
+    assert!(refused.message().starts_with(r#"configmaps "x-" is forbidden: unable to create"#), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn a_namespace_ends_when_it_is_empty_and_takes_nothing_new_meanwhile() {
     let server = Server::start().await;
     let namespace = server.create("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await;
