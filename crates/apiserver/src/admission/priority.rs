@@ -40,7 +40,7 @@ impl Plugin for Priority {
             Some(other) => {
                 let other = other.metadata.name.unwrap_or_default();
                 let rule = "Only one default can exist";
-                Err(a.forbidden(format!("PriorityClass {other} is already marked as globalDefault. {rule}")))
+                Err(a.forbidden(format!("PriorityClass {other} is already marked as default. {rule}")))
             }
             None => Ok(()),
         }

@@ -38,12 +38,14 @@ impl Plugin for ServiceAccount {
     fn admit(&self, a: &Attributes<'_>, object: &mut dyn Object, _: &mut Effects) -> Result<(), ApiError> {
         if a.is(Operation::Create, "pods")
             && let Some(pod) = object.as_any_mut().downcast_mut::<Pod>()
-            // The picture of a static pod shows what runs already.
-            && !api::pods::is_mirror(pod)
-            && let Some(spec) = pod.spec.as_mut()
         {
-            default_service_account(spec);
-            complete(spec, &account(a, spec)?);
+            if api::pods::is_mirror(pod) {
+                return mirror_needs_nothing(a, pod);
+            }
+            if let Some(spec) = pod.spec.as_mut() {
+                default_service_account(spec);
+                complete(spec, &account(a, spec)?);
+            }
         }
         Ok(())
     }
@@ -53,7 +55,7 @@ impl Plugin for ServiceAccount {
         let Some(spec) = pod.spec.as_ref() else { return Ok(()) };
         let is_new = a.is(Operation::Create, "pods");
         if is_new && api::pods::is_mirror(pod) {
-            return needs_api(spec).map_or(Ok(()), |what| Err(a.forbidden(format!("a mirror pod may not {what}"))));
+            return mirror_needs_nothing(a, pod);
         }
         let joins = a.operation == Operation::Update && a.subresource == Some(Subresource::EphemeralContainers);
         if !(is_new || joins) {
@@ -68,6 +70,13 @@ impl Plugin for ServiceAccount {
             None => Ok(()),
         }
     }
+}
+
+/// The picture of a static pod shows what runs already: nothing is added, and nothing of the API may be in it. Upstream says
+/// so before anything else about it, as here.
+fn mirror_needs_nothing(a: &Attributes<'_>, pod: &Pod) -> Result<(), ApiError> {
+    let what = pod.spec.as_ref().and_then(needs_api);
+    what.map_or(Ok(()), |what| Err(a.forbidden(format!("a mirror pod may not {what}"))))
 }
 
 /// Accounts with this annotation lend their pods no other secrets than they name.

@@ -63,7 +63,8 @@ fn mark(call: &Call, current: &Current, options: &delete::Options) -> Result<Wri
     delete::check_preconditions(&call.info.subject(), current, options)?;
     let mut effects = Effects::default();
     let attributes: Attributes<'_> = call.attributes(Operation::Create, Some(&*current.object));
-    admission::validate(&attributes, Some(&*current.object), &mut effects)?;
+    // It brings no pod, and whoever may not have this one evicted may not mark it, either.
+    admission::validate(&attributes, None, &mut effects)?;
     let mut object = current.object.clone_object();
     let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() else {
         return Err(ApiError::Internal("only pods are evicted".into()));

@@ -108,6 +108,29 @@ async fn refusals_read_as_upstream_prints_them() {
     }
 }
 
+#[tokio::test]
+async fn a_node_evicts_its_own_pods_only_and_does_not_even_mark_others() {
+    let server = Server::start().await;
+    let foreign = server.pod("foreign", "n2").await;
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "foreign"}});
+    let path = format!("{PODS}/foreign");
+    let refused = server.send_as(node("n1"), "POST", &format!("{path}/eviction"), &[], &eviction.to_string()).await;
+    let reason = "node n1 can only evict pods with spec.nodeName set to itself";
+    assert_eq!(refused.message(), format!(r#"pods "foreign" is forbidden: {reason}"#));
+    assert_eq!(server.get(&path).await.json(), foreign);
+}
+
+#[tokio::test]
+async fn a_mirror_pod_is_refused_for_what_it_needs_before_whose_it_is() {
+    let server = Server::start().await;
+    let mut mirror = pod("static-n1", "n1");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    mirror["spec"]["serviceAccountName"] = json!("default");
+    let refused = server.send_as(node("n1"), "POST", PODS, &[], &mirror.to_string()).await;
+    let reason = "a mirror pod may not reference service accounts";
+    assert_eq!(refused.message(), format!(r#"pods "static-n1" is forbidden: {reason}"#));
+}
+
 /// What is not there, or cannot be done, is told only to who might do it: `WithAuthorization` comes before any routing.
 #[tokio::test]
 async fn what_is_not_served_is_refused_first() {

@@ -40,7 +40,7 @@ async fn a_pod_gets_the_priority_of_its_class() {
     let defaulted = server.pod("usual", "").await;
     assert_eq!((&defaulted["spec"]["priority"], &defaulted["spec"]["priorityClassName"]), (&json!(5), &json!("usual")));
     let second = server.post(CLASSES, &class("second", 6, true)).await;
-    assert!(second.message().contains("PriorityClass usual is already marked as globalDefault"), "{}", second.text);
+    assert!(second.message().contains("PriorityClass usual is already marked as default"), "{}", second.text);
     let answer = server.get(&format!("{CLASSES}/system-node-critical")).await;
     assert_eq!(answer.json()["value"], 2_000_001_000);
 }
