@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::plan::Remaining;
+use super::plan::{Remaining, in_turn};
 
 /// The namespace's status, if it should say something else than it does.
 pub(super) fn plan(
@@ -19,7 +19,9 @@ pub(super) fn plan(
 ) -> Option<NamespaceStatus> {
     let old = namespace.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    for new in wanted(remaining, failures) {
+    // While pods are left, nothing else was asked to go: only of them is told.
+    let remaining: Vec<_> = in_turn(remaining).collect();
+    for new in wanted(&remaining, failures) {
         set(&mut conditions, new, now);
     }
     let new = NamespaceStatus { phase: Some("Terminating".to_owned()), conditions: Some(conditions) };
@@ -29,7 +31,7 @@ pub(super) fn plan(
 /// Type, status, reason, message.
 type Said = (&'static str, bool, &'static str, String);
 
-fn wanted(remaining: &[Remaining], failures: &[(&'static KindInfo, String)]) -> [Said; 5] {
+fn wanted(remaining: &[&Remaining], failures: &[(&'static KindInfo, String)]) -> [Said; 5] {
     // Discovery is a table compiled in: these two cannot fail.
     let discovery = "All resources successfully discovered".to_owned();
     let parsing = "All legacy kube types successfully parsed".to_owned();
@@ -53,18 +55,19 @@ fn content_failure(failures: &[(&'static KindInfo, String)]) -> Said {
     (condition, true, "ContentDeletionFailed", message)
 }
 
-fn content_remaining(remaining: &[Remaining]) -> Said {
+fn content_remaining(remaining: &[&Remaining]) -> Said {
     let condition = "NamespaceContentRemaining";
     if remaining.is_empty() {
         return (condition, false, "ContentRemoved", "All content successfully removed".to_owned());
     }
     let text =
-        |left: &Remaining| format!("{}.{} has {} resource instances", left.kind.plural, left.kind.group, left.count);
-    let all: Vec<_> = remaining.iter().map(text).collect();
+        |left: &&Remaining| format!("{}.{} has {} resource instances", left.kind.plural, left.kind.group, left.count);
+    let mut all: Vec<_> = remaining.iter().map(text).collect();
+    all.sort_unstable();
     (condition, true, "SomeResourcesRemain", format!("Some resources are remaining: {}", all.join(", ")))
 }
 
-fn finalizers_remaining(remaining: &[Remaining]) -> Said {
+fn finalizers_remaining(remaining: &[&Remaining]) -> Said {
     let condition = "NamespaceFinalizersRemaining";
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
     for (finalizer, count) in remaining.iter().flat_map(|left| &left.finalizers) {
@@ -115,6 +118,23 @@ mod tests {
         assert_eq!(is, "True");
         assert!(text.ends_with("example.com/keep in 2 resource instances"), "{text}");
         assert_eq!(message(&status, "NamespaceDeletionContentFailure").0, "False");
+    }
+
+    #[test]
+    fn pods_alone_are_told_of_while_there_are_any_and_then_the_rest_in_order() {
+        let text = |remaining: &[Remaining]| {
+            let status = plan(&terminating(), remaining, &[], Timestamp::UNIX_EPOCH).unwrap();
+            message(&status, "NamespaceContentRemaining").1
+        };
+        let rest = [left("secrets", 1, 0), left("configmaps", 2, 0), left("leases", 1, 0)];
+        let with_pods = [rest.to_vec(), vec![left("pods", 3, 0)]].concat();
+        assert_eq!(text(&with_pods), "Some resources are remaining: pods. has 3 resource instances");
+        let expected = [
+            "configmaps. has 2 resource instances",
+            "leases.coordination.k8s.io has 1 resource instances",
+            "secrets. has 1 resource instances",
+        ];
+        assert_eq!(text(&rest), format!("Some resources are remaining: {}", expected.join(", ")));
     }
 
     #[test]

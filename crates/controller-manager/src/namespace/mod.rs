@@ -19,6 +19,7 @@ use api::{KindInfo, Scope, kinds};
 use client::{Change, Lister, Outcome, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Error;
 use kube::api::DeleteParams;
 
@@ -55,7 +56,12 @@ pub(crate) fn register(context: &mut Context) {
     });
     let (q, namespaces) = (queue.clone(), caches.namespaces.clone());
     context.objects.on_change(move |_, change| {
-        if let ObjectChange::Gone(metadata) = change
+        // What is on its way and changes may have lost one of its finalizers, which the conditions tell of.
+        let metadata = match change {
+            ObjectChange::Gone(metadata) => Some(metadata),
+            ObjectChange::Present(metadata) => Some(metadata).filter(|m| m.deletion_timestamp.is_some() && is_held(m)),
+        };
+        if let Some(metadata) = metadata
             && let Some(name) = &metadata.namespace
             && namespaces.get(None, name).is_some_and(|n| n.metadata.deletion_timestamp.is_some())
         {
@@ -70,6 +76,11 @@ pub(crate) fn register(context: &mut Context) {
             outcome(NAME, &name, result)
         }
     });
+}
+
+/// Whether a finalizer keeps an object.
+fn is_held(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 impl Controller {

@@ -44,10 +44,13 @@ pub(super) fn plan(namespace: &Namespace, remaining: &[Remaining]) -> Vec<Action
     if remaining.is_empty() {
         return vec![Action::Finalize];
     }
-    // Pods first: nothing they rely on may vanish while they still run.
+    in_turn(remaining).filter(|left| left.undeleted > 0).map(|left| Action::DeleteAll(left.kind)).collect()
+}
+
+/// What is to go now. Pods first: nothing they rely on may vanish while they still run (`OrderedNamespaceDeletion`).
+pub(super) fn in_turn(remaining: &[Remaining]) -> impl Iterator<Item = &Remaining> {
     let pods = remaining.iter().any(|left| left.kind.plural == "pods");
-    let now = remaining.iter().filter(|left| !pods || left.kind.plural == "pods");
-    now.filter(|left| left.undeleted > 0).map(|left| Action::DeleteAll(left.kind)).collect()
+    remaining.iter().filter(move |left| !pods || left.kind.plural == "pods")
 }
 
 /// The namespace without our finalizer.
