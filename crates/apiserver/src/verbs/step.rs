@@ -100,9 +100,10 @@ fn main(
     metadata::prepare_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
     effects.managed = Some(managed(&*new));
-    new.prepare_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     new.set_defaults();
+    // What admission gives back to the spec is no change of it: tolerations that kubectl apply leaves out.
+    new.prepare_update(old);
     let mut not_allocated = api::field::ErrorList::new();
     if let Some(service) = new.as_any_mut().downcast_mut::<Service>() {
         let ranges = call.shared.ranges();
@@ -190,9 +191,9 @@ fn part_of_spec(
     new.prepare_subresource_update(part, old);
     new.set_defaults();
     effects.managed = Some(managed(&*new));
-    new.prepare_update(old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     new.set_defaults();
+    new.prepare_update(old);
     let mut errors = new.validate();
     errors.extend(new.validate_subresource_update(part, old));
     if !errors.is_empty() {

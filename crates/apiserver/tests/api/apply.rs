@@ -51,6 +51,24 @@ async fn every_write_is_written_down() {
     assert_eq!(managers(&list["items"][0]).len(), 2);
 }
 
+/// `kubectl apply` of a pod with tolerations says nothing of those that admission added.
+#[tokio::test]
+async fn what_admission_gives_back_is_no_change() {
+    let server = Server::start().await;
+    let mut body = pod("a", "n1");
+    body["spec"]["tolerations"] = json!([{"key": "x", "operator": "Exists"}]);
+    let created = server.create(PODS, &body).await;
+    assert_eq!(created["spec"]["tolerations"].as_array().unwrap().len(), 3, "{created}");
+    let kubectl = ("content-type", "application/strategic-merge-patch+json");
+    let change = json!({"spec": {"tolerations": body["spec"]["tolerations"]}}).to_string();
+    let path = format!("{PODS}/a");
+    let patched = server.send("PATCH", &path, &[kubectl], &change).await.json();
+    assert_eq!(patched["spec"], created["spec"]);
+    assert_eq!(patched["metadata"]["generation"], created["metadata"]["generation"]);
+    let again = server.send("PATCH", &path, &[kubectl], &change).await.json();
+    assert_eq!(again, patched, "nothing is written a second time");
+}
+
 #[tokio::test]
 async fn applying_creates_updates_and_prunes() {
     let server = Server::start().await;
