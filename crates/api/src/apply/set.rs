@@ -26,6 +26,11 @@ impl<'a> Set<'a> {
         &self.children
     }
 
+    /// The steps below, and what may become of each; not to be emptied.
+    pub(super) fn children_mut(&mut self) -> impl Iterator<Item = (&PathElement<'a>, &mut Set<'a>)> {
+        self.children.iter_mut().map(|(element, child)| (&*element, child))
+    }
+
     pub(super) fn child(&self, element: &PathElement<'_>) -> Option<&Set<'a>> {
         let place = self.children.binary_search_by(|(e, _)| e.cmp(element)).ok()?;
         Some(&self.children[place].1)
@@ -117,22 +122,18 @@ impl<'a> Set<'a> {
         Set { member: self.member, children: self.children.iter().map(complete).collect() }
     }
 
-    /// Every path in the set, as messages name it.
+    /// Every path in the set, as messages name it: of each level first what is in the set, then what lies below
+    /// (`Set.Iterate`).
     pub(super) fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
-        self.collect(&mut String::new(), &mut out);
+        self.collect("", &mut out);
         out
     }
 
-    fn collect(&self, path: &mut String, out: &mut Vec<String>) {
-        if self.member {
-            out.push(path.clone());
-        }
-        let length = path.len();
-        for (element, child) in &self.children {
-            path.push_str(&element.to_string());
-            child.collect(path, out);
-            path.truncate(length);
-        }
+    fn collect(&self, path: &str, out: &mut Vec<String>) {
+        let here = self.children.iter().map(|(element, child)| (format!("{path}{element}"), child));
+        let here: Vec<_> = here.collect();
+        out.extend(here.iter().filter(|(_, child)| child.member).map(|(path, _)| path.clone()));
+        here.iter().for_each(|(path, child)| child.collect(path, out));
     }
 }
