@@ -3,6 +3,7 @@
 //! Stock kubectl reads from it which fields there are (`explain`) and that the server validates them itself
 //! (`fieldValidation` of PATCH).
 
+mod operation;
 mod operations;
 mod protobuf;
 mod schemas;
@@ -117,6 +118,13 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": "v1.35.0"})
 }
 
+/// How a client says who it is, as far as these documents can say it.
+fn bearer_token() -> Value {
+    json!({"BearerToken": {
+        "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication",
+    }})
+}
+
 fn v3(path: &str) -> Option<Value> {
     let kinds: Vec<_> = kinds().filter(|k| operations::root(k.info) == path).collect();
     if kinds.is_empty() {
@@ -125,9 +133,10 @@ fn v3(path: &str) -> Option<Value> {
     let (names, schemas) = schemas::v3(&kinds);
     let mut paths = serde_json::Map::new();
     for (kind, name) in kinds.iter().zip(&names) {
-        paths.extend(operations::paths(kind.info, name, operations::Form::V3));
+        paths.extend(operations::paths(kind.info, name, operation::Form::V3));
     }
-    Some(json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}}))
+    let components = json!({"schemas": schemas, "securitySchemes": bearer_token()});
+    Some(json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": components}))
 }
 
 fn v2() -> Value {
@@ -135,9 +144,13 @@ fn v2() -> Value {
     let (names, definitions) = schemas::v2(&kinds);
     let mut paths = serde_json::Map::new();
     for (kind, name) in kinds.iter().zip(&names) {
-        paths.extend(operations::paths(kind.info, name, operations::Form::V2));
+        paths.extend(operations::paths(kind.info, name, operation::Form::V2));
     }
-    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions})
+    let security = json!([{"BearerToken": []}]);
+    json!({
+        "swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions,
+        "securityDefinitions": bearer_token(), "security": security,
+    })
 }
 
 #[cfg(test)]
@@ -182,6 +195,7 @@ mod tests {
             "connectCoreV1GetNamespacedPodExec",
             "connectCoreV1PostNamespacedPodPortforward",
             "connectCoreV1PutNodeProxy",
+            "connectCoreV1GetNamespacedServiceProxyWithPath",
             "readCoreV1NamespacedReplicationControllerScale",
             "replaceCoreV1NamespaceFinalize",
             "listCoreV1Node",
@@ -199,6 +213,62 @@ mod tests {
         assert!(roles.contains("\"readRbacAuthorizationV1ClusterRole\""), "{roles}");
     }
 
+    /// openapi-generator makes a class of each tag, and says in it what its answers may be.
+    #[test]
+    fn operations_are_tagged_and_say_their_media_types() {
+        for (path, tag) in [("api/v1", "core_v1"), ("apis/rbac.authorization.k8s.io/v1", "rbacAuthorization_v1")] {
+            let document = v3(path).unwrap();
+            let items = document["paths"].as_object().unwrap().values();
+            let operations = items.flat_map(|item| item.as_object().unwrap().values()).filter(|o| o.is_object());
+            let untagged: Vec<_> = operations.filter(|o| o["tags"] != json!([tag])).collect();
+            assert!(untagged.is_empty(), "{untagged:?}");
+        }
+        let pods = &v2()["paths"]["/api/v1/namespaces/{namespace}/pods"];
+        let media_types = json!(["application/json", "application/yaml", "application/json;stream=watch"]);
+        assert_eq!((&pods["get"]["produces"], &pods["get"]["schemes"]), (&media_types, &json!(["https"])));
+        assert_eq!(pods["post"]["responses"]["401"], json!({"description": "Unauthorized"}));
+        let orphans = pods["delete"]["parameters"].as_array().unwrap().iter().find(|p| p["name"] == "orphanDependents");
+        assert_eq!(orphans.unwrap()["type"], "boolean");
+    }
+
+    /// What a client that validates asks for must be what the server asks for.
+    #[test]
+    fn what_may_be_left_out_is_not_required() {
+        let document = v2();
+        let required = |name: &str| document["definitions"][format!("io.k8s.{name}")]["required"].clone();
+        for (name, expected) in [
+            ("api.core.v1.LocalObjectReference", json!(null)),
+            ("api.core.v1.ConfigMapVolumeSource", json!(null)),
+            ("api.core.v1.SecretKeySelector", json!(["key"])),
+            ("api.core.v1.Event", json!(["involvedObject", "metadata"])),
+            ("api.core.v1.Pod", json!(null)),
+            ("api.events.v1.Event", json!(["eventTime"])),
+            ("api.autoscaling.v1.Scale", json!(null)),
+            ("api.policy.v1.Eviction", json!(null)),
+            ("api.authentication.v1.TokenRequest", json!(["spec"])),
+            ("apimachinery.pkg.apis.meta.v1.Status", json!(null)),
+        ] {
+            assert_eq!(required(name), expected, "{name}");
+        }
+        let reference = &v3("api/v1").unwrap()["components"]["schemas"]["io.k8s.api.core.v1.LocalObjectReference"];
+        assert_eq!(reference["properties"]["name"]["default"], "");
+    }
+
+    #[test]
+    fn whatever_has_a_kind_says_which() {
+        let document = v2();
+        let kinds =
+            |name: &str| document["definitions"][format!("io.k8s.{name}")]["x-kubernetes-group-version-kind"].clone();
+        let gvk = |group: &str, kind: &str| json!([{"group": group, "version": "v1", "kind": kind}]);
+        assert_eq!(kinds("api.autoscaling.v1.Scale"), gvk("autoscaling", "Scale"));
+        assert_eq!(kinds("api.authentication.v1.TokenRequest"), gvk("authentication.k8s.io", "TokenRequest"));
+        assert_eq!(kinds("api.policy.v1.Eviction"), gvk("policy", "Eviction"));
+        assert_eq!(kinds("apimachinery.pkg.apis.meta.v1.Status"), gvk("", "Status"));
+        assert_eq!(kinds("api.core.v1.PodList"), gvk("", "PodList"));
+        let options = kinds("apimachinery.pkg.apis.meta.v1.DeleteOptions");
+        assert!(options.as_array().unwrap().contains(&gvk("coordination.k8s.io", "DeleteOptions")[0]), "{options}");
+    }
+
     #[test]
     fn lists_say_by_which_key_they_merge() {
         let document = v3("api/v1").unwrap();
@@ -206,6 +276,9 @@ mod tests {
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+        let container = &document["components"]["schemas"]["io.k8s.api.core.v1.Container"]["properties"];
+        let list_type = |name: &str| &container[name]["x-kubernetes-list-type"];
+        assert_eq!((list_type("ports"), list_type("args")), (&json!("map"), &json!("atomic")));
     }
 
     #[test]

@@ -4,25 +4,13 @@
 use api::{KindInfo, Scope, Subresource, Verb};
 use serde_json::{Map, Value, json};
 
+use super::operation::{Form, Operation, capital, parameter, title};
 use super::schemas::{DELETE_OPTIONS, STATUS, list_of, name_of};
 use crate::verbs::delete::shows_what_is_gone;
 
-/// Which OpenAPI.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    V2,
-    V3,
-}
-
-impl Form {
-    /// A reference to a schema of the document.
-    fn refer(self, schema: &str) -> Value {
-        let place = if self == Form::V3 { "#/components/schemas" } else { "#/definitions" };
-        json!({"$ref": format!("{place}/{schema}")})
-    }
-}
-
 const BODIES: &[&str] = &["application/json", "application/yaml"];
+/// What a list is answered in, as it may also be a watch.
+const LISTS: &[&str] = &["application/json", "application/yaml", "application/json;stream=watch"];
 /// Application first, which not every kind has.
 const PATCH_TYPES: &[&str] = &[
     "application/apply-patch+yaml",
@@ -93,7 +81,7 @@ pub(super) fn paths(info: &KindInfo, schema: &str, form: Form) -> Map<String, Va
     let mut add = |path: String, operations: Vec<(&str, Value)>| {
         if !operations.is_empty() {
             let mut path_item: Map<_, _> = operations.into_iter().map(|(m, o)| (m.to_owned(), o)).collect();
-            let named = ["namespace", "name"].iter().filter(|name| path.contains(&format!("{{{name}}}")));
+            let named = ["namespace", "name", "path"].iter().filter(|name| path.contains(&format!("{{{name}}}")));
             let named: Vec<_> = named.map(|name| parameter(form, name, "path", "string", true)).collect();
             path_item.insert("parameters".to_owned(), json!(named));
             paths.insert(path, Value::Object(path_item));
@@ -111,7 +99,18 @@ pub(super) fn paths(info: &KindInfo, schema: &str, form: Form) -> Map<String, Va
     for sub in info.subresources {
         let verbs = sub.info().verbs.iter();
         let operations = verbs.map(|verb| (method(*verb), below(info, schema, form, *sub, *verb)));
-        add(format!("{item}/{}", sub.as_str()), operations.collect());
+        let operations: Vec<_> = operations.collect();
+        let path = format!("{item}/{}", sub.as_str());
+        if *sub == Subresource::Proxy {
+            let with_path = operations.iter().map(|(method, operation)| {
+                let id = format!("{}WithPath", operation["operationId"].as_str().unwrap_or_default());
+                let mut operation = operation.clone();
+                operation["operationId"] = json!(id);
+                (*method, operation)
+            });
+            add(format!("{path}/{{path}}"), with_path.collect());
+        }
+        add(path, operations);
     }
     paths
 }
@@ -170,8 +169,8 @@ fn operation(info: &KindInfo, schema: &str, form: Form, verb: Verb, of_all: bool
         _ => body(info, verb, object),
     };
     let kind = (info.group, info.version, info.kind);
-    let answer = ("application/json", answer);
-    Operation { id, action: action(verb), kind, options, body, answer, codes: codes(verb) }.show(form)
+    let answer = (if verb == Verb::List { LISTS } else { BODIES }, answer);
+    Operation { info, id, action: action(verb), kind, options, body, answer, codes: codes(verb) }.show(form)
 }
 
 /// What an object is written with.
@@ -211,128 +210,20 @@ fn below(info: &KindInfo, schema: &str, form: Form, sub: Subresource, verb: Verb
             _ => COMMAND,
         };
         let id = format!("connect{}{}{place}", title(info), capital(method(verb)));
-        let (kind, answer) = (sub.speaks(info), ("*/*", text));
-        return Operation { id, action: "connect", kind, options, body: None, answer, codes: &["200"] }.show(form);
+        let (kind, answer) = (sub.speaks(info), (&["*/*"][..], text));
+        return Operation { info, id, action: "connect", kind, options, body: None, answer, codes: &["200"] }
+            .show(form);
     }
     let spoken = sub.info().speaks.map(name_of);
     let object = form.refer(spoken.as_deref().unwrap_or(schema));
     let (options, answer) = match verb {
-        Verb::Get if sub == Subresource::Log => (LOGS, ("text/plain", text)),
-        Verb::Get => (&["resourceVersion"][..], ("application/json", object.clone())),
-        Verb::Patch => (PATCHING, ("application/json", object.clone())),
-        _ => (WRITING, ("application/json", object.clone())),
+        Verb::Get if sub == Subresource::Log => (LOGS, (&["text/plain"][..], text)),
+        Verb::Get => (&["resourceVersion"][..], (BODIES, object.clone())),
+        Verb::Patch => (PATCHING, (BODIES, object.clone())),
+        _ => (WRITING, (BODIES, object.clone())),
     };
     let body = body(info, verb, object);
     let id = format!("{}{}{place}", does(verb), title(info));
     let (action, kind) = (action(verb), sub.speaks(info));
-    Operation { id, action, kind, options, body, answer, codes: codes(verb) }.show(form)
-}
-
-/// What is said of an operation in either form.
-struct Operation<'a> {
-    id: String,
-    action: &'a str,
-    kind: (&'a str, &'a str, &'a str),
-    options: &'a [&'a str],
-    /// Media types and schema.
-    body: Option<(&'a [&'a str], Value)>,
-    /// Media type and schema.
-    answer: (&'a str, Value),
-    /// How success is told.
-    codes: &'a [&'a str],
-}
-
-/// What each code says (`http.StatusText`).
-fn says(code: &str) -> &'static str {
-    match code {
-        "201" => "Created",
-        "202" => "Accepted",
-        _ => "OK",
-    }
-}
-
-impl Operation<'_> {
-    fn show(self, form: Form) -> Value {
-        let options = self.options.iter().map(|name| parameter(form, name, "query", type_of(name), false));
-        let mut parameters: Vec<Value> = options.collect();
-        let (group, version, kind) = self.kind;
-        let mut shown = json!({
-            "operationId": self.id,
-            "x-kubernetes-action": self.action,
-            "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
-        });
-        let (media_type, schema) = self.answer;
-        if form == Form::V2 {
-            shown["produces"] = json!([media_type]);
-        }
-        for code in self.codes {
-            shown["responses"][code] = match form {
-                Form::V3 => json!({"description": says(code), "content": {media_type: {"schema": schema}}}),
-                Form::V2 => json!({"description": says(code), "schema": schema}),
-            };
-        }
-        // Whoever deletes says how only if it matters.
-        let required = !matches!(self.action, "delete" | "deletecollection");
-        match (self.body, form) {
-            (Some((types, schema)), Form::V3) => {
-                let content = types.iter().map(|t| ((*t).to_owned(), json!({"schema": schema})));
-                shown["requestBody"] = json!({"content": content.collect::<Map<_, _>>(), "required": required});
-            }
-            (Some((types, schema)), Form::V2) => {
-                shown["consumes"] = json!(types);
-                parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
-            }
-            (None, _) => {}
-        }
-        shown["parameters"] = json!(parameters);
-        shown
-    }
-}
-
-/// `CoreV1`, `DiscoveryV1`, `RbacAuthorizationV1`.
-fn title(info: &KindInfo) -> String {
-    let group = info.group.strip_suffix(".k8s.io").unwrap_or(info.group);
-    let group = if group.is_empty() { "core" } else { group };
-    group.split('.').map(capital).chain([capital(info.version)]).collect()
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
-}
-
-fn type_of(parameter: &str) -> &'static str {
-    match parameter {
-        "limit" | "gracePeriodSeconds" | "limitBytes" | "sinceSeconds" | "tailLines" | "timeoutSeconds" | "ports" => {
-            "integer"
-        }
-        "allowWatchBookmarks"
-        | "follow"
-        | "force"
-        | "insecureSkipTLSVerifyBackend"
-        | "previous"
-        | "sendInitialEvents"
-        | "stderr"
-        | "stdin"
-        | "stdout"
-        | "timestamps"
-        | "tty"
-        | "watch" => "boolean",
-        _ => "string",
-    }
-}
-
-fn parameter(form: Form, name: &str, place: &str, type_: &str, required: bool) -> Value {
-    let mut parameter = json!({"name": name, "in": place});
-    if required {
-        parameter["required"] = json!(true);
-    }
-    match form {
-        Form::V3 => parameter["schema"] = json!({"type": type_, "uniqueItems": true}),
-        Form::V2 => {
-            parameter["type"] = json!(type_);
-            parameter["uniqueItems"] = json!(true);
-        }
-    }
-    parameter
+    Operation { info, id, action, kind, options, body, answer, codes: codes(verb) }.show(form)
 }

@@ -17,6 +17,11 @@ pub(super) fn v3(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
     let one_of = |types: [&str; 2]| json!(types.map(|t| json!({"type": t})));
     describe(&mut schemas, QUANTITY, &[("oneOf", one_of(["string", "number"]))]);
     describe(&mut schemas, INT_OR_STRING, &[("oneOf", one_of(["integer", "string"])), int_or_string_format()]);
+    for name in REFERENCES {
+        if let Some(schema) = schemas.get_mut(&format!("{CORE}{name}")) {
+            schema["properties"]["name"]["default"] = json!("");
+        }
+    }
     (names, schemas)
 }
 
@@ -40,6 +45,19 @@ pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.De
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+
+const CORE: &str = "io.k8s.api.core.v1.";
+/// What names another object, and may leave that out (`LocalObjectReference`, alone or in line).
+const REFERENCES: [&str; 8] = [
+    "ConfigMapEnvSource",
+    "ConfigMapKeySelector",
+    "ConfigMapProjection",
+    "ConfigMapVolumeSource",
+    "LocalObjectReference",
+    "SecretEnvSource",
+    "SecretKeySelector",
+    "SecretProjection",
+];
 
 fn int_or_string_format() -> (&'static str, Value) {
     ("format", json!("int-or-string"))
@@ -78,21 +96,50 @@ fn add_others(kinds: &[&Kind], generator: &mut SchemaGenerator) {
     }
 }
 
-/// The schema of lists of a kind, whose own has this name.
-fn list(kind: &Kind, name: &str, definitions: &str) -> Value {
+/// The schema of lists of a kind, whose own has this name and these properties.
+fn list(kind: &Kind, name: &str, own: &Value, definitions: &str) -> Value {
     let (group, version, kind) = (kind.info.group, kind.info.version, kind.info.kind);
-    let refer = |name: &str| json!({"$ref": format!("{definitions}/{name}")});
+    let refer = |name: &str| format!("{definitions}/{name}");
     json!({
         "description": format!("{kind}List is a list of {kind}."),
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": refer(LIST_META),
-            "items": {"type": "array", "items": refer(name)},
+            "apiVersion": own["apiVersion"], "kind": own["kind"],
+            "metadata": {"description": "Standard list metadata.", "allOf": [{"$ref": refer(LIST_META)}]},
+            "items": {"description": format!("Items of kind {kind}."), "type": "array", "items": {"$ref": refer(name)}},
         },
         "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": format!("{kind}List")}],
     })
 }
+
+/// What is spoken beside the kinds themselves: schema, group and kind, all of v1.
+const SPOKEN: [(&str, &str, &str); 4] = [
+    (STATUS, "", "Status"),
+    ("io.k8s.api.autoscaling.v1.Scale", "autoscaling", "Scale"),
+    ("io.k8s.api.authentication.v1.TokenRequest", "authentication.k8s.io", "TokenRequest"),
+    ("io.k8s.api.policy.v1.Eviction", "policy", "Eviction"),
+];
+
+/// Says which kinds these are. How to delete is said in every group.
+fn name_the_others(kinds: &[&Kind], schemas: &mut Map<String, Value>) {
+    for (name, group, kind) in SPOKEN {
+        if let Some(schema) = schemas.get_mut(name) {
+            schema[GVK] = json!([{"group": group, "version": "v1", "kind": kind}]);
+            needs_no_metadata(name, schema);
+        }
+    }
+    let mut groups: Vec<_> = kinds.iter().map(|kind| (kind.info.group, kind.info.version)).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    if let Some(schema) = schemas.get_mut(DELETE_OPTIONS) {
+        let named =
+            groups.iter().map(|(group, version)| json!({"group": group, "version": version, "kind": "DeleteOptions"}));
+        schema[GVK] = named.collect();
+    }
+}
+
+const GVK: &str = "x-kubernetes-group-version-kind";
 
 fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<String, Value>) {
     let definitions = format!("#{}", settings.definitions_path.trim_end_matches('/'));
@@ -109,28 +156,41 @@ fn collect(kinds: &[&Kind], settings: SchemaSettings) -> (Vec<String>, Map<Strin
         if let Some(merging) = api::merge_keys::of_schema(name) {
             say_how_it_merges(merging, schema);
         }
+        lists_have_one_owner(schema);
     }
     for (kind, name) in kinds.iter().zip(&names) {
         let gvk = json!([{"group": kind.info.group, "version": kind.info.version, "kind": kind.info.kind}]);
-        if let Some(schema) = schemas.get_mut(name) {
-            schema["x-kubernetes-group-version-kind"] = gvk;
-            needs_no_metadata(name, schema);
-        }
+        let Some(schema) = schemas.get_mut(name) else { continue };
+        schema[GVK] = gvk;
+        needs_no_metadata(name, schema);
         if kind.info.can(Verb::List) {
-            schemas.insert(list_of(name), list(kind, name, &definitions));
+            let list = list(kind, name, &schema["properties"], &definitions);
+            schemas.insert(list_of(name), list);
         }
+    }
+    name_the_others(kinds, &mut schemas);
+    for name in REFERENCES {
+        if let Some(schema) = schemas.get_mut(&format!("{CORE}{name}")) {
+            needs_no("name", schema);
+        }
+    }
+    if let Some(event) = schemas.get_mut("io.k8s.api.events.v1.Event") {
+        event["required"] = json!(["eventTime"]);
     }
     (names, schemas)
 }
 
 /// `metadata` is there in every object and is not asked of clients, but for Events of the core (`api/openapi-spec`).
 fn needs_no_metadata(name: &str, schema: &mut Value) {
-    if name == "io.k8s.api.core.v1.Event" {
-        return;
+    if name != "io.k8s.api.core.v1.Event" {
+        needs_no("metadata", schema);
     }
+}
+
+fn needs_no(field: &str, schema: &mut Value) {
     let required = schema["required"].as_array_mut();
     let left = required.is_some_and(|required| {
-        required.retain(|field| field != "metadata");
+        required.retain(|name| name != field);
         !required.is_empty()
     });
     if let Some(schema) = schema.as_object_mut().filter(|_| !left) {
@@ -164,6 +224,16 @@ fn say_how_it_merges(merging: &Type, schema: &mut Value) {
         }
         if field.atomic {
             property["x-kubernetes-map-type"] = json!("atomic");
+        }
+    }
+}
+
+/// Lists of which nothing else is said are atomic, and upstream says so.
+fn lists_have_one_owner(schema: &mut Value) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+        if property.get("type").is_some_and(|is| is == "array") {
+            property.entry("x-kubernetes-list-type").or_insert_with(|| json!("atomic"));
         }
     }
 }
