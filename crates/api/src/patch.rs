@@ -27,11 +27,11 @@ pub enum Patch {
 /// Why a patch cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch itself is malformed: 400.
+    /// The patch itself is malformed, or names an element of a list without its merge key: 400, and the client is told
+    /// what.
     #[error("{0}")]
     Malformed(String),
-    /// The patch is well formed and does not fit the object (a failed `test`, a missing path, a merge key that is
-    /// not there): 422.
+    /// The patch is well formed and does not fit the object (a failed `test`, a missing path): 422.
     #[error("{0}")]
     NotApplicable(String),
     /// More operations than allowed: 413.

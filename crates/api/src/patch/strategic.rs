@@ -160,7 +160,7 @@ fn check_order(changes: &[Value], order: &[Value], key: Option<&str>, name: &str
     }
     let text =
         format!("The order in patch list:\n{set:?}\n doesn't match {SET_ELEMENT_ORDER}{name} list:\n{order:?}\n");
-    Err(PatchError::NotApplicable(text))
+    Err(PatchError::Malformed(text))
 }
 
 /// Merges a list whose elements have an identity of their own.
@@ -195,7 +195,7 @@ fn apply_element_directives(
             Some("replace") => replace = true,
             Some("merge") => {
                 let text = "merging lists cannot yet be specified in the patch";
-                return Err(PatchError::NotApplicable(text.to_owned()));
+                return Err(PatchError::Malformed(text.to_owned()));
             }
             Some(other) => return Err(PatchError::Malformed(format!("unknown patch type: {other:?} in list"))),
         }
@@ -228,5 +228,5 @@ fn merge_elements(mut list: Vec<Value>, patch: &[Value], key: &str, field: &Fiel
 
 fn merge_value(item: &Value, key: &str) -> Result<String, PatchError> {
     identity(item, Some(key))
-        .ok_or_else(|| PatchError::NotApplicable(format!("map: {item} does not contain declared merge key: {key}")))
+        .ok_or_else(|| PatchError::Malformed(format!("map: {item} does not contain declared merge key: {key}")))
 }

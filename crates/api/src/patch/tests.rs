@@ -143,13 +143,13 @@ fn a_strategic_patch_makes_nothing_else_of_an_object() {
 fn bad_strategic_patches_are_told_apart() {
     let object = spec(json!({"containers": [{"name": "a"}]}));
     for (patch, malformed, text) in [
-        (json!({"containers": [{"image": "x"}]}), false, "does not contain declared merge key: name"),
+        (json!({"containers": [{"image": "x"}]}), true, "does not contain declared merge key: name"),
         (json!({"containers": [[1]]}), false, "lists of lists are not supported"),
         (json!({"$patch": "other"}), true, "unknown patch type: \"other\" in map"),
-        (json!({"containers": [{"name": "a", "$patch": "merge"}]}), false, "merging lists cannot yet"),
+        (json!({"containers": [{"name": "a", "$patch": "merge"}]}), true, "merging lists cannot yet"),
         (json!({"$retainKeys": ["a"], "b": 1}), true, "invalid patch format of retainKeys"),
         (json!({"$setElementOrder/containers": 1}), true, "invalid patch format of setElementOrder list"),
-        (json!({"$setElementOrder/containers": [], "containers": [{"name": "a"}]}), false, "The order in patch list"),
+        (json!({"$setElementOrder/containers": [], "containers": [{"name": "a"}]}), true, "The order in patch list"),
     ] {
         let error = applied(&object, &spec(patch.clone())).unwrap_err();
         assert_eq!(matches!(error, PatchError::Malformed(_)), malformed, "{patch}");
