@@ -16,6 +16,11 @@ use crate::respond::ApiResponse;
 /// What programs that people sit at call themselves.
 const AGENTS: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
 
+/// Whether what is at `path` is indented for everyone (`WriteRawJSON`).
+pub(crate) fn is_always(path: &str) -> bool {
+    matches!(path, "" | "/" | "/version" | "/version/")
+}
+
 /// Whether answers to a request are for people to read.
 pub(crate) fn is_wanted(query: Option<&str>, headers: &HeaderMap) -> bool {
     if let Some(asked) = query.filter(|q| q.contains("pretty")).and_then(|q| said(&Query::parse(Some(q)))) {

@@ -65,7 +65,7 @@ pub(crate) async fn route(
     trail.decided(&decision);
     decision.map_err(|error| at_door(observed, error))?;
     let info = info.transpose().map_err(|error| not_found(path, error))?;
-    let is_for_people = pretty::is_wanted(parts.uri.query(), &parts.headers);
+    let is_for_people = pretty::is_always(parts.uri.path()) || pretty::is_wanted(parts.uri.query(), &parts.headers);
     let dressed = |response| if is_for_people { pretty::respond(response) } else { response };
     let Some(info) = info else {
         let page = not_a_resource(shared, &parts, &query).await;

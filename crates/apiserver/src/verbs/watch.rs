@@ -345,7 +345,11 @@ impl View {
 
 fn deadline(call: &Call) -> Result<Instant, ApiError> {
     let random = || rand::random_range(MIN_DURATION_SECONDS..=2 * MIN_DURATION_SECONDS);
-    let seconds = call.query.number("timeoutSeconds")?.unwrap_or_else(random);
+    let seconds = match call.query.integer("timeoutSeconds")? {
+        None | Some(0) => random(),
+        // Less than nothing is over at once.
+        Some(seconds) => u64::try_from(seconds).unwrap_or(0),
+    };
     Ok(Instant::now() + Duration::from_secs(seconds.min(MAX_DURATION_SECONDS)))
 }
 

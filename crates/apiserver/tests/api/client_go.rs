@@ -307,7 +307,7 @@ async fn people_are_answered_in_lines_and_nothing_is_kept_on_the_way() {
     let server = Server::start().await;
     server.config_map("a").await;
     let curl = [("user-agent", "curl/8.5.0")];
-    for path in [CONFIG_MAPS, "/api/v1/namespaces/default/configmaps/a", "/api", "/version", "/api/v1/nothings"] {
+    for path in [CONFIG_MAPS, "/api/v1/namespaces/default/configmaps/a", "/api", "/apis", "/api/v1/nothings"] {
         let (plain, indented) = (server.get(path).await, get(&server, path, &curl).await);
         assert_eq!(
             serde_json::to_string_pretty(&indented.json()).unwrap().lines().count(),
@@ -318,6 +318,9 @@ async fn people_are_answered_in_lines_and_nothing_is_kept_on_the_way() {
         assert_eq!(header(&plain, "cache-control"), "no-cache, private", "{path}");
         let asked = format!("{path}?pretty=false");
         assert_eq!(get(&server, &asked, &curl).await.text, server.get(&asked).await.text, "{path}");
+    }
+    for path in ["/", "/version", "/version?pretty=false"] {
+        assert!(server.get(path).await.text.starts_with("{\n  \""), "{path} is in lines for everyone");
     }
     let mut watch = server.watch_as(User::master("admin"), &format!("{CONFIG_MAPS}?watch=1"), &curl).await;
     assert_eq!(watch.told().await, "ADDED a", "a line for each event");

@@ -424,6 +424,8 @@ async fn watches_are_compressed_for_those_who_take_it() {
 #[tokio::test]
 async fn a_watch_ends_when_its_time_is_up_or_the_server_stops() {
     let server = Server::start().await;
+    let mut over = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=-1")).await;
+    assert_eq!(over.next().await, None, "less than nothing is over at once");
     let mut short = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
     tokio::time::pause();
     assert_eq!(short.told().await, "end");
