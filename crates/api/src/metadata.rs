@@ -22,6 +22,9 @@ pub const FINALIZER_ORPHAN: &str = "orphan";
 /// Finalizer of a namespace's spec, and the only other one without a domain.
 const FINALIZER_KUBERNETES: &str = "kubernetes";
 
+/// Kinds whose finalizers may be any name: upstream validates them with the metadata rules of its machinery alone.
+const WITHOUT_STANDARDS: [(&str, &str); 2] = [("coordination.k8s.io", "Lease"), ("", "Event")];
+
 /// Everything wrong with the metadata of a new object of kind `info` (`ValidateObjectMeta`).
 pub fn validate_metadata(info: &KindInfo, meta: &ObjectMeta, errors: &mut ErrorList) {
     let root = Path::new("metadata");
@@ -31,7 +34,7 @@ pub fn validate_metadata(info: &KindInfo, meta: &ObjectMeta, errors: &mut ErrorL
         errors.push(invalid(&root.child("generation"), meta.generation, "must be greater than or equal to 0"));
     }
     validate_common(meta, &root, errors);
-    validate_finalizers(meta, &root.child("finalizers"), errors);
+    validate_finalizers(info, meta, &root.child("finalizers"), errors);
 }
 
 /// Everything wrong with the step from the metadata `old` to `new` of an object of kind `info`
@@ -58,7 +61,7 @@ pub fn validate_metadata_update(info: &KindInfo, new: &ObjectMeta, old: &ObjectM
     validate_common(new, &root, errors);
     // All kinds but Events are looked at as if they were new.
     if info.plural != "events" {
-        validate_finalizers(new, &root.child("finalizers"), errors);
+        validate_finalizers(info, new, &root.child("finalizers"), errors);
     }
 }
 
@@ -164,11 +167,12 @@ fn validate_namespace(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &
     }
 }
 
-fn validate_finalizers(meta: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
+fn validate_finalizers(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     for (i, finalizer) in finalizers.iter().enumerate() {
         push_invalid(path, finalizer, names::is_qualified_name(finalizer), errors);
         if !finalizer.contains('/')
+            && !WITHOUT_STANDARDS.contains(&(info.group, info.kind))
             && ![FINALIZER_FOREGROUND, FINALIZER_ORPHAN, FINALIZER_KUBERNETES].contains(&finalizer.as_str())
         {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
@@ -313,6 +317,14 @@ mod tests {
             let errors = creation(field, value);
             assert!(errors.iter().any(|e| e.contains(error)), "{field}: {errors:?}");
         }
+    }
+
+    #[test]
+    fn a_lease_may_have_any_finalizer() {
+        let object = json!({"name": "a", "namespace": "default", "finalizers": ["x"]});
+        let mut errors = ErrorList::new();
+        validate_metadata(&k8s_openapi::api::coordination::v1::Lease::INFO, &meta(object), &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
     }
 
     #[test]

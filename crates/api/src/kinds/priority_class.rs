@@ -12,7 +12,7 @@ use crate::names::NameRule;
 use crate::well_known::{HIGHEST_USER_DEFINABLE_PRIORITY, SYSTEM_PRIORITY_CLASSES};
 
 /// What pods may do to others of less priority.
-const PREEMPTION_POLICIES: &[&str] = &["Never", "PreemptLowerPriority"];
+const PREEMPTION_POLICIES: &[&str] = &["PreemptLowerPriority", "Never"];
 /// The prefix of names that only the system's own classes have.
 const SYSTEM_PREFIX: &str = "system-";
 

@@ -244,7 +244,10 @@ const STANDARD_RESOURCES: &[&str] = &[
 
 /// The name of something there is a limited amount of (`ValidateResourceName`).
 pub(super) fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
-    all(names::is_qualified_name(name), name, path, errors);
+    let messages = names::is_qualified_name(name);
+    if !messages.is_empty() {
+        return all(messages, name, path, errors);
+    }
     if !name.contains('/') && !STANDARD_RESOURCES.contains(&name) && !name.starts_with("hugepages-") {
         errors.push(invalid(path, name, "must be a standard resource type or fully qualified"));
     }

@@ -11,7 +11,7 @@ use crate::body;
 use crate::call::Call;
 use crate::metadata::check_identity;
 use crate::respond::ApiResponse;
-use crate::status::ApiError;
+use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Written};
 
 /// What a PUT may create (`AllowCreateOnUpdate` of the strategies upstream).
@@ -61,14 +61,16 @@ async fn replace(call: &Call, object: &dyn Object, dry_run: bool) -> Result<Writ
     let (subject, key) = (call.info.subject(), call.info.key());
     let is_unsaid = call.info.kind.info.plural == BY_VERSION && !says_version(object);
     let change = |current: &Current, taken: &_| {
-        if is_unsaid {
-            let path = Path::new("metadata").child("resourceVersion");
-            let error = invalid(&path, 0, "must be specified for an update");
-            return Err(ApiError::Invalid(subject.clone(), vec![error]));
-        }
         // Who replaces an object may say which; of who patches one it is a field like others, which never changes.
         if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
             check_uid(&subject, current, uid)?;
+        }
+        if is_unsaid {
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = invalid(&path, 0, "must be specified for an update");
+            // The store upstream knows no kinds.
+            let subject = Subject { kind: call.info.kind.info.plural, ..subject.clone() };
+            return Err(ApiError::Invalid(subject, vec![error]));
         }
         step(call, &tracking, current, object.clone_object(), taken)
     };

@@ -72,6 +72,9 @@ impl Resource for Pod {
 
     fn set_defaults(&mut self) {
         defaults::pod(self);
+        if let Some(status) = self.status.as_mut() {
+            first_addresses(status);
+        }
     }
 
     fn prepare_create(&mut self) {
@@ -95,7 +98,6 @@ impl Resource for Pod {
         if status.qos_class.is_none() {
             status.qos_class = old.status.as_ref().and_then(|s| s.qos_class.clone());
         }
-        first_addresses(status);
     }
 
     fn prepare_subresource_update(&mut self, subresource: Subresource, old: &Self) {

@@ -98,6 +98,9 @@ fn status_write_keeps_the_spec_and_completes_addresses() {
     let old = good();
     let mut new = Pod { spec: None, ..old.clone() };
     new.status = Some(PodStatus { pod_ip: Some("10.244.0.2".into()), ..PodStatus::default() });
+    // Before anybody asks who wrote what: upstream's conversion does it.
+    Object::set_defaults(&mut new);
+    assert_eq!(new.status.as_ref().unwrap().pod_ips.as_ref().unwrap()[0].ip, "10.244.0.2");
     Object::prepare_status_update(&mut new, &old);
     assert_eq!(new.spec, old.spec);
     assert_eq!(new.status.unwrap().pod_ips.unwrap()[0].ip, "10.244.0.2");

@@ -124,10 +124,7 @@ fn validate_subject(subject: &Subject, scope: Scope, path: &Path, errors: &mut E
                 errors.push(required(&path.child("namespace"), ""));
             }
         }
-        kind @ ("User" | "Group") => {
-            if subject.name.is_empty() {
-                errors.push(invalid(&name, "", &format!("{} name cannot be empty", kind.to_lowercase())));
-            }
+        "User" | "Group" => {
             if group != GROUP {
                 errors.push(not_supported(&path.child("apiGroup"), group, &[GROUP]));
             }

@@ -34,7 +34,11 @@ impl Resource for ClusterRole {
             errors.push(required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil"));
         }
         for (index, selector) in selectors.iter().enumerate() {
-            rules::label_selector(Some(selector), &path.index(index), errors);
+            let (path, before) = (path.index(index), errors.len());
+            rules::label_selector(Some(selector), &path, errors);
+            if errors.len() > before {
+                errors.push(invalid(&path, Value::Null, "invalid label selector."));
+            }
         }
     }
 

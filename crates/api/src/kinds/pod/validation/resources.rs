@@ -58,11 +58,10 @@ pub(super) fn amount(name: &str, value: &Amount, path: &Path, errors: &mut Error
 }
 
 pub(in crate::kinds) fn resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
-    let messages = names::is_qualified_name(name);
-    if !messages.is_empty() {
-        rules::all(messages, name, path, errors);
-    } else if !name.contains('/') {
-        if !STANDARD.contains(&name) && !name.starts_with(HUGE_PAGES_PREFIX) {
+    rules::resource_name(name, path, errors);
+    if !name.contains('/') {
+        let is_known = STANDARD.contains(&name) || name.starts_with(HUGE_PAGES_PREFIX);
+        if !is_known && names::is_qualified_name(name).is_empty() {
             errors.push(invalid(path, name, "must be a standard resource for containers"));
         }
     } else if !is_native(name) && name.starts_with("requests.") {

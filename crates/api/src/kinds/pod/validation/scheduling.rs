@@ -1,6 +1,6 @@
 //! Scheduling gates, topology spread, tolerations, priority.
 
-use k8s_openapi::api::core::v1::{PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{PodSpec, Toleration, TopologySpreadConstraint};
 use serde_json::json;
 
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
@@ -29,8 +29,8 @@ pub(super) fn gates(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
 }
 
 pub(super) fn topology_spread(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for (index, constraint) in spec.topology_spread_constraints.iter().flatten().enumerate() {
+    let constraints = spec.topology_spread_constraints.as_deref().unwrap_or_default();
+    for (index, constraint) in constraints.iter().enumerate() {
         let path = path.index(index);
         if constraint.max_skew <= 0 {
             errors.push(invalid(&path.child("maxSkew"), constraint.max_skew, "must be greater than zero"));
@@ -48,12 +48,13 @@ pub(super) fn topology_spread(spec: &PodSpec, path: &Path, errors: &mut ErrorLis
             &path.child("whenUnsatisfiable"),
             errors,
         );
-        let pair = (constraint.topology_key.as_str(), action);
-        if seen.contains(&pair) {
-            let text = format!("{{{}, {}}}", pair.0, pair.1);
+        let key = &constraint.topology_key;
+        let is_same =
+            |other: &TopologySpreadConstraint| (&other.topology_key, &*other.when_unsatisfiable) == (key, action);
+        if constraints[index + 1..].iter().any(is_same) {
+            let text = format!("{{{key}, {action}}}");
             errors.push(duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), text));
         }
-        seen.push(pair);
         min_domains(constraint.min_domains, action, &path.child("minDomains"), errors);
         let policies = [
             (constraint.node_affinity_policy.as_deref(), "nodeAffinityPolicy"),

@@ -213,7 +213,10 @@ fn resources_are_checked() {
         (
             "a resource nobody knows",
             resources(json!({"requests": {"luck": "1"}})),
-            &[r#"resources.requests[luck]: Invalid value: "luck": must be a standard resource for containers"#],
+            &[
+                r#"resources.requests[luck]: Invalid value: "luck": must be a standard resource type or fully qualified"#,
+                r#"resources.requests[luck]: Invalid value: "luck": must be a standard resource for containers"#,
+            ],
         ),
         (
             "half a device",
