@@ -8,8 +8,8 @@ use std::time::Duration;
 use harness::Cluster;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -430,6 +430,37 @@ async fn a_claim_gets_a_volume_that_is_large_enough() {
     let claims = cluster.until::<PersistentVolumeClaim>("the claim is bound", "", is_bound).await.unwrap();
     let volume = claims[0].spec.as_ref().unwrap().volume_name.clone().unwrap();
     assert_ne!(volume, "small");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_in_use_and_its_volume_stay_until_the_pod_is_gone() {
+    let cluster = Cluster::new().nodes(1).start().await.unwrap();
+    for yaml in [
+        "{apiVersion: v1, kind: PersistentVolume, metadata: {name: disk}, spec: {accessModes: [ReadWriteOnce], \
+         capacity: {storage: 1Gi}, hostPath: {path: /tmp}}}",
+        "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], \
+         resources: {requests: {storage: 1Gi}}}}",
+        "{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: {containers: [{name: c, image: i}], \
+         volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}",
+    ] {
+        cluster.create(yaml).await.unwrap();
+    }
+    let is_running = |p: &Arc<Pod>| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
+    cluster.until::<Pod>("the pod runs", "app=web", |all| all.iter().any(is_running)).await.unwrap();
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(cluster.client());
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client());
+    for _ in 0..2 {
+        let held = claims.delete("data", &DeleteParams::default()).await.unwrap().left().expect("the claim is held");
+        assert_eq!(held.metadata.finalizers.unwrap(), ["kubernetes.io/pvc-protection"]);
+    }
+    let held = volumes.delete("disk", &DeleteParams::default()).await.unwrap().left().expect("the volume is held");
+    assert_eq!(held.metadata.finalizers.unwrap(), ["kubernetes.io/pv-protection"]);
+    // The pod is the only thing that holds them, one by the other.
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    pods.delete("web", &DeleteParams::default().grace_period(0)).await.unwrap();
+    cluster.until::<PersistentVolumeClaim>("no claim", "", <[_]>::is_empty).await.unwrap();
+    cluster.until::<PersistentVolume>("no volume", "", <[_]>::is_empty).await.unwrap();
     cluster.stop().await;
 }
 

@@ -29,6 +29,10 @@ pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Taint of a node that is short of memory.
 pub const TAINT_MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+/// Keeps a claim while a pod uses it.
+pub const FINALIZER_CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// Keeps a volume while it is bound.
+pub const FINALIZER_VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// Taint of a node that is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Taint of a node that stopped reporting.

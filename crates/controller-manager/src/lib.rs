@@ -25,6 +25,7 @@
 //! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
 //! - `garbage_collector`: owner references. `service_account`, `root_ca`: what every namespace has.
 //! - `resource_quota`: what quotas have counted. `persistent_volume`: claims and their volumes.
+//! - `storage_protection`: claims and volumes in use stay.
 //! - `cluster_role_aggregation`: roles made of others.
 //! - `account_tokens`: Secrets that hold a service account's token. `unused_tokens`: those nobody uses go.
 //!   `bootstrap_tokens`: those that ended go.
@@ -57,6 +58,7 @@ mod rest;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod storage_protection;
 mod unused_tokens;
 
 pub use config::Config;
@@ -116,6 +118,16 @@ const CONTROLLERS: &[Controller] = &[
         name: "persistentvolume-binder",
         account: Some("persistent-volume-binder"),
         register: persistent_volume::register,
+    },
+    Controller {
+        name: "pvc-protection",
+        account: Some("pvc-protection-controller"),
+        register: storage_protection::register_claims,
+    },
+    Controller {
+        name: "pv-protection",
+        account: Some("pv-protection-controller"),
+        register: storage_protection::register_volumes,
     },
     Controller { name: "csrsigning", account: Some("certificate-controller"), register: certificates::register },
     Controller {

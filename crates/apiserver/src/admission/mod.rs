@@ -20,6 +20,7 @@ mod pod_security;
 mod priority;
 mod resource_quota;
 mod service_account;
+mod storage_protection;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -185,6 +186,7 @@ static CHAIN: &[&dyn Plugin] = &[
     &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &storage_protection::StorageObjectInUseProtection,
     &persistent_volume_claim_resize::PersistentVolumeClaimResize,
     &certificates::CertificateRequester,
     &certificates::CertificateApproval,

@@ -61,8 +61,25 @@ async fn some_kinds_are_shown_once_more_when_they_are_gone() {
         // A replication controller would be asked for its pods before.
         let answer = server.delete(&format!("{path}?propagationPolicy=Background")).await;
         assert_eq!((answer.code, &answer.json()["kind"]), (200, &json!(kind)), "{path}: {}", answer.text);
+        if kind.starts_with("PersistentVolume") {
+            // A controller would look whether they are in use.
+            assert_eq!(server.patch(&path, &json!({"metadata": {"finalizers": null}})).await.code, 200, "{path}");
+        }
         assert_eq!(server.get(&path).await.code, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn volumes_and_claims_are_born_with_what_controllers_take_away() {
+    let server = Server::start().await;
+    let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"}});
+    let volume = json!({"metadata": {"name": "a", "finalizers": ["example.com/own"]}, "spec": volume});
+    let volume = server.create("/api/v1/persistentvolumes", &volume).await;
+    assert_eq!(volume["metadata"]["finalizers"], json!(["example.com/own", "kubernetes.io/pv-protection"]));
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = server.create(claims, &json!({"metadata": {"name": "a"}, "spec": claim})).await;
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
 }
 
 #[tokio::test]

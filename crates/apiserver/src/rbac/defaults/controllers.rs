@@ -114,6 +114,11 @@ pub(super) const ROLES: &[(&str, &[Rule])] = &[
             may(&["patch"], "", &["pods/status"]),
         ],
     ),
+    ("pv-protection-controller", &[may(&["get", "list", "update", "watch"], "", &["persistentvolumes"])]),
+    (
+        "pvc-protection-controller",
+        &[may(&["get", "list", "update", "watch"], "", &["persistentvolumeclaims"]), may(WATCH, "", &["pods"])],
+    ),
     (
         "replication-controller",
         &[
