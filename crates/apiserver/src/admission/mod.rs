@@ -15,6 +15,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_taint;
 mod persistent_volume_claim_resize;
 mod pod_security;
 mod priority;
@@ -183,6 +184,7 @@ static CHAIN: &[&dyn Plugin] = &[
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &node_taint::TaintNodesByCondition,
     &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,

@@ -70,7 +70,7 @@ async fn some_kinds_are_shown_once_more_when_they_are_gone() {
 }
 
 #[tokio::test]
-async fn volumes_and_claims_are_born_with_what_controllers_take_away() {
+async fn volumes_claims_and_nodes_are_born_with_what_controllers_take_away() {
     let server = Server::start().await;
     let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"}});
     let volume = json!({"metadata": {"name": "a", "finalizers": ["example.com/own"]}, "spec": volume});
@@ -80,6 +80,8 @@ async fn volumes_and_claims_are_born_with_what_controllers_take_away() {
     let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
     let claim = server.create(claims, &json!({"metadata": {"name": "a"}, "spec": claim})).await;
     assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let node = server.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
+    assert_eq!(node["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
 }
 
 #[tokio::test]
