@@ -11,8 +11,8 @@
 //! [`crate::merge_keys`].
 //!
 //! In reading order: `scan` (JSON, a level at a time), `path` and `set` (field paths and sets of them), `fields_v1`
-//! (their JSON), `place` (the types), `compare`, `merge`, `reconcile`, `managed` (the list of managers), `conflict`,
-//! `last_applied`, `request` (what clients say about managers themselves).
+//! (their JSON), `place` (the types), `compare`, `merge`, `managed` (the list of managers), `conflict`, `last_applied`,
+//! `request` (what clients say about managers themselves).
 
 mod compare;
 mod conflict;
@@ -22,7 +22,6 @@ mod managed;
 mod merge;
 mod path;
 mod place;
-mod reconcile;
 mod request;
 mod scan;
 mod set;
@@ -106,12 +105,11 @@ impl Writer<'_> {
             return String::new();
         }
         let diff = compare(Some(old.unwrap_or("{}")), Some(new), Place::root(self.info)).without(self.ignored());
-        let version = self.info.api_version();
-        let mut entries = managed::parse(managed);
-        let is_stale = old.is_some_and(|old| reconcile_all(&mut entries, old, Place::root(self.info)));
-        if diff.is_empty() && !is_stale {
+        if diff.is_empty() {
             return managed.to_owned();
         }
+        let version = self.info.api_version();
+        let mut entries = managed::parse(managed);
         for entry in &mut entries {
             entry.subtract(&diff.removed);
             entry.subtract(&diff.added);
@@ -168,7 +166,6 @@ impl Writer<'_> {
             self.take_over(&mut entries, all.written(), &version, BEFORE_FIRST_APPLY);
         }
         let live_text = live.unwrap_or("{}");
-        reconcile_all(&mut entries, live_text, place);
         let live: Value = serde_json::from_str(live_text).unwrap_or_default();
         let mut mine = Entry::new(self.name(), Operation::Apply, &version, self.subresource_name());
         let last = entries.iter().position(|e| e.is_same_manager(&mine)).map(|place| entries.swap_remove(place));
@@ -242,12 +239,6 @@ impl Writer<'_> {
             Some(_) => &[],
         }
     }
-}
-
-/// Calls what the managers manage as it is called in `live`; whether any of it was called otherwise.
-fn reconcile_all<'a>(entries: &mut [Entry<'a>], live: &'a str, place: Place) -> bool {
-    let live = scan::level(live);
-    entries.iter_mut().fold(false, |any, entry| entry.reconcile(&live, place) || any)
 }
 
 fn conflicts(entries: &mut [Entry<'_>], written: &Set<'_>) -> Vec<Conflict> {

@@ -7,8 +7,6 @@ use std::borrow::Cow;
 
 use super::fields_v1;
 use super::path::PathElement;
-use super::place::Place;
-use super::reconcile;
 use super::scan;
 use super::set::Set;
 
@@ -83,15 +81,6 @@ impl<'a> Entry<'a> {
         }
         let Fields::Set(set) = &mut self.fields else { unreachable!("it has just become a set") };
         set
-    }
-
-    /// Calls the fields as they are called in `live`; whether any was called otherwise.
-    pub(super) fn reconcile(&mut self, live: &scan::Level<'a>, place: Place) -> bool {
-        let is_stale = matches!(&self.fields, Fields::Text(text) if reconcile::is_stale(text, live, place));
-        if is_stale {
-            reconcile::reconcile(self.set(), live, place);
-        }
-        is_stale
     }
 
     /// Takes fields away; not even looked at when they are elsewhere.

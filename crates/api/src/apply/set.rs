@@ -26,11 +26,6 @@ impl<'a> Set<'a> {
         &self.children
     }
 
-    /// The steps below, and what may become of each; not to be emptied.
-    pub(super) fn children_mut(&mut self) -> impl Iterator<Item = (&PathElement<'a>, &mut Set<'a>)> {
-        self.children.iter_mut().map(|(element, child)| (&*element, child))
-    }
-
     pub(super) fn child(&self, element: &PathElement<'_>) -> Option<&Set<'a>> {
         let place = self.children.binary_search_by(|(e, _)| e.cmp(element)).ok()?;
         Some(&self.children[place].1)
