@@ -85,8 +85,10 @@ fn container_defaults(item: &mut LimitRangeItem) {
 }
 
 fn type_name(name: &str, path: &Path, errors: &mut ErrorList) {
-    rules::all(names::is_qualified_name(name), name, path, errors);
-    if !name.contains('/') && !TYPES.contains(&name) {
+    let messages = names::is_qualified_name(name);
+    if !messages.is_empty() {
+        rules::all(messages, name, path, errors);
+    } else if !name.contains('/') && !TYPES.contains(&name) {
         errors.push(invalid(path, name, "must be a standard limit type or fully qualified"));
     }
 }

@@ -132,7 +132,7 @@ impl Resource for ResourceQuota {
 fn amounts(amounts: Option<&BTreeMap<String, Amount>>, path: &Path, errors: &mut ErrorList) {
     for (name, amount) in amounts.into_iter().flatten() {
         let path = path.key(name);
-        rules::all(crate::names::is_qualified_name(name), name.as_str(), &path, errors);
+        rules::resource_name(name, &path, errors);
         if !name.contains('/') && !is_standard(name) {
             errors.push(invalid(&path, name.as_str(), "must be a standard resource for quota"));
         }
@@ -156,7 +156,7 @@ fn applies(scope: &str, name: &str) -> bool {
     match scope {
         "BestEffort" => name == "pods",
         "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
-        _ => OF_PODS.contains(&name),
+        _ => OF_PODS.contains(&name) || !is_scope(scope),
     }
 }
 
@@ -168,9 +168,6 @@ fn is_scope(scope: &str) -> bool {
 /// What must hold for a list of scopes, at `path`; `shown` is the list as the error repeats it.
 fn scope_list(names: &[&str], spec: &ResourceQuotaSpec, path: &Path, shown: &Value, errors: &mut ErrorList) {
     for scope in names {
-        if !is_scope(scope) {
-            errors.push(invalid(path, shown.clone(), "unsupported scope"));
-        }
         for _ in spec.hard.iter().flat_map(|h| h.keys()).filter(|n| is_standard(n) && !applies(scope, n)) {
             errors.push(invalid(path, shown.clone(), "unsupported scope applied to resource"));
         }
@@ -183,6 +180,8 @@ fn scope_list(names: &[&str], spec: &ResourceQuotaSpec, path: &Path, shown: &Val
 fn scopes(spec: &ResourceQuotaSpec, errors: &mut ErrorList) {
     let Some(scopes) = spec.scopes.as_ref().filter(|s| !s.is_empty()) else { return };
     let names: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    let unknown = names.iter().filter(|scope| !is_scope(scope));
+    errors.extend(unknown.map(|_| invalid(&Path::new("spec").child("scopes"), json!(scopes), "unsupported scope")));
     scope_list(&names, spec, &Path::new("spec").child("scopes"), &json!(scopes), errors);
 }
 
@@ -198,7 +197,9 @@ fn scope_selector(spec: &ResourceQuotaSpec, errors: &mut ErrorList) {
 fn requirement(requirement: &ScopedResourceSelectorRequirement, path: &Path, errors: &mut ErrorList) {
     let ScopedResourceSelectorRequirement { operator, scope_name, values } = requirement;
     let has_values = values.as_ref().is_some_and(|v| !v.is_empty());
-    if !matches!(scope_name.as_str(), "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+    if !is_scope(scope_name) {
+        errors.push(invalid(&path.child("scopeName"), scope_name.as_str(), "unsupported scope"));
+    } else if !matches!(scope_name.as_str(), "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
         let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
              ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
              ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -237,7 +238,7 @@ mod tests {
             ),
             (
                 json!({"hard": {"wishes": "3"}}),
-                r#"spec.hard[wishes]: Invalid value: "wishes": must be a standard resource for quota"#,
+                r#"spec.hard[wishes]: Invalid value: "wishes": must be a standard resource type or fully qualified"#,
             ),
             (json!({"hard": {"pods": "1500m"}}), r#"spec.hard[pods]: Invalid value: "1500m": must be an integer"#),
             (
