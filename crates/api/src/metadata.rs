@@ -167,7 +167,8 @@ fn validate_namespace(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &
     }
 }
 
-fn validate_finalizers(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
+/// Every finalizer (`ValidateFinalizerName`), and that not both of the collector's are there.
+pub(crate) fn validate_finalizers(info: &KindInfo, meta: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     for (i, finalizer) in finalizers.iter().enumerate() {
         push_invalid(path, finalizer, names::is_qualified_name(finalizer), errors);

@@ -50,7 +50,7 @@ impl Subject {
     }
 
     /// The group of the kind that is stored: a view is no kind of its own to those who look at what is wrong.
-    fn group_of_kind(&self) -> &str {
+    pub(crate) fn group_of_kind(&self) -> &str {
         let shown = api::kinds().find(|kind| kind.info.group == self.group && kind.info.kind == self.kind);
         shown.and_then(|kind| kind.view).map_or(&*self.group, |view| view.group)
     }

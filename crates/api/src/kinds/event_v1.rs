@@ -15,7 +15,7 @@ use super::view::Viewing;
 use crate::Resource;
 use crate::field::{ErrorList, Path, invalid, required};
 use crate::kinds::{KindInfo, Verb};
-use crate::metadata::immutable;
+use crate::metadata::{immutable, validate_finalizers};
 
 impl Resource for Event {
     const INFO: KindInfo = KindInfo {
@@ -150,6 +150,7 @@ fn created(event: &core::Event, errors: &mut ErrorList) {
 
 /// Only the series of an event goes on.
 fn updated(new: &core::Event, old: &core::Event, errors: &mut ErrorList) {
+    validate_finalizers(&Event::INFO, &new.metadata, &Path::new("metadata").child("finalizers"), errors);
     if new.series != old.series {
         series(new, errors);
     }

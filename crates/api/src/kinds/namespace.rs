@@ -67,7 +67,16 @@ impl Resource for Namespace {
 
     fn validate(&self, errors: &mut ErrorList) {
         let path = Path::new("spec").child("finalizers");
-        for (index, finalizer) in self.spec.iter().flat_map(|s| s.finalizers.iter().flatten()).enumerate() {
+        finalizers(self).for_each(|finalizer| finalizer_name(finalizer, &path, errors));
+    }
+
+    fn validate_subresource_update(&self, subresource: Subresource, old: &Self, errors: &mut ErrorList) {
+        if subresource != Subresource::Finalize {
+            return self.validate_status_update(old, errors);
+        }
+        // There upstream says which one.
+        let path = Path::new("spec").child("finalizers");
+        for (index, finalizer) in finalizers(self).enumerate() {
             finalizer_name(finalizer, &path.index(index), errors);
         }
     }
@@ -91,6 +100,10 @@ impl Resource for Namespace {
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         vec![json!(self.metadata.name), json!(phase(self)), crate::printing::age(&self.metadata, now)]
     }
+}
+
+fn finalizers(namespace: &Namespace) -> impl Iterator<Item = &String> {
+    namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten())
 }
 
 /// A finalizer is a label key; one without a domain must be one of Kubernetes' own (`ValidateFinalizerName`).

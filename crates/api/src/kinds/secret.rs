@@ -91,6 +91,8 @@ fn required_keys(secret: &Secret, path: &Path, errors: &mut ErrorList) {
             errors.push(required(&path.key(key), ""));
         }
     };
+    // So upstream writes it, who meant to put the name there.
+    let odd = Path::new("data[%s]");
     match secret.type_.as_deref().unwrap_or("") {
         SECRET_SERVICE_ACCOUNT_TOKEN => {
             let annotations = secret.metadata.annotations.as_ref();
@@ -108,11 +110,10 @@ fn required_keys(secret: &Secret, path: &Path, errors: &mut ErrorList) {
             is_json(value(".dockerconfigjson"), &path.key(".dockerconfigjson"), errors);
         }
         "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
-            errors.push(required(&path.key("username"), ""));
-            errors.push(required(&path.key("password"), ""));
+            errors.extend(["username", "password"].map(|key| required(&odd.key(key), "")));
         }
         "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
-            errors.push(required(&path.key("ssh-privatekey"), ""));
+            errors.push(required(&odd.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             need("tls.crt", errors);
@@ -162,7 +163,7 @@ mod tests {
                 &["data[tls.key]: Required value"],
             ),
             ("either is enough", secret("kubernetes.io/basic-auth", &[("username", "me")]), &[]),
-            ("a key", secret("kubernetes.io/ssh-auth", &[]), &["data[ssh-privatekey]: Required value"]),
+            ("a key", secret("kubernetes.io/ssh-auth", &[]), &["data[%s][ssh-privatekey]: Required value"]),
             (
                 "credentials are JSON, and never shown",
                 secret("kubernetes.io/dockerconfigjson", &[(".dockerconfigjson", "hunter2")]),

@@ -152,7 +152,7 @@ pub(crate) fn check_preconditions(subject: &Subject, current: &Current, options:
         _ => return Ok(()),
     };
     let name = current.object.metadata().name.as_deref().unwrap_or("");
-    Err(ApiError::Conflict(Subject::named(&subject.group, subject.kind, name), message))
+    Err(ApiError::Conflict(Subject::named(subject.group_of_kind(), subject.kind, name), message))
 }
 
 fn write(current: &Current, options: &Options, now: Timestamp, mut effects: Effects) -> Result<Write, ApiError> {
@@ -183,7 +183,7 @@ enum Deletion {
 /// What must happen so that `old` is deleted as `options` say. On a marked object the same options change nothing.
 fn plan(old: &dyn Object, options: &Options, now: Timestamp) -> Deletion {
     if let Some(namespace) = old.as_any().downcast_ref::<Namespace>() {
-        return plan_namespace(namespace, now);
+        return plan_namespace(namespace, options, now);
     }
     let mut new = old.clone_object();
     let finalizers = finalizers(old, propagation(old, options));
@@ -235,7 +235,8 @@ fn pod_grace(pod: &Pod, options: &Options) -> i64 {
 
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
+/// A namespace is told to end once; what is to become of what it owns, too, is told then.
+fn plan_namespace(namespace: &Namespace, options: &Options, now: Timestamp) -> Deletion {
     let spec_holds = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty());
     let metadata_holds = namespace.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
     match (&namespace.metadata.deletion_timestamp, spec_holds || metadata_holds) {
@@ -243,6 +244,7 @@ fn plan_namespace(namespace: &Namespace, now: Timestamp) -> Deletion {
         (Some(_), true) => Deletion::UnderWay,
         (None, true) => {
             let mut marked = namespace.clone();
+            marked.metadata.finalizers = Some(finalizers(namespace, options.propagation)).filter(|f| !f.is_empty());
             marked.metadata.deletion_timestamp = Some(Time(now));
             marked.status.get_or_insert_default().phase = Some("Terminating".to_owned());
             Deletion::Mark(Box::new(marked))
@@ -474,6 +476,10 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}})).unwrap();
         let Deletion::Mark(marked) = plan(&namespace, &with(None, None), Timestamp::UNIX_EPOCH) else { panic!() };
         assert_eq!(says(&*marked, &with(None, None)), "under way");
+        assert_eq!(
+            says(&namespace, &with(None, Some(Propagation::Foreground))),
+            "mark Some(0) None foregroundDeletion"
+        );
         namespace.spec = None;
         assert_eq!(says(&namespace, &with(None, None)), "remove");
     }

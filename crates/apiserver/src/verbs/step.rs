@@ -162,9 +162,9 @@ fn status(
     let mut effects = Effects::default();
     metadata::prepare_status_update(new.metadata_mut(), old.metadata());
     new.set_defaults();
+    date_conditions(&mut *new, old);
     effects.managed = Some(managed(&*new));
     new.prepare_subresource_update(part, old);
-    date_conditions(&mut *new, old);
     admission::admit(&attributes, &mut *new, &mut effects)?;
     let mut errors = api::field::ErrorList::new();
     api::metadata::validate_metadata_update(new.info(), new.metadata(), old.metadata(), &mut errors);
@@ -213,7 +213,7 @@ fn finalize(subject: &Subject, current: &Current, new: &dyn Object) -> Result<Wr
     };
     namespace.spec.get_or_insert_default().finalizers = wanted.filter(|f| !f.is_empty());
     namespace.metadata.resource_version = None;
-    let errors = object.validate();
+    let errors = object.validate_subresource_update(Subresource::Finalize, &*current.object);
     if !errors.is_empty() {
         return Err(ApiError::Invalid(subject.clone(), errors));
     }

@@ -82,6 +82,7 @@ pub(super) fn update(new: &Node, old: &Node, errors: &mut ErrorList) {
     let empty = NodeSpec::default();
     let (new, old) = (new.spec.as_ref().unwrap_or(&empty), old.spec.as_ref().unwrap_or(&empty));
     let path = Path::new("spec");
+    let rest = |spec: &NodeSpec| NodeSpec { unschedulable: None, taints: None, config_source: None, ..spec.clone() };
     let cidrs = |spec: &NodeSpec| spec.pod_cidrs.clone().unwrap_or_default();
     if !cidrs(old).is_empty() && cidrs(new) != cidrs(old) {
         let detail = r#"node updates may not change podCIDR except from "" to valid"#;
@@ -91,6 +92,19 @@ pub(super) fn update(new: &Node, old: &Node, errors: &mut ErrorList) {
     if !provider.is_empty() && new.provider_id.as_deref() != Some(provider) {
         let detail = r#"node updates may not change providerID except from "" to valid"#;
         errors.push(forbidden(&path.child("providerID"), detail));
+    }
+    // What was not told before may be.
+    let mut expected = rest(old);
+    if cidrs(old).is_empty() {
+        expected.pod_cidr.clone_from(&new.pod_cidr);
+        expected.pod_cidrs.clone_from(&new.pod_cidrs);
+    }
+    if provider.is_empty() {
+        expected.provider_id.clone_from(&new.provider_id);
+    }
+    if rest(new) != expected {
+        let whole = Path::new("[]");
+        errors.push(forbidden(&whole, "node updates may only change labels, taints, or capacity"));
     }
 }
 
@@ -119,7 +133,12 @@ mod tests {
         assert!(Object::validate_update(&cidr("10.244.1.0/24"), &unset).is_empty());
         let errors = Object::validate_update(&cidr("10.244.2.0/24"), &cidr("10.244.1.0/24"));
         let expected = r#"spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid"#;
-        assert_eq!(texts(&errors), [expected]);
+        let only = "[]: Forbidden: node updates may only change labels, taints, or capacity";
+        assert_eq!(texts(&errors), [expected, only]);
+        let called = |id: &str| with(NodeSpec { external_id: Some(id.into()), ..NodeSpec::default() });
+        assert_eq!(texts(&Object::validate_update(&called("a"), &called("b"))), [only]);
+        let cordoned = with(NodeSpec { unschedulable: Some(true), ..NodeSpec::default() });
+        assert!(Object::validate_update(&cordoned, &unset).is_empty());
         let expected =
             r#"spec.podCIDRs[0]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#;
         assert_eq!(texts(&Object::validate(&cidr("x"))), [expected]);
