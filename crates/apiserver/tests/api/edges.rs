@@ -245,3 +245,27 @@ async fn a_scale_of_what_is_not_there_is_told_by_who_looks() {
         assert_eq!(answer.json()["details"], json!({"name": "none", "kind": "replicationcontrollers"}));
     }
 }
+
+#[tokio::test]
+async fn a_cluster_ip_stays_what_it_is() {
+    let server = Server::start().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = server.create(SERVICES, &service).await;
+    let path = format!("{SERVICES}/s");
+    let mine = &made["spec"]["clusterIP"];
+    let stays = |value: &str| format!(r#"spec.clusterIPs[0]: Invalid value: ["{value}"]: may not change once set"#);
+    for (change, code, words) in [
+        (json!({"clusterIP": "10.96.77.77"}), 422, stays("10.96.77.77")),
+        (json!({"clusterIP": "10.96.77.77", "clusterIPs": ["10.96.77.77"]}), 422, stays("10.96.77.77")),
+        (json!({"clusterIP": "None"}), 422, stays("None")),
+        (json!({"clusterIPs": ["10.96.77.77"]}), 422, "first value must match `clusterIP`".to_owned()),
+        (json!({"clusterIP": mine, "clusterIPs": [mine]}), 200, String::new()),
+        (json!({"clusterIP": null, "clusterIPs": null}), 200, String::new()),
+    ] {
+        let answer = server.patch(&path, &json!({"spec": change})).await;
+        assert!(answer.code == code && answer.text.contains(&words.replace('"', "\\\"")), "{change}: {}", answer.text);
+        assert_eq!(server.get(&path).await.json()["spec"]["clusterIPs"], json!([mine]), "{change}");
+    }
+    let outside = server.patch(&path, &json!({"spec": {"type": "ExternalName", "externalName": "a.b"}})).await;
+    assert_eq!((outside.code, &outside.json()["spec"]["clusterIP"]), (200, &json!(null)), "{}", outside.text);
+}
