@@ -164,20 +164,16 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|v| v.as_str()).collect()
 }
 
+/// Whoever takes everything in one document gets it, whatever else he takes (`DiscoveryEndpointRestrictions`).
 fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let clauses = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    for clause in clauses {
+    let mut clauses = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    clauses.any(|clause| {
         let (essence, parameters) = split(clause.trim());
         let parameters: Vec<(&str, &str)> = parameters.collect();
         let has = |key, value| parameters.contains(&(key, value));
-        if has("g", "apidiscovery.k8s.io") && has("v", "v2") && has("as", "APIGroupDiscoveryList") {
-            return true;
-        }
-        if matches!(essence.as_str(), "application/json" | "*/*") && !parameters.iter().any(|(k, _)| *k == "as") {
-            return false;
-        }
-    }
-    false
+        let is_json = matches!(essence.as_str(), "application/json" | "application/*" | "*/*");
+        is_json && has("g", "apidiscovery.k8s.io") && has("v", "v2") && has("as", "APIGroupDiscoveryList")
+    })
 }
 
 /// `apidiscovery.k8s.io/v2` APIGroupDiscoveryList: everything in one document.
@@ -195,18 +191,21 @@ fn aggregated_group(name: &str) -> Value {
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
-    let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name}) };
+    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+/// Group and version are said where they are others than those of the list.
+fn response_kind(info: &KindInfo, (group, version, kind): (&str, &str, &str)) -> Value {
+    let is_own = (group, version) == (info.group, info.version);
+    let (group, version) = if is_own { ("", "") } else { (group, version) };
     json!({"group": group, "version": version, "kind": kind})
 }
 
 fn aggregated_resource(info: &KindInfo) -> Value {
     let mut row = json!({
         "resource": info.plural, "singularResource": info.singular, "verbs": verbs(info.verbs),
-        "responseKind": response_kind(info.group, info.version, info.kind),
+        "responseKind": response_kind(info, (info.group, info.version, info.kind)),
         "scope": if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
     });
     if !info.short_names.is_empty() {
@@ -219,9 +218,8 @@ fn aggregated_resource(info: &KindInfo) -> Value {
         .subresources
         .iter()
         .map(|sub| {
-            let (group, version, kind) = sub.speaks(info);
             json!({
-                "subresource": sub.as_str(), "responseKind": response_kind(group, version, kind),
+                "subresource": sub.as_str(), "responseKind": response_kind(info, sub.speaks(info)),
                 "verbs": verbs(sub.info().verbs),
             })
         })

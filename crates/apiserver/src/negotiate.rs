@@ -85,6 +85,9 @@ pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, ApiErro
     }
 }
 
+/// The most forms a client may name.
+const MAX_CLAUSES: usize = 64;
+
 /// The form the client likes best of those there are; the first of equals; 406 when there is none.
 pub(crate) fn accept(headers: &HeaderMap) -> Result<Output, ApiError> {
     first(headers, |_| true)
@@ -97,12 +100,17 @@ pub(crate) fn accept_object(headers: &HeaderMap) -> Result<Output, ApiError> {
 
 fn first(headers: &HeaderMap, fits: impl Fn(&Output) -> bool) -> Result<Output, ApiError> {
     let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    let mut clauses: Vec<&str> = values.flat_map(|v| v.split(',')).filter(|c| !c.trim().is_empty()).collect();
-    if clauses.is_empty() {
+    let clauses = values.flat_map(|v| v.split(',')).filter(|c| !c.trim().is_empty());
+    let mut sorted: Vec<Clause<'_>> = Vec::new();
+    for clause in clauses.take(MAX_CLAUSES).map(Clause::of) {
+        let place = sorted.iter().rposition(|other| !clause.is_before(other)).map_or(0, |last| last + 1);
+        sorted.insert(place, clause);
+    }
+    if sorted.is_empty() {
         return Ok(Output::JSON);
     }
-    clauses.sort_by(|a, b| quality(b).total_cmp(&quality(a)));
-    clauses.into_iter().filter_map(clause_output).find(fits).ok_or(ApiError::NotAcceptable(ANSWERS))
+    let mut outputs = sorted.into_iter().filter_map(|clause| clause_output(clause.text));
+    outputs.find(fits).ok_or(ApiError::NotAcceptable(ANSWERS))
 }
 
 /// Whether a refusal is to be written as YAML. Most clients never name it.
@@ -111,11 +119,28 @@ pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().any(names_it) && accept(headers).is_ok_and(|o| o.encoding == Encoding::Yaml)
 }
 
-/// How much the client likes a form, from 0 to 1 (RFC 9110, 12.4.2).
-fn quality(clause: &str) -> f32 {
-    let (_, mut parameters) = split(clause);
-    let quality = parameters.find(|(key, _)| *key == "q").and_then(|(_, value)| value.parse().ok());
-    quality.filter(|q: &f32| q.is_finite()).unwrap_or(1.0)
+/// One form, and how much the client likes it.
+struct Clause<'a> {
+    text: &'a str,
+    quality: f32,
+    is_any: bool,
+    is_any_of_type: bool,
+}
+
+impl Clause<'_> {
+    /// What is no quality is none (RFC 9110, 12.4.2).
+    fn of(text: &str) -> Clause<'_> {
+        let (essence, mut parameters) = split(text);
+        let quality = parameters.find(|(key, _)| *key == "q");
+        let quality =
+            quality.map_or(1.0, |(_, value)| value.parse().ok().filter(|q: &f32| q.is_finite()).unwrap_or(0.0));
+        Clause { text, quality, is_any: essence.starts_with('*'), is_any_of_type: essence.ends_with("/*") }
+    }
+
+    /// Go's clients count on the order of `goautoneg`: what is named comes before what is not, however much it is liked.
+    fn is_before(&self, other: &Clause<'_>) -> bool {
+        self.quality > other.quality || !self.is_any && other.is_any || !self.is_any_of_type && other.is_any_of_type
+    }
 }
 
 fn clause_output(clause: &str) -> Option<Output> {
@@ -134,7 +159,7 @@ fn clause_output(clause: &str) -> Option<Output> {
             _ => {}
         }
     }
-    if kind.is_empty() {
+    if [kind, group, version].iter().all(|part| part.is_empty()) {
         return Some(Output { encoding, ..Output::JSON });
     }
     let meta = match (group, version) {
@@ -180,6 +205,12 @@ mod tests {
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(metadata)),
             ("application/yaml", Some(yaml)),
             ("*/*", Some(Output::JSON)),
+            ("*/*,application/yaml", Some(yaml)),
+            ("application/*;q=0.9,application/yaml;q=0.1", Some(yaml)),
+            ("*/*,application/json;as=Table;v=v1;g=meta.k8s.io", Some(table)),
+            ("application/json;q=x,application/yaml", Some(yaml)),
+            ("application/json;v=v1;g=meta.k8s.io", None),
+            ("application/json;q=0", Some(Output::JSON)),
         ];
         for (header, expected) in cases {
             assert_eq!(accepted(header), expected, "{header}");
