@@ -218,8 +218,8 @@ impl Writer<'_> {
     pub fn not_typed(&self, config: &Value, why: &str) -> String {
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         let name = [text(&config["metadata"]["namespace"]), text(&config["metadata"]["name"])].join("/");
-        let version = self.info.api_version();
-        format!("failed to create typed patch object ({name}; {version}, Kind={}): {why}", self.info.kind)
+        let (group, version, kind) = (self.info.group, self.info.version, self.info.kind);
+        format!("failed to create typed patch object ({name}; {group}/{version}, Kind={kind}): {why}")
     }
 
     /// The name written down for this writer.

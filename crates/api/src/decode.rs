@@ -10,11 +10,15 @@
 //! field is found from the position of the error, not by a second decoder. Nesting is bounded by `serde_json` (128).
 
 mod amounts;
+mod go;
 mod locate;
+mod mismatch;
 mod scan;
 mod zeros;
 
 use serde::Deserialize;
+
+pub use go::{go_error, go_type};
 
 use crate::kinds::{self, KindInfo};
 use crate::object::{Object, Resource};
@@ -196,32 +200,65 @@ fn repaired(info: &KindInfo, bytes: &[u8], is_without_type_meta: bool, is_unsett
     Some(value.to_string().into_bytes())
 }
 
+/// Where upstream knows its kinds from.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// What a kind is called in Go: `v1.Pod`.
+fn go_name(api_version: &str, kind: &str) -> String {
+    format!("{}.{kind}", api_version.rsplit('/').next().unwrap_or(api_version))
+}
+
+/// What Go calls objects of a kind once they are decoded, whatever their version: `core.Pod`.
+pub fn internal_name(info: &KindInfo) -> String {
+    let package = match info.group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    };
+    format!("{package}.{}", info.kind)
+}
+
 fn check_kind(info: &KindInfo, scan: &scan::Scan) -> Result<(), DecodeError> {
     let (api_version, kind) = (scan.api_version.as_str(), scan.kind.as_str());
     let expected = info.api_version();
-    let message = if !kind.is_empty() && kind != info.kind {
-        let version = if api_version.is_empty() { expected.as_str() } else { api_version };
-        format!(
-            "{kind} in version {version:?} cannot be handled as a {}: the kind of the data does not match the expected kind",
-            info.kind
-        )
-    } else if !api_version.is_empty() && api_version != expected {
-        format!("the API version in the data ({api_version}) does not match the expected API version ({expected})")
-    } else {
+    if api_version.matches('/').count() > 1 {
+        return Err(DecodeError::Syntax(format!("unexpected GroupVersion string: {api_version}")));
+    }
+    let given = if api_version.is_empty() { expected.as_str() } else { api_version };
+    let kind = if kind.is_empty() { info.kind } else { kind };
+    if (given, kind) == (expected.as_str(), info.kind) {
         return Ok(());
+    }
+    if kind == info.kind && kinds::by_kind(given, kind).is_some() {
+        let message =
+            format!("the API version in the data ({given}) does not match the expected API version ({expected})");
+        return Err(DecodeError::Kind { api_version: api_version.to_owned(), kind: kind.to_owned(), message });
+    }
+    let problem = match kinds::by_kind(given, kind) {
+        Some(_) => format!("converting ({}) to ({}): unknown conversion", go_name(given, kind), internal_name(info)),
+        None => format!("no kind {kind:?} is registered for version {given:?} in scheme {SCHEME:?}"),
     };
+    let version = given.rsplit('/').next().unwrap_or(given);
+    let message = format!("{kind} in version {version:?} cannot be handled as a {}: {problem}", info.kind);
     Err(DecodeError::Kind { api_version: api_version.to_owned(), kind: kind.to_owned(), message })
 }
 
 /// The error of the JSON decoder in our words.
 fn failure(info: Option<&KindInfo>, bytes: &[u8], error: &serde_json::Error) -> DecodeError {
     if !error.is_data() {
-        let problem = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        let problem = go_error(bytes, error);
         return DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {problem}"));
     }
     let path = locate::path(bytes, locate::consumed(bytes, error));
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    if let Some(why) = mismatch::head(&path, text) {
+        return DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {why}"));
+    }
+    if let Some((info, why)) = info.and_then(|info| Some((info, mismatch::mismatch(info, &path, text)?))) {
+        let (kind, version) = (info.kind, info.version);
+        let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
+        return DecodeError::Type { path, message };
+    }
     let field = if path.is_empty() { String::new() } else { format!("cannot decode field {path:?}: ") };
     let prefix = info.map(|i| format!("{} in version {:?} cannot be handled as a {}: ", i.kind, i.version, i.kind));
     DecodeError::Type { path, message: format!("{}{field}{text}", prefix.unwrap_or_default()) }

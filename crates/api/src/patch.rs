@@ -7,6 +7,7 @@ mod three_way;
 
 use serde_json::{Map, Value};
 
+use crate::decode::{go_error, go_type};
 use crate::kinds::KindInfo;
 use crate::merge_keys;
 
@@ -35,7 +36,9 @@ pub enum PatchError {
     #[error("{0}")]
     NotApplicable(String),
     /// More operations than allowed: 413.
-    #[error("the allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {0}")]
+    #[error(
+        "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {0}"
+    )]
     TooManyOperations(usize),
 }
 
@@ -80,13 +83,21 @@ impl Patch {
 
 /// The JSON object in a patch body.
 fn object(body: &[u8]) -> Result<Value, PatchError> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err(PatchError::Malformed("error decoding patch: the patch must be a JSON object".to_owned()))
+    match serde_json::from_slice(body) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(Value::Null) => Err(PatchError::Malformed("Invalid JSON Patch".to_owned())),
+        Ok(_) => Err(unreadable(&not_of_type(body, "map[string]interface {}"))),
+        Err(error) => Err(unreadable(&go_error(body, &error))),
     }
+}
+
+fn unreadable(why: &str) -> PatchError {
+    PatchError::Malformed(format!("error decoding patch: {why}"))
+}
+
+/// What Go says of JSON that is something else.
+fn not_of_type(json: &[u8], wanted: &str) -> String {
+    format!("json: cannot unmarshal {} into Go value of type {wanted}", go_type(json))
 }
 
 /// The patch that turns `original` into `modified` while leaving alone what others changed since: client-side

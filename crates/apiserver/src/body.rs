@@ -6,7 +6,7 @@ use api::{Kind, Object};
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::negotiate::{BodyEncoding, body_encoding};
@@ -20,6 +20,9 @@ pub(crate) const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|n| n > MAX_BODY_BYTES as u64) {
+        if !headers.contains_key(EXPECT) {
+            discard(body).await;
+        }
         return Err(too_large());
     }
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
@@ -28,6 +31,21 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiEr
         Err(error) => Err(ApiError::BadRequest(format!("error reading the request's body: {error}"))),
     }
 }
+
+/// Takes what a client sends before it listens: it would not hear the refusal otherwise. No more than would have been read,
+/// and what Go's server reads after that.
+async fn discard(mut body: Body) {
+    let mut left = MAX_BODY_BYTES + MAX_DISCARDED_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            break;
+        }
+    }
+}
+
+/// How much of a body is taken that nobody reads (`maxPostHandlerReadBytes` of Go's `net/http`).
+const MAX_DISCARDED_BYTES: usize = 256 << 10;
 
 fn too_large() -> ApiError {
     ApiError::TooLarge(format!("Request entity too large: limit is {MAX_BODY_BYTES}"))

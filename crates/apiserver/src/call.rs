@@ -6,6 +6,7 @@ use api::{Object, Verb};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 
 use crate::admission::{Attributes, Operation};
 use crate::audit::Annotations;
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) output: Output,
     pub(crate) annotations: Arc<Annotations>,
+    /// What is remarkable about the body, told whatever becomes of it.
+    pub(crate) remarks: Arc<Mutex<Vec<String>>>,
 }
 
 impl Call {
@@ -36,6 +39,13 @@ impl Call {
     pub(crate) async fn json_body(&self, body: Body) -> Result<Bytes, ApiError> {
         let bytes = body::read(&self.headers, body).await?;
         body::to_json(&self.headers, bytes)
+    }
+
+    /// Warns of what is in the body, also if the request is refused.
+    pub(crate) fn remark(&self, warnings: &[String]) {
+        if !warnings.is_empty() {
+            self.remarks.lock().extend_from_slice(warnings);
+        }
     }
 
     /// The object the request names; its URL always names one where this is called.

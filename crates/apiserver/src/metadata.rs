@@ -61,9 +61,7 @@ pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>,
     }
     let given = metadata.name.as_deref().unwrap_or("");
     if given.is_empty() {
-        return Err(ApiError::BadRequest(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+        return Err(undeterminable(name));
     }
     if given != name {
         return Err(ApiError::BadRequest(format!(
@@ -71,6 +69,13 @@ pub(crate) fn check_identity(metadata: &mut ObjectMeta, namespace: Option<&str>,
         )));
     }
     Ok(())
+}
+
+/// An object does not say its name; the URL does.
+pub(crate) fn undeterminable(name: &str) -> ApiError {
+    ApiError::BadRequest(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 /// The same of a configuration to apply, which need not say its name.

@@ -1,5 +1,6 @@
 //! `/metrics`, under kube-apiserver's names where it has them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
@@ -91,7 +92,7 @@ pub(crate) struct Observed {
     long_running: bool,
     is_deprecated: bool,
     /// What is said to the client, whatever becomes of the request.
-    pub(crate) warnings: Vec<&'static str>,
+    pub(crate) warnings: Vec<Cow<'static, str>>,
     /// Whether whoever asks may not, before it is looked at what for.
     pub(crate) is_barred: bool,
 }
@@ -118,7 +119,7 @@ impl Observed {
 
     pub(crate) fn deprecated(&mut self, warning: &'static str) {
         self.is_deprecated = true;
-        self.warnings.push(warning);
+        self.warnings.push(warning.into());
     }
 }
 

@@ -49,22 +49,30 @@ fn list_errors(query: &Query) -> ErrorList {
             errors.push(forbidden(&path, detail));
         }
     }
-    if query.get("sendInitialEvents").is_some() {
+    if query.has("sendInitialEvents") {
         errors.push(forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
     }
     errors
 }
 
+/// A watch from no version begins with what there is, as if it had asked for it (`SetListOptionsDefaults`).
+pub(crate) fn initial_events_by_default(query: &Query) -> bool {
+    let is_said = query.has("sendInitialEvents") || query.get("resourceVersionMatch").is_some();
+    query.flag("watch") && !is_said && matches!(query.get("resourceVersion"), None | Some("0"))
+}
+
 /// What a watch may ask for (`validateWatchOptions`, KEP-3157).
 fn watch_errors(query: &Query) -> ErrorList {
     let (path, mut errors) = (Path::new("resourceVersionMatch"), ErrorList::new());
-    let (initial, match_) = (query.get("sendInitialEvents"), query.get("resourceVersionMatch"));
-    if initial.is_some() && match_ != Some(NOT_OLDER_THAN) {
+    let by_default = initial_events_by_default(query);
+    let (initial, match_) = (query.has("sendInitialEvents") || by_default, query.get("resourceVersionMatch"));
+    let match_ = if by_default { Some(NOT_OLDER_THAN) } else { match_ };
+    if initial && match_ != Some(NOT_OLDER_THAN) {
         let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         errors.push(forbidden(&path, detail));
     }
     let Some(match_) = match_ else { return errors };
-    if initial.is_none() {
+    if !initial {
         let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
         errors.push(forbidden(&path, detail));
     }
@@ -99,12 +107,11 @@ fn write_errors(query: &Query, is_patch: bool, is_apply: bool) -> ErrorList {
     errors
 }
 
-/// What is wrong with the values of `dryRun`, shown as Go shows them all (`ValidateDryRun`).
+/// What is wrong with the values of `dryRun`, shown all (`ValidateDryRun`).
 pub(crate) fn dry_run_error(values: &[&str]) -> Option<api::field::Error> {
     values.iter().find(|value| **value != "All")?;
     let mut error = not_supported(&Path::new("dryRun"), "", &["All"]);
-    let shown: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
-    error.message = error.message.replacen("\"\"", &format!("[]string{{{}}}", shown.join(", ")), 1);
+    error.message = error.message.replacen("\"\"", &serde_json::json!(values).to_string(), 1);
     Some(error)
 }
 
@@ -137,7 +144,7 @@ mod tests {
                 "dryRun=Some",
                 "",
                 Some(
-                    "UpdateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"",
+                    "UpdateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
                 ),
             ),
             (
@@ -175,6 +182,23 @@ mod tests {
                 ),
             ),
             (Verb::Watch, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan", "", None),
+            (Verb::Watch, "watch=1&resourceVersion=0", "", None),
+            (
+                Verb::Watch,
+                "watch=1&continue=a",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
+                ),
+            ),
+            (
+                Verb::List,
+                "sendInitialEvents=",
+                "",
+                Some(
+                    "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+                ),
+            ),
             (
                 Verb::Watch,
                 "sendInitialEvents=true",

@@ -13,6 +13,7 @@ impl Query {
         let pairs = text.unwrap_or("").split('&').filter(|p| !p.is_empty());
         Query(
             pairs
+                .filter(|pair| is_well_formed(pair))
                 .map(|pair| {
                     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                     (decode(key, true), decode(value, true))
@@ -24,6 +25,11 @@ impl Query {
     /// The first value of `key`; `None` when it is not given or empty.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// Whether `key` is there, also without a value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
     }
 
     /// Every value of `key`.
@@ -95,6 +101,12 @@ pub(crate) enum FieldValidation {
     Strict,
 }
 
+/// Go's `ParseQuery` leaves out a pair with a broken escape or a semicolon, and goes on.
+fn is_well_formed(pair: &str) -> bool {
+    let escapes = pair.match_indices('%').all(|(at, _)| pair.as_bytes().get(at + 1..at + 3).and_then(hex).is_some());
+    escapes && !pair.contains(';')
+}
+
 /// Undoes percent encoding; malformed escapes stay as they are. In queries `+` is a space.
 pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
     if !text.bytes().any(|b| b == b'%' || b == b'+') {
@@ -141,20 +153,24 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query =
-            Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+(a)&watch&tty=False&stdin=0&limit=5&bad=%zz%4"));
+        let query = Query::parse(Some(
+            "labelSelector=app%3Dweb%2Ctier+in+(a)&watch&tty=False&stdin=0&limit=5&bad=%zz&cut=%4&semi=a;b&text=zz%254",
+        ));
         assert_eq!(query.get("labelSelector"), Some("app=web,tier in (a)"));
         assert!(query.flag("watch") && !query.flag("absent"));
         assert!(!query.flag("tty") && !query.flag("stdin"), "as Python and Go write it");
         assert_eq!(query.number("limit").unwrap(), Some(5));
-        let error = query.number("bad").unwrap_err().to_string();
-        assert_eq!(error, r#"strconv.ParseInt: parsing "%zz%4": invalid syntax"#);
+        let error = query.number("text").unwrap_err().to_string();
+        assert_eq!(error, r#"strconv.ParseInt: parsing "zz%4": invalid syntax"#);
         let far = Query::parse(Some("limit=99999999999999999999&timeoutSeconds=-5"));
         assert!(far.number("limit").unwrap_err().to_string().ends_with("value out of range"));
         assert_eq!(far.number("timeoutSeconds").unwrap(), None);
         let empty = Query::parse(Some("limit=")).number("limit").unwrap_err().to_string();
         assert_eq!(empty, r#"strconv.ParseInt: parsing "": invalid syntax"#);
-        assert_eq!(query.get("bad"), Some("%zz%4"));
+        for broken in ["bad", "cut", "semi"] {
+            assert!(!query.has(broken), "{broken}");
+        }
+        assert!(query.has("watch"));
     }
 
     #[test]

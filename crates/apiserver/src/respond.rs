@@ -24,8 +24,6 @@ pub(crate) const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, pri
 pub(crate) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
-const NO_LIST: &str = "you requested PartialObjectMetadataList, but the requested object is not a list";
-
 /// Bytes that are JSON.
 pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> ApiResponse {
     with_type(code, JSON, Body::from(bytes))
@@ -77,7 +75,12 @@ pub(crate) fn object(code: StatusCode, kind: &'static Kind, json: Bytes, output:
     let json = match output.shape {
         Shape::Object => json,
         Shape::Metadata => table::partial_metadata(&json, output.meta).into(),
-        Shape::MetadataList => return error(&ApiError::NotOfThatShape(NO_LIST), output.encoding),
+        Shape::MetadataList => {
+            let name = api::decode::internal_name(kind.info);
+            let why =
+                format!("you requested PartialObjectMetadataList, but the requested object is not a list (*{name})");
+            return error(&ApiError::NotOfThatShape(why), output.encoding);
+        }
         Shape::Table => table::Table::new(kind, table::IncludeObject::Metadata, output.meta).of_one(&json).into(),
     };
     encoded(code, json, output.encoding)

@@ -40,7 +40,7 @@ pub(crate) async fn route(
     if let Some(used) = used {
         shared.metrics.tokens.count(&used);
         used.annotate(&trail.annotations());
-        observed.warnings.extend(used.warning());
+        observed.warnings.extend(used.warning().map(Into::into));
     }
     let mut user: Arc<User> = user?.unwrap_or_else(|| Arc::new(User::anonymous()));
     let path = parts.uri.path();
@@ -86,21 +86,28 @@ pub(crate) async fn route(
     let connection = parts.extensions.remove::<held::Connection>();
     let encodings = parts.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect::<Vec<_>>();
     let deadline = if info.is_long_running() { None } else { Some(Instant::now() + time_allowed(shared, &query)?) };
-    let annotations = trail.annotations();
-    let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output, annotations };
-    let answer = async {
-        let body = trail.look_at_body(&call.headers, body).await?;
-        Ok(trail.look_at_answer(verbs::run(call, body).await?).await)
-    };
-    let response = match deadline {
-        None => answer.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::Timeout)),
-    };
-    let response = compress::respond(&encodings, dressed(response?));
+    let (annotations, remarks) = (trail.annotations(), Arc::default());
+    let call = Call { shared: shared.clone(), user, info, query, headers: parts.headers, output, annotations, remarks };
+    let remarks = call.remarks.clone();
+    let response = answer(call, trail, body, deadline).await;
+    let response = response.inspect_err(|_| observed.warnings.extend(remarks.lock().drain(..).map(Into::into)))?;
+    let response = compress::respond(&encodings, dressed(response));
     Ok(match deadline {
         None => response,
         Some(deadline) => held::hold(response, place, deadline, connection),
     })
+}
+
+/// The answer of a verb, in time.
+async fn answer(call: Call, trail: &mut Trail, body: Body, deadline: Option<Instant>) -> Result<ApiResponse, ApiError> {
+    let answer = async {
+        let body = trail.look_at_body(&call.headers, body).await?;
+        Ok(trail.look_at_answer(verbs::run(call, body).await?).await)
+    };
+    match deadline {
+        None => answer.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::Timeout)),
+    }
 }
 
 /// How long a request may take: as long as the server allows any, or less if the client says so (`WithRequestDeadline`).
@@ -109,12 +116,12 @@ fn time_allowed(shared: &Shared, query: &Query) -> Result<Duration, ApiError> {
     // Go reads a lone zero as a duration.
     let Some(text) = query.get("timeout").filter(|text| *text != "0") else { return Ok(most) };
     let invalid = |why: &str| ApiError::BadRequest(format!("invalid timeout specified in the request URL - {why}"));
-    let span: SignedDuration = text.parse().map_err(|_| invalid(&format!("time: invalid duration {text:?}")))?;
-    match Duration::try_from(span) {
-        Ok(Duration::ZERO) => Ok(most),
-        Ok(asked) => Ok(asked.min(most)),
-        Err(_) => Err(invalid(&format!("timeout must be greater than zero: {text}"))),
-    }
+    let has_no_unit = text.bytes().all(|byte| byte.is_ascii_digit());
+    let problem = if has_no_unit { "missing unit in duration" } else { "invalid duration" };
+    let span: SignedDuration = text.parse().map_err(|_| invalid(&format!("time: {problem} {text:?}")))?;
+    // No time, or less, is none asked for.
+    let asked = Duration::try_from(span).ok().filter(|asked| !asked.is_zero());
+    Ok(asked.map_or(most, |asked| asked.min(most)))
 }
 
 /// What is not found below something that is served is told in a Status.

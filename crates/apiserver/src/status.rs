@@ -110,9 +110,12 @@ pub(crate) enum ApiError {
     NotAcceptable(&'static str),
     /// One object was asked for as a list, or a list as one object.
     #[error("{0}")]
-    NotOfThatShape(&'static str),
+    NotOfThatShape(String),
     #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
     UnsupportedMediaType(&'static str),
+    /// A patch of another type than there are, which is found out before the media types are talked about.
+    #[error("415: Unsupported Media Type")]
+    NoSuchPatch,
     #[error("{0}")]
     TooLarge(String),
     /// The history a client asks for is gone: start over.
@@ -189,7 +192,9 @@ fn reason(error: &ApiError) -> (&'static str, StatusCode) {
         ApiError::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
         ApiError::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
         ApiError::NotAcceptable(_) | ApiError::NotOfThatShape(_) => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
-        ApiError::UnsupportedMediaType(_) => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ApiError::UnsupportedMediaType(_) | ApiError::NoSuchPatch => {
+            ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        }
         ApiError::TooLarge(_) => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
         ApiError::Expired(_) | ApiError::ExpiredContinue(_) => ("Expired", StatusCode::GONE),
         ApiError::TooLargeResourceVersion { .. } | ApiError::Timeout => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
@@ -287,6 +292,7 @@ pub(crate) fn status_of(error: &ApiError) -> (StatusCode, Value) {
         error,
         ApiError::PathNotFound
             | ApiError::MethodNotAllowed
+            | ApiError::NoSuchPatch
             | ApiError::NotApplicable(_)
             | ApiError::Timeout
             | ApiError::Forbidden(..)

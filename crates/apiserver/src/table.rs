@@ -24,7 +24,8 @@ impl IncludeObject {
             Some("None") => Ok(IncludeObject::None),
             Some("Object") => Ok(IncludeObject::Object),
             Some(other) => Err(ApiError::BadRequest(format!(
-                "includeObject: Unsupported value: {other:?}: must be one of None, Metadata, Object"
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
             ))),
         }
     }

@@ -151,9 +151,9 @@ fn lists<'a>(old: Vec<&'a str>, new: Vec<&'a str>, place: Place) -> Diff<'a> {
 
 type Named<'a> = (PathElement<'a>, &'a str);
 
-/// Elements under their names, sorted. What lacks a key is nameless and nobody's.
+/// Elements under their names, sorted.
 fn named<'a>(items: Vec<&'a str>, place: Place) -> Vec<Named<'a>> {
-    let named = items.into_iter().filter_map(|item| Some((place.element_of(item).ok()?, item)));
+    let named = items.into_iter().map(|item| (place.element_of(item), item));
     let mut named: Vec<_> = named.collect();
     named.sort_by(|a, b| a.0.cmp(&b.0));
     named

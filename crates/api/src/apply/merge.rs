@@ -77,7 +77,7 @@ fn merge_lists(live: Vec<Value>, config: &[Value], place: Place) -> Vec<Value> {
 
 fn name_of(item: &Value, place: Place) -> String {
     let json = item.to_string();
-    place.element_of(&json).map_or(json.clone(), |element| element.to_string())
+    place.element_of(&json).to_string()
 }
 
 /// `value` without the fields in `set`.
@@ -101,8 +101,7 @@ pub(super) fn remove(value: Value, set: &Set<'_>, place: Place) -> Value {
                 .into_iter()
                 .filter_map(|item| {
                     let json = item.to_string();
-                    let element = place.element_of(&json).ok();
-                    remove_below(item, element.and_then(|e| set.child(&e)), place.element())
+                    remove_below(item, set.child(&place.element_of(&json)), place.element())
                 })
                 .collect();
             if kept.is_empty() && !was_empty { Value::Null } else { Value::Array(kept) }
@@ -120,7 +119,7 @@ fn remove_below(value: Value, set: Option<&Set<'_>>, place: Place) -> Option<Val
     }
 }
 
-/// What makes a configuration ambiguous: elements that lack a key, or have the same one.
+/// What makes a configuration ambiguous: elements that have the same key.
 pub(super) fn ambiguity(json: &str, place: Place, path: &str) -> Option<String> {
     match level(json) {
         Level::Map(fields) if !place.is_atomic_map() => {
@@ -128,17 +127,11 @@ pub(super) fn ambiguity(json: &str, place: Place, path: &str) -> Option<String> 
         }
         Level::List(items) if !place.is_atomic_list() => {
             let mut seen = BTreeSet::new();
-            items.iter().enumerate().find_map(|(index, item)| match place.element_of(item) {
-                Err(key) => Some(format!(
-                    "{path}: element {index}: associative list with keys has an element that omits key field {key:?} \
-                     (and doesn't have default value)"
-                )),
-                Ok(element) => {
-                    let path_below = format!("{path}{element}");
-                    let below = ambiguity(item, place.element(), &path_below);
-                    let message = format!("{path}: duplicate entries for key {element}");
-                    if seen.insert(element) { below } else { Some(message) }
-                }
+            items.iter().find_map(|item| {
+                let element = place.element_of(item);
+                let below = ambiguity(item, place.element(), &format!("{path}{element}"));
+                let message = format!("{path}: duplicate entries for key {element}");
+                if seen.insert(element) { below } else { Some(message) }
             })
         }
         _ => None,

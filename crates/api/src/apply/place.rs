@@ -47,16 +47,16 @@ impl Place {
         self.field?.always
     }
 
-    /// The name of `item` among the elements of the list here; `Err` with the key it lacks.
-    pub(super) fn element_of<'a>(self, item: &'a str) -> Result<PathElement<'a>, &'static str> {
+    /// The name of `item` among the elements of the list here.
+    pub(super) fn element_of<'a>(self, item: &'a str) -> PathElement<'a> {
         let Some(ListType::Map(keys)) = self.field.map(|f| &f.list_type) else {
-            return Ok(PathElement::Value(Cow::Borrowed(item)));
+            return PathElement::Value(Cow::Borrowed(item));
         };
         let fields = scan::fields(item);
         let mut json = String::from("{");
         for (index, key) in keys.iter().enumerate() {
             let found = fields.binary_search_by(|(name, _)| (**name).cmp(key.name)).ok().map(|place| fields[place].1);
-            let value = value_of(key, found).ok_or(key.name)?;
+            let value = value_of(key, found);
             let comma = if index > 0 { "," } else { "" };
             json.push_str(comma);
             json.push('"');
@@ -65,14 +65,20 @@ impl Place {
             json.push_str(&value);
         }
         json.push('}');
-        Ok(PathElement::Key(Cow::Owned(json)))
+        PathElement::Key(Cow::Owned(json))
     }
 }
 
-fn value_of<'a>(key: &ListKey, found: Option<&'a str>) -> Option<Cow<'a, str>> {
+/// Keys that are numbers.
+const NUMBERS: [&str; 2] = ["containerPort", "port"];
+
+/// What an element has as a key. Of one that is left out it is the default, in the schema of a field that must be there too: the
+/// zero of its type.
+fn value_of<'a>(key: &ListKey, found: Option<&'a str>) -> Cow<'a, str> {
     match (found, key.default) {
-        (Some(value), _) if value != "null" => Some(Cow::Borrowed(value)),
-        (_, Some(default)) => Some(Cow::Owned(format!("\"{default}\""))),
-        _ => None,
+        (Some(value), _) if value != "null" => Cow::Borrowed(value),
+        (_, Some(default)) => Cow::Owned(format!("\"{default}\"")),
+        _ if NUMBERS.contains(&key.name) => Cow::Borrowed("0"),
+        _ => Cow::Borrowed("\"\""),
     }
 }

@@ -44,16 +44,31 @@ fn kind_and_version_may_be_absent_but_not_wrong() {
         assert!(object.encode().starts_with(br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"#), "{text}");
     }
     for (text, message) in [
-        (r#"{"apiVersion":"v1","kind":"Pod"}"#, r#"Pod in version "v1" cannot be handled as a ConfigMap"#),
         (
-            r#"{"apiVersion":"v2","kind":"ConfigMap"}"#,
-            "the API version in the data (v2) does not match the expected API version (v1)",
+            r#"{"apiVersion":"v1","kind":"Pod"}"#,
+            r#"Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"#,
+        ),
+        (
+            r#"{"apiVersion":"a.b/v2","kind":"ConfigMap"}"#,
+            r#"ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "a.b/v2" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+        ),
+        (
+            r#"{"kind":"Potato"}"#,
+            r#"Potato in version "v1" cannot be handled as a ConfigMap: no kind "Potato" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
         ),
     ] {
         let error = config_map(text).unwrap_err();
         assert!(matches!(error, DecodeError::Kind { .. }));
-        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(error.to_string(), message);
     }
+    let event = kinds::by_kind("v1", "Event").unwrap();
+    let error =
+        (event.decode)(br#"{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest"}"#).unwrap_err();
+    assert!(
+        error.to_string().ends_with("converting (v1.CertificateSigningRequest) to (core.Event): unknown conversion")
+    );
+    let error = config_map(r#"{"apiVersion":"a/b/c"}"#).unwrap_err();
+    assert!(matches!(&error, DecodeError::Syntax(why) if why == "unexpected GroupVersion string: a/b/c"), "{error}");
 }
 
 #[test]
@@ -68,8 +83,6 @@ fn wrong_types_are_named_with_their_path() {
         ("{\n \"data\": {\n  \"a\": \"x\",\n  \"b\": true\n }\n}", "data.b"),
         (r#"{"metadata":{"creationTimestamp":"noon"}}"#, "metadata.creationTimestamp"),
         (r#"{"binaryData":{"x":"?"}}"#, "binaryData.x"),
-        ("[]", ""),
-        ("7", ""),
     ] {
         match config_map(text).unwrap_err() {
             DecodeError::Type { path: found, message } => {
@@ -79,10 +92,91 @@ fn wrong_types_are_named_with_their_path() {
             other => panic!("{text}: {other}"),
         }
     }
-    assert_eq!(
-        config_map(r#"{"data":{"c":5}}"#).unwrap_err().to_string(),
-        r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: cannot decode field "data.c": invalid type: integer `5`, expected a string"#
-    );
+}
+
+#[test]
+fn wrong_types_are_told_as_go_tells_them() {
+    let pod = |container: &str| format!(r#"{{"spec":{{"containers":[{{{container}}}]}}}}"#);
+    let cases = [
+        (
+            "ConfigMap",
+            r#"{"metadata":1}"#.to_owned(),
+            "number into Go struct field ConfigMap.metadata of type v1.ObjectMeta",
+        ),
+        ("ConfigMap", r#"{"data":{"c":5}}"#.into(), "number into Go struct field ConfigMap.data of type string"),
+        ("ConfigMap", r#"{"data":[]}"#.into(), "array into Go struct field ConfigMap.data of type map[string]string"),
+        (
+            "ConfigMap",
+            r#"{"binaryData":7}"#.into(),
+            "number into Go struct field ConfigMap.binaryData of type map[string][]uint8",
+        ),
+        (
+            "ConfigMap",
+            r#"{"metadata":{"uid":true}}"#.into(),
+            "bool into Go struct field ObjectMeta.metadata.uid of type types.UID",
+        ),
+        (
+            "ConfigMap",
+            r#"{"metadata":{"creationTimestamp":1}}"#.into(),
+            "number into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+        ),
+        (
+            "Pod",
+            r#"{"spec":{"containers":{}}}"#.into(),
+            "object into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
+        (
+            "Pod",
+            r#"{"spec":{"containers":["a"]}}"#.into(),
+            "string into Go struct field PodSpec.spec.containers of type v1.Container",
+        ),
+        (
+            "Pod",
+            pod(r#""env":[{"name":"A","value":1}]"#),
+            "number into Go struct field EnvVar.spec.containers.env.value of type string",
+        ),
+        (
+            "Pod",
+            pod(r#""ports":[{"containerPort":"80"}]"#),
+            "string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+        ),
+        (
+            "Pod",
+            pod(r#""ports":[{"containerPort":1.5}]"#),
+            "number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+        ),
+        (
+            "Pod",
+            pod(r#""resources":{"limits":1}"#),
+            "number into Go struct field ResourceRequirements.spec.containers.resources.limits of type v1.ResourceList",
+        ),
+        (
+            "Pod",
+            r#"{"spec":{"activeDeadlineSeconds":"1"}}"#.into(),
+            "string into Go struct field PodSpec.spec.activeDeadlineSeconds of type int64",
+        ),
+    ];
+    for (kind, text, expected) in cases {
+        let error = (kinds::by_kind("v1", kind).unwrap().decode)(text.as_bytes()).unwrap_err();
+        let start = format!("{kind} in version \"v1\" cannot be handled as a {kind}: json: cannot unmarshal ");
+        assert_eq!(error.to_string(), format!("{start}{expected}"), "{text}");
+    }
+    // What only our decoder knows.
+    let error = config_map(r#"{"metadata":{"creationTimestamp":"noon"}}"#).unwrap_err().to_string();
+    assert!(error.contains("cannot decode field \"metadata.creationTimestamp\""), "{error}");
+}
+
+#[test]
+fn what_is_no_object_is_told_as_go_tells_it() {
+    for (text, expected) in [
+        ("[]", "json: cannot unmarshal array into Go value of type struct {"),
+        ("7", "json: cannot unmarshal number into Go value of type struct {"),
+        (r#"{"kind":1}"#, "json: cannot unmarshal number into Go struct field .kind of type string"),
+        ("{} x", "invalid character 'x' after top-level value"),
+    ] {
+        let DecodeError::Syntax(why) = config_map(text).unwrap_err() else { panic!("{text}") };
+        assert!(why.starts_with(&format!("couldn't get version/kind; json parse error: {expected}")), "{why}");
+    }
 }
 
 #[test]

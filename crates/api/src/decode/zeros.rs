@@ -25,6 +25,23 @@ impl Spot {
         Some(Spot { many: Many::One, of: Type::Message(message), is_item: true, keeps_zero: true })
     }
 
+    /// What the values here are, and how many.
+    pub(super) fn of(self) -> Type {
+        self.of
+    }
+
+    pub(super) fn many(self) -> Many {
+        self.many
+    }
+
+    /// The message that is here.
+    pub(super) fn message(self) -> Option<&'static str> {
+        match (self.many, self.of) {
+            (Many::One, Type::Message(message)) => Some(message),
+            _ => None,
+        }
+    }
+
     /// At each place of the list that is here.
     pub(super) fn in_list(self) -> Option<Spot> {
         (self.many == Many::List).then_some(Spot { many: Many::One, is_item: true, ..self })
@@ -38,7 +55,8 @@ impl Spot {
                 let found = protobuf::field(message, name)?;
                 // No list of objects is decoded here, so that `items` are those of a volume.
                 let is_written = found.many == Many::List && name != "items" && ALWAYS.contains(&name);
-                let keeps_zero = found.keeps_zero || is_written;
+                // An empty list of managers says that they are to be forgotten.
+                let keeps_zero = found.keeps_zero || is_written || name == "managedFields";
                 Some(Spot { many: found.many, of: found.of, is_item: false, keeps_zero })
             }
             _ => None,

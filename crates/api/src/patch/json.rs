@@ -3,7 +3,8 @@
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
+use super::{MAX_JSON_PATCH_OPERATIONS, PatchError, not_of_type, unreadable};
+use crate::decode::go_error;
 
 /// The deepest path an operation may have; no object of ours is deeper.
 const MAX_PATH_DEPTH: usize = 128;
@@ -13,8 +14,13 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// Reads and bounds a patch.
 pub(super) fn parse(body: &[u8]) -> Result<json_patch::Patch, PatchError> {
-    let mut operations: Vec<Value> =
-        serde_json::from_slice(body).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    let mut operations = match serde_json::from_slice(body) {
+        Ok(Value::Array(operations)) => operations,
+        // Nothing is no operations.
+        Ok(Value::Null) => Vec::new(),
+        Ok(_) => return Err(unreadable(&not_of_type(body, "[]handlers.jsonPatchOp"))),
+        Err(error) => return Err(unreadable(&go_error(body, &error))),
+    };
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }

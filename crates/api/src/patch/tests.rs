@@ -200,7 +200,10 @@ fn json_patches_apply_or_say_why_not() {
 fn json_patches_are_bounded() {
     let remove = vec![r#"{"op":"remove","path":"/a"}"#; MAX_JSON_PATCH_OPERATIONS + 1].join(",");
     let error = parsed("application/json-patch+json", &format!("[{remove}]")).unwrap_err();
-    assert_eq!(error.to_string(), "the allowed maximum operations in a JSON patch is 10000, got 10001");
+    assert_eq!(
+        error.to_string(),
+        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001"
+    );
     let deep = format!(r#"[{{"op":"remove","path":"{}"}}]"#, "/a".repeat(1000));
     assert!(matches!(parsed("application/json-patch+json", &deep), Err(PatchError::Malformed(_))));
     let doubling: Vec<String> = (0..60).map(|i| format!(r#"{{"op":"copy","from":"","path":"/c{i}"}}"#)).collect();

@@ -43,18 +43,30 @@ impl Filter {
         if let Some(text) = query.get("labelSelector") {
             filter.labels = Selector::parse(text).map_err(|e| ApiError::BadRequest(e.to_string()))?;
         }
-        let mut fields = query.get("fieldSelector").unwrap_or("").to_owned();
-        if let Some(name) = name {
-            // The old path form `watch/pods/name`.
-            fields = format!("metadata.name={name},{fields}");
-        }
-        let fields = FieldSelector::parse(&fields).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""));
+        let fields = fields.map_err(|e| ApiError::BadRequest(e.to_string()))?;
         let requirements = fields.requirements().iter().cloned().map(|requirement| filter.of_today(requirement));
         filter.fields = FieldSelector::of(requirements.collect());
+        if let Some(name) = name {
+            filter.only(name)?;
+        }
         for requirement in filter.fields.requirements() {
             filter.known_field(&requirement.field)?;
         }
         Ok(filter)
+    }
+
+    /// The old path form `watch/pods/name`.
+    fn only(&mut self, name: &str) -> Result<(), ApiError> {
+        let named = FieldRequirement { field: "metadata.name".to_owned(), equal: true, value: name.to_owned() };
+        let given = self.fields.requirements();
+        if !given.is_empty() && !given.contains(&named) {
+            let other = "fieldSelector metadata.name doesn't match requested name";
+            return Err(ApiError::BadRequest(other.to_owned()));
+        }
+        let others = given.iter().filter(|requirement| **requirement != named);
+        self.fields = FieldSelector::of(others.chain([&named]).cloned().collect());
+        Ok(())
     }
 
     /// Old clients ask pods for `spec.host` (`addConversionFuncs` in `pkg/apis/core/v1/conversion.go`).

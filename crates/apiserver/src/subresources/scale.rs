@@ -43,7 +43,7 @@ pub(crate) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
     }
     let sent = patch::read(call, request_body).await?;
     write(call, |scale| {
-        let patched = sent.patch.apply(api::scale::KIND.info, scale).map_err(patch::patch_error)?;
+        let patched = sent.apply(api::scale::KIND.info, scale)?;
         patch::decode(&api::scale::KIND, &patched, call)
     })
     .await

@@ -10,15 +10,11 @@ use super::create::Author;
 use super::step::step;
 use crate::body;
 use crate::call::Call;
-use crate::metadata::check_applied;
+use crate::metadata::{check_applied, undeterminable};
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
 use crate::tracking::{Tracking, writer};
-
-/// The patches of kinds that show another kind's objects in other words.
-const VIEW_PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
 /// How often an apply starts over because its object comes or goes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
@@ -35,7 +31,7 @@ struct Wanted<'a> {
 pub(super) async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     if call.info.kind.view.is_some() {
         // Managers are told by the fields of what is stored.
-        return Err(ApiError::UnsupportedMediaType(VIEW_PATCH_TYPES));
+        return Err(ApiError::NoSuchPatch);
     }
     let wanted = Wanted {
         call,
@@ -96,7 +92,9 @@ impl Wanted<'_> {
     async fn create(&self) -> Result<Written, ApiError> {
         let call = self.call;
         call.may_also_create().await?;
-        let (object, tracking) = self.apply_to(None)?;
+        let (mut object, tracking) = self.apply_to(None)?;
+        // Which version was meant does not matter where there is none.
+        object.metadata_mut().resource_version = None;
         if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
             let message =
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
@@ -109,6 +107,9 @@ impl Wanted<'_> {
     /// What the configuration makes of an object, and who manages what then.
     fn apply_to(&self, current: Option<&Current>) -> Result<(Box<dyn Object>, Tracking), ApiError> {
         let info = &self.call.info;
+        if self.config["metadata"]["name"] == "" {
+            return Err(undeterminable(self.call.name()));
+        }
         let live = current.map(|c| std::str::from_utf8(&c.plain)).transpose();
         let live = live.map_err(|e| ApiError::Internal(e.to_string()))?;
         let managed = current.map_or("", |c| &c.managed);

@@ -32,6 +32,7 @@ const MAX_CREATE_ATTEMPTS: usize = 64;
 pub(super) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let decoded = body::decode(call.info.kind, &json, &call.query)?;
+    call.remark(&decoded.warnings);
     let dry_run = call.query.dry_run()?;
     let namespace = call.info.namespace.as_deref();
     let author = Author { user: &call.user, tracking: call.tracking(), annotations: Some(&call.annotations) };

@@ -8,7 +8,6 @@ use api::metadata::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use api::well_known::SYSTEM_PRIORITY_CLASSES;
 use api::{KindInfo, Object, Verb};
 use axum::body::Body;
-use bytes::Bytes;
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +15,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions, Time};
 use serde_json::json;
 
+use super::list::{answer, list_metadata, selected};
 use crate::admission::{self, Attributes, Effects, Operation};
 use crate::allocators;
 use crate::cache::Filter;
@@ -289,41 +289,48 @@ async fn options(call: &Call, request_body: Body) -> Result<Options, ApiError> {
     if json.is_empty() {
         return checked(in_query(call.info.verb, &call.query)?);
     }
-    let mut options = checked(in_body(call.info.kind.info, &json)?)?;
+    let mut options = checked(in_body(&json)?)?;
     options.dry_run |= call.query.dry_run()?;
     Ok(options)
 }
 
 fn in_query(verb: Verb, query: &Query) -> Result<DeleteOptions, ApiError> {
-    let given = |key: &str| query.get(key).is_some();
     // A version says of a collection how it is listed.
     let text = |key: &str| query.get(key).filter(|_| verb == Verb::Delete).map(str::to_owned);
+    let policy = query.all("propagationPolicy").next();
     let preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
     Ok(DeleteOptions {
         preconditions: (preconditions != Preconditions::default()).then_some(preconditions),
         grace_period_seconds: query.integer("gracePeriodSeconds")?,
-        orphan_dependents: given("orphanDependents").then(|| query.flag("orphanDependents")),
-        propagation_policy: query.get("propagationPolicy").map(Into::into),
-        dry_run: Some(query.all("dryRun").map(Into::into).collect()),
+        orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
+        propagation_policy: policy.map(Into::into),
+        dry_run: query.has("dryRun").then(|| query.all("dryRun").map(str::to_owned).collect()),
         ..DeleteOptions::default()
     })
 }
 
-/// Every group has `DeleteOptions` of its own, which are all the same.
-fn in_body(info: &KindInfo, json: &[u8]) -> Result<DeleteOptions, ApiError> {
-    let unreadable = |why: &str| ApiError::BadRequest(format!("DeleteOptions cannot be read: {why}"));
-    let options: Option<DeleteOptions> = serde_json::from_slice(json).map_err(|e| unreadable(&e.to_string()))?;
+/// Every group has `DeleteOptions` of its own, which are all the same, whatever the group.
+fn in_body(json: &[u8]) -> Result<DeleteOptions, ApiError> {
+    let options: Option<DeleteOptions> = serde_json::from_slice(json).map_err(|error| {
+        let prefix = if error.is_data() { "DeleteOptions cannot be read" } else { NO_JSON };
+        ApiError::BadRequest(format!("{prefix}: {}", api::decode::go_error(json, &error)))
+    })?;
     let options = options.unwrap_or_default();
     let (kind, version) = (options.kind.as_deref().unwrap_or(""), options.api_version.as_deref().unwrap_or(""));
-    let of_a_group = |version: &str| api::kinds().any(|kind| kind.info.api_version() == version);
-    if !matches!(kind, "" | "DeleteOptions") {
-        return Err(unreadable(&format!("{kind} in version {version:?} cannot be handled as a DeleteOptions")));
+    if version.matches('/').count() > 1 {
+        return Err(ApiError::BadRequest(format!("unexpected GroupVersion string: {version}")));
     }
-    if !matches!(version, "" | "meta.k8s.io/v1") && version != info.api_version() && !of_a_group(version) {
-        return Err(unreadable(&format!("no kind \"DeleteOptions\" is registered for version {version:?}")));
+    if matches!(kind, "" | "DeleteOptions") {
+        return Ok(options);
     }
-    Ok(options)
+    let version = if version.is_empty() { "meta.k8s.io/v1" } else { version };
+    Err(ApiError::BadRequest(format!("no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}")))
 }
+
+/// How a body that is no JSON is refused.
+const NO_JSON: &str = "couldn't get version/kind; json parse error";
+/// Where upstream knows options from.
+const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
 
 /// What `given` asks for, if it makes sense (`ValidateDeleteOptions`).
 pub(crate) fn checked(given: DeleteOptions) -> Result<Options, ApiError> {
@@ -365,32 +372,28 @@ fn wanted(given: &DeleteOptions, errors: &mut api::field::ErrorList) -> Option<P
     }
 }
 
-/// Deletes what a selection holds now, and answers with the list of it.
+/// Deletes what a selection holds, a page of it if so asked, and answers with the list as it was before
+/// (`DeleteCollection` of the store in `k8s.io/apiserver/pkg/registry/generic/registry`).
 pub(super) async fn delete_collection(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let options = options(call, request_body).await?;
     let info = call.info.kind.info;
     let filter = Filter::parse(info, call.info.namespace.as_deref(), None, &call.query)?;
-    let known = call.shared.cache.catch_up().await?;
-    let snapshot = call.shared.cache.of(call.info.kind).snapshot(&filter, None, usize::MAX, known);
-    let revision = snapshot.revision;
-    let deletions = snapshot.items.into_iter().map(|entry| {
+    let snapshot = selected(call, &filter).await?;
+    let deletions = snapshot.items.clone().into_iter().map(|entry| {
         let options = &options;
         async move {
             let subject = Subject::new(info, entry.name());
             match delete_one(call, &entry.key, &subject, options).await {
-                Ok((written, _)) => Ok(Some(call.info.kind.show(&written.json).map_or(written.json, Bytes::from))),
                 // Someone else was faster: it is gone, which is what was asked for.
-                Err(ApiError::NotFound(_)) => Ok(None),
+                Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
                 Err(error) => Err(error),
             }
         }
     });
     let results: Vec<_> = futures::stream::iter(deletions).buffered(CONCURRENT_DELETES).collect().await;
-    let deleted = results.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let metadata = json!({"resourceVersion": revision.to_string()}).to_string();
-    let objects = deleted.iter().flatten().map(|json| &json[..]);
-    let list = super::list::in_one_piece(call, &metadata, objects)?;
-    Ok(respond::encoded(StatusCode::OK, list.into(), call.output.encoding))
+    results.into_iter().collect::<Result<(), _>>()?;
+    let metadata = list_metadata(&filter, &snapshot);
+    answer(call, &metadata, snapshot)
 }
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ use crate::status::ApiError;
 use crate::table::{IncludeObject, Table};
 
 pub(super) async fn get(call: &Call) -> Result<ApiResponse, ApiError> {
-    let freshness = match parse(call.query.get("resourceVersion"))? {
+    if call.query.flag("export") {
+        let gone = "the export parameter, deprecated since v1.14, is no longer supported";
+        return Err(ApiError::BadRequest(gone.to_owned()));
+    }
+    let freshness = match parse(call.info.verb, call.query.get("resourceVersion"))? {
         None => Freshness::Newest,
         Some(0) => Freshness::Any,
         Some(revision) => Freshness::NotOlderThan(revision),

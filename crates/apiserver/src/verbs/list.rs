@@ -21,31 +21,35 @@ use crate::table::{IncludeObject, Table, partial_metadata};
 
 /// Objects read from the store at once when a page of the past needs more than it got.
 const STORE_PAGE: usize = 500;
-/// Why a list is not shown as one object.
-const A_LIST: &str = "you requested PartialObjectMetadata, but the requested object is a list";
 
 pub(super) async fn list(call: &Call) -> Result<ApiResponse, ApiError> {
     let filter =
         Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
+    let snapshot = selected(call, &filter).await?;
+    let metadata = list_metadata(&filter, &snapshot);
+    answer(call, &metadata, snapshot)
+}
+
+/// What a request selects: a page of it, if it asks for one.
+pub(super) async fn selected(call: &Call, filter: &Filter) -> Result<Snapshot, ApiError> {
     let limit = match call.query.number("limit")? {
         None => usize::MAX,
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     // Whoever takes what is at hand gets all of it (`computeListLimit`).
     let is_first = call.query.get("continue").is_none();
-    let limit = if is_first && Freshness::of(&call.query)? == Freshness::Any { usize::MAX } else { limit };
-    let snapshot = snapshot(call, &filter, limit).await?;
-    let metadata = list_metadata(&filter, &snapshot);
-    answer(call, &metadata, snapshot)
+    let limit =
+        if is_first && Freshness::of(call.info.verb, &call.query)? == Freshness::Any { usize::MAX } else { limit };
+    snapshot(call, filter, limit).await
 }
 
 async fn snapshot(call: &Call, filter: &Filter, limit: usize) -> Result<Snapshot, ApiError> {
     let cache = call.shared.cache.of(call.info.kind);
     if let Some(token) = call.query.get("continue") {
+        let (revision, after) = parse_continue(token, &filter.prefix)?;
         if call.query.get("resourceVersion").is_some_and(|rv| rv != "0") {
             return Err(ApiError::BadRequest("specifying resource version is not allowed when using continue".into()));
         }
-        let (revision, after) = parse_continue(token, &filter.prefix)?;
         let Some(revision) = revision else {
             let known = call.shared.reach(Freshness::Newest).await?;
             return Ok(cache.snapshot(filter, Some(&after), limit, known));
@@ -56,7 +60,7 @@ async fn snapshot(call: &Call, filter: &Filter, limit: usize) -> Result<Snapshot
             other => other,
         });
     }
-    let freshness = Freshness::of(&call.query)?;
+    let freshness = Freshness::of(call.info.verb, &call.query)?;
     let known = call.shared.reach(freshness).await?;
     match freshness {
         Freshness::Exact(revision) => at(call, filter, None, limit, revision).await,
@@ -143,10 +147,14 @@ fn make_continue(revision: Revision, prefix: &str, last: &str) -> String {
 /// No revision stands for now.
 fn parse_continue(token: &str, prefix: &str) -> Result<(Option<Revision>, String), ApiError> {
     let invalid = |why: &str| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {why}"));
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
-    let token: ContinueToken = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| {
+        let is_foreign = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_');
+        invalid(&format!("illegal base64 data at input byte {}", token.find(is_foreign).unwrap_or(token.len())))
+    })?;
+    let token: ContinueToken =
+        serde_json::from_slice(&bytes).map_err(|e| invalid(&api::decode::go_error(&bytes, &e)))?;
     if token.v != CONTINUE_VERSION {
-        return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
+        return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
     }
     if token.rv == 0 {
         return Err(invalid(&format!("incorrect encoded start resourceVersion (version {CONTINUE_VERSION})")));
@@ -161,7 +169,7 @@ fn parse_continue(token: &str, prefix: &str) -> Result<(Option<Revision>, String
     Ok((Some(token.rv).filter(|r| *r > 0), format!("{prefix}{}", token.start.trim_start_matches('/'))))
 }
 
-fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
+pub(super) fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
     let mut metadata = json!({"resourceVersion": snapshot.revision.to_string()});
     if let Some(last) = snapshot.items.last().filter(|_| snapshot.more) {
         metadata["continue"] = json!(make_continue(snapshot.revision, &filter.prefix, &last.key));
@@ -172,7 +180,7 @@ fn list_metadata(filter: &Filter, snapshot: &Snapshot) -> String {
     metadata.to_string()
 }
 
-fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResponse, ApiError> {
+pub(super) fn answer(call: &Call, metadata: &str, mut snapshot: Snapshot) -> Result<ApiResponse, ApiError> {
     let info = call.info.kind.info;
     if call.info.kind.view.is_some() {
         snapshot.items.iter_mut().for_each(|entry| *entry = entry.shown_as(call.info.kind));
@@ -194,7 +202,10 @@ pub(crate) fn in_one_piece<'a>(
     let (kind, meta) = (call.info.kind, call.output.meta);
     match call.output.shape {
         Shape::Object => Ok(join_typed(kind.info, metadata, objects)),
-        Shape::Metadata => Err(ApiError::NotOfThatShape(A_LIST)),
+        Shape::Metadata => Err(ApiError::NotOfThatShape(format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{}List)",
+            api::decode::internal_name(kind.info)
+        ))),
         Shape::MetadataList => {
             let items: Vec<Vec<u8>> = objects.map(|object| partial_metadata(object, meta)).collect();
             Ok(join("PartialObjectMetadataList", meta, metadata, items.iter().map(Vec::as_slice)))
@@ -232,8 +243,15 @@ mod tests {
         assert_eq!(parse_continue(&token, "/registry/pods/").unwrap(), (Some(42), "/registry/pods/default/a".into()));
         let token = make_continue(INCONSISTENT, "/registry/pods/", "/registry/pods/default/a");
         assert_eq!(parse_continue(&token, "/registry/pods/").unwrap().0, None);
-        for bad in ["", "!!", "e30", "bm90IGpzb24"] {
-            assert!(parse_continue(bad, "/registry/pods/").is_err(), "{bad}");
+        for (bad, why) in [
+            ("", "unexpected end of JSON input"),
+            ("!!", "illegal base64 data at input byte 0"),
+            ("e30=", "illegal base64 data at input byte 3"),
+            ("e30", "server does not recognize this encoded version "),
+            ("bm90IGpzb24", "invalid character 'o' in literal null (expecting 'u')"),
+        ] {
+            let error = parse_continue(bad, "/registry/pods/").unwrap_err().to_string();
+            assert_eq!(error, format!("invalid continue token: continue key is not valid: {why}"), "{bad}");
         }
         let up = make_continue(42, "/registry/pods/", "/registry/pods/../secrets/");
         let error = parse_continue(&up, "/registry/pods/").unwrap_err().to_string();

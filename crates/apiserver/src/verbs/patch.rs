@@ -1,8 +1,8 @@
 //! PATCH: applied to the version that is there, again if that changed meanwhile.
 
-use api::Kind;
 use api::field::{Path, invalid};
 use api::patch::{Patch, PatchError};
+use api::{Kind, KindInfo};
 use axum::body::Body;
 use http::StatusCode;
 use serde_json::Value;
@@ -19,14 +19,12 @@ use crate::respond::ApiResponse;
 use crate::status::{ApiError, Subject};
 use crate::storage::Current;
 
-const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
-     application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// Patches that do not name it leave it alone, and need not see it.
 const MANAGED_FIELDS: &[u8] = b"managedFields";
 
-/// A patch, and whether it may be about managed fields.
+/// A patch, and whether it may be about managed fields. What is wrong with it matters only where there is something to patch.
 pub(crate) struct Sent {
-    pub(crate) patch: Patch,
+    patch: Result<Patch, PatchError>,
     sees_managers: bool,
 }
 
@@ -35,18 +33,23 @@ impl Sent {
     pub(crate) fn subject<'a>(&self, current: &'a Current) -> &'a [u8] {
         if self.sees_managers { &current.json } else { &current.plain }
     }
+
+    /// What the patch makes of an object.
+    pub(crate) fn apply(&self, info: &KindInfo, object: Value) -> Result<Value, ApiError> {
+        self.patch.as_ref().map_err(Clone::clone).and_then(|patch| patch.apply(info, object)).map_err(patch_error)
+    }
 }
 
 /// Reads the patch in a request's body.
 pub(crate) async fn read(call: &Call, request_body: Body) -> Result<Sent, ApiError> {
     let media_type = negotiate::content_type(&call.headers);
     let bytes = body::read(&call.headers, request_body).await?;
-    let patch = Patch::parse(&media_type, &bytes).ok_or(ApiError::UnsupportedMediaType(PATCH_TYPES))?;
+    let patch = Patch::parse(&media_type, &bytes).ok_or(ApiError::NoSuchPatch)?;
     let sees_managers = bytes.windows(MANAGED_FIELDS.len()).any(|w| w == MANAGED_FIELDS);
-    Ok(Sent { patch: patch.map_err(patch_error)?, sees_managers })
+    Ok(Sent { patch, sees_managers })
 }
 
-pub(crate) fn patch_error(error: PatchError) -> ApiError {
+fn patch_error(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(message) => ApiError::BadRequest(message),
         PatchError::NotApplicable(message) => ApiError::NotApplicable(message),
@@ -57,15 +60,18 @@ pub(crate) fn patch_error(error: PatchError) -> ApiError {
 /// What became of an object. The patch is to blame if that is none any more.
 pub(crate) fn decode(kind: &'static Kind, patched: &Value, call: &Call) -> Result<Decoded, ApiError> {
     let json = patched.to_string();
-    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| to_blame(&json, error))
+    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| to_blame(kind, &json, error))
 }
 
 /// A patch that leaves no object is what is wrong.
-fn to_blame(patched: &str, error: ApiError) -> ApiError {
+fn to_blame(kind: &Kind, patched: &str, error: ApiError) -> ApiError {
     match error {
         ApiError::BadRequest(why) => {
+            // Which kind it should have been need not be said.
+            let why =
+                why.split_once(&format!(" cannot be handled as a {}: ", kind.info.kind)).map_or(&*why, |(_, why)| why);
             let nothing = Subject { group: "".into(), kind: "", resource: "".into(), name: String::new() };
-            ApiError::Invalid(nothing, vec![invalid(&Path::new("patch"), patched, &why)])
+            ApiError::Invalid(nothing, vec![invalid(&Path::new("patch"), patched, why)])
         }
         other => other,
     }
@@ -87,8 +93,9 @@ pub(super) async fn patch(call: &Call, request_body: Body) -> Result<ApiResponse
             let shown = call.info.kind.show(sent.subject(current));
             let json = shown.as_deref().unwrap_or_else(|| sent.subject(current));
             let tree: Value = serde_json::from_slice(json).map_err(|e| ApiError::Internal(e.to_string()))?;
-            let patched = sent.patch.apply(call.info.kind.info, tree).map_err(patch_error)?;
+            let patched = sent.apply(call.info.kind.info, tree)?;
             let mut decoded = decode(call.info.kind, &patched, call)?;
+            call.remark(&decoded.warnings);
             check_identity(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
             warnings = decoded.warnings;
             step(call, &tracking, current, decoded.object, taken)

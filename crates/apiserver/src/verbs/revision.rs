@@ -1,5 +1,6 @@
 //! Which version of the world a read may show: `resourceVersion`, `resourceVersionMatch`.
 
+use api::Verb;
 use store::Revision;
 
 use crate::query::Query;
@@ -19,23 +20,33 @@ pub(crate) enum Freshness {
     Exact(Revision),
 }
 
-/// Reads a resourceVersion; `None` when not given.
-pub(crate) fn parse(text: Option<&str>) -> Result<Option<Revision>, ApiError> {
-    let invalid = |text: &str| {
-        ApiError::BadRequest(format!("resourceVersion: Invalid value: {text:?}: must be an unsigned integer"))
-    };
-    let number = text.map(|t| t.parse::<u64>().ok().and_then(|n| Revision::try_from(n).ok()).ok_or_else(|| invalid(t)));
-    number.transpose()
+/// Reads a resourceVersion; `None` when not given. What is none is refused in the words of Go's library, and by a list in
+/// those of its storage, too (`GetList` in `k8s.io/apiserver/pkg/storage`).
+pub(crate) fn parse(verb: Verb, text: Option<&str>) -> Result<Option<Revision>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(number) = text.parse::<u64>().ok().filter(|_| is_number) {
+        return Ok(Some(Revision::try_from(number).unwrap_or(Revision::MAX)));
+    }
+    let problem = if is_number { "value out of range" } else { "invalid syntax" };
+    let who = if matches!(verb, Verb::List | Verb::DeleteCollection) { "invalid resource version: " } else { "" };
+    Err(ApiError::BadRequest(format!(
+        "{who}resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {problem}"
+    )))
 }
 
 impl Freshness {
-    /// Reads both parameters; `options::check` has seen to it that they fit together.
-    pub(crate) fn of(query: &Query) -> Result<Freshness, ApiError> {
-        let exact = query.get("resourceVersionMatch") == Some("Exact");
-        Ok(match parse(query.get("resourceVersion"))? {
+    /// Reads the parameters; `options::check` has seen to it that they fit together. Pages are of exactly the version
+    /// that is named with them, unless it is said otherwise.
+    pub(crate) fn of(verb: Verb, query: &Query) -> Result<Freshness, ApiError> {
+        let exact = match query.get("resourceVersionMatch") {
+            None => verb != Verb::Watch && query.number("limit")?.is_some(),
+            Some(match_) => match_ == "Exact",
+        };
+        Ok(match parse(verb, query.get("resourceVersion"))? {
             None => Freshness::Newest,
-            Some(revision) if exact => Freshness::Exact(revision),
             Some(0) => Freshness::Any,
+            Some(revision) if exact => Freshness::Exact(revision),
             Some(revision) => Freshness::NotOlderThan(revision),
         })
     }

@@ -129,7 +129,8 @@ fn main(
     effects.warnings.extend(new.warnings(Some(old)).into_iter().map(Into::into));
     admission::validate(&attributes, Some(&*new), &mut effects)?;
     if ends(&*new) {
-        return Ok(Write::Remove(new, allocators::release(old).into()));
+        let managed = effects.managed;
+        return Ok(Write::Remove(new, Effects { managed, ..allocators::release(old).into() }));
     }
     Ok(Write::Put(new, effects))
 }

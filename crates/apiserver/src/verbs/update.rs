@@ -34,6 +34,7 @@ const MAX_ATTEMPTS: usize = 8;
 pub(super) async fn update(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let mut decoded = body::decode(call.info.kind, &json, &call.query)?;
+    call.remark(&decoded.warnings);
     let object = &mut decoded.object;
     check_identity(object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
     call.check_name()?;

@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::component_status::Presence;
 use crate::compress::{self, GzipStream, Packed, takes_gzip};
 use crate::negotiate::{Encoding, Output, Shape};
+use crate::options::initial_events_by_default;
 use crate::respond::{self, ApiResponse};
 use crate::server::Shared;
 use crate::status::{ApiError, status_of};
@@ -35,7 +36,7 @@ const MAX_DURATION_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
     if call.output.encoding != Encoding::Json {
-        return Err(ApiError::NotAcceptable("application/json"));
+        return Err(ApiError::NotAcceptable("application/json;stream=watch"));
     }
     let filter =
         Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
@@ -111,8 +112,8 @@ struct Watcher {
 impl Watcher {
     async fn start(call: &Call, filter: Filter) -> Result<Watcher, ApiError> {
         let cache = call.shared.cache.of(call.info.kind);
-        let revision = parse(call.query.get("resourceVersion"))?;
-        let streams_list = call.query.flag("sendInitialEvents");
+        let revision = parse(call.info.verb, call.query.get("resourceVersion"))?;
+        let streams_list = call.query.flag("sendInitialEvents") || initial_events_by_default(&call.query);
         let (bookmarks, deadline) = (call.query.flag("allowWatchBookmarks"), deadline(call)?);
         let presence = call.shared.components.arrived(&call.user);
         let urgency = if presence.is_some() { Urgency::AtOnce } else { Urgency::InTurn };
@@ -134,9 +135,16 @@ impl Watcher {
             failed: None,
         };
         watcher.plan_bookmark();
-        let from_now = streams_list || (revision.unwrap_or(0) == 0 && call.query.get("sendInitialEvents").is_none());
+        let from_now = streams_list || (revision.unwrap_or(0) == 0 && !call.query.has("sendInitialEvents"));
         if from_now {
-            let known = call.shared.reach(Freshness::of(&call.query)?).await?;
+            let known = match call.shared.reach(Freshness::of(call.info.verb, &call.query)?).await {
+                // The watch has begun when that turns out.
+                Err(future @ ApiError::TooLargeResourceVersion { .. }) => {
+                    watcher.failed = Some(future);
+                    return Ok(watcher);
+                }
+                known => known?,
+            };
             let (snapshot, cursor) = cache.follow_from_now(&watcher.filter, known, urgency);
             watcher.announce = (streams_list && watcher.bookmarks).then_some(snapshot.revision);
             watcher.after = snapshot.revision;
@@ -294,7 +302,9 @@ struct View {
 
 impl View {
     fn of(call: &Call) -> Result<View, ApiError> {
-        let table = Table::new(call.info.kind, IncludeObject::parse(&call.query)?, call.output.meta);
+        let is_table = call.output.shape == Shape::Table;
+        let include = if is_table { IncludeObject::parse(&call.query)? } else { IncludeObject::Metadata };
+        let table = Table::new(call.info.kind, include, call.output.meta);
         Ok(View { kind: call.info.kind, output: call.output, table, has_columns: false })
     }
 
@@ -321,25 +331,24 @@ impl View {
         [change.prefix(), &object, b"}\n"].concat().into()
     }
 
-    /// An event that only tells how far the world is.
-    fn bookmark(&self, filter: &Filter, revision: Revision, initial_end: bool) -> Bytes {
+    /// An event that only tells how far the world is: an object that has nothing but a version.
+    fn bookmark(&mut self, filter: &Filter, revision: Revision, initial_end: bool) -> Bytes {
         let (kind, api_version) = match self.output.shape {
-            Shape::Object => (filter.info().kind, filter.info().api_version()),
+            Shape::Object | Shape::Table => (filter.info().kind, filter.info().api_version()),
             Shape::Metadata | Shape::MetadataList => ("PartialObjectMetadata", self.output.meta.to_owned()),
-            Shape::Table => ("Table", self.output.meta.to_owned()),
         };
         let mut metadata = json!({"resourceVersion": revision.to_string()});
-        if self.output.shape != Shape::Table {
-            metadata["creationTimestamp"] = json!(null);
-        }
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        let mut object =
+            json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}).to_string().into_bytes();
         if self.output.shape == Shape::Table {
-            object["rows"] = json!([]);
+            self.table.set_now();
+            let columns = !std::mem::replace(&mut self.has_columns, true);
+            object = self.table.of_one_with(&object, columns);
         }
-        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
+        [br#"{"type":"BOOKMARK","object":"#.as_slice(), &object, b"}\n"].concat().into()
     }
 }
 

@@ -161,7 +161,7 @@ async fn what_is_no_configuration_is_refused() {
             "fieldManager=m",
             json!({"apiVersion": "v1", "kind": "ConfigMap", "dat": {}, "metadata": {"name": "a"}}),
             400,
-            "failed to create typed patch object (/a; v1, Kind=ConfigMap): .dat: field not declared in schema",
+            "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .dat: field not declared in schema",
         ),
         (
             "fieldManager=m",
@@ -211,8 +211,10 @@ async fn clients_may_forget_and_rewrite_managers() {
     assert_eq!(managers(&same), ["kubectl Apply -"]);
     let put = server.put(&path, &config_map("a")).await.json();
     assert_eq!(managers(&put), ["kubectl Apply -"], "who does not know of managers does not lose them");
-    let reset = server.patch(&path, &json!({"metadata": {"managedFields": [{}]}})).await.json();
-    assert_eq!(reset["metadata"]["managedFields"], Value::Null);
+    for list in [json!([]), json!([{}])] {
+        let reset = server.patch(&path, &json!({"metadata": {"managedFields": list}})).await.json();
+        assert_eq!(reset["metadata"]["managedFields"], Value::Null);
+    }
     let untracked = server.patch(&path, &json!({"data": {"z": "z"}})).await.json();
     assert_eq!(untracked["metadata"]["managedFields"], Value::Null);
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"y": "y"}});
@@ -330,4 +332,19 @@ async fn a_scale_is_applied_patched_and_owned_like_the_replicas_it_stands_for() 
         assert!(answer.message().contains(message), "{}", answer.text);
     }
     assert_eq!(apply(&server, &format!("{collection}/none/scale"), "fieldManager=hpa", &scale(1)).await.code, 404);
+}
+
+#[tokio::test]
+async fn an_applied_object_has_the_name_of_its_url_and_no_version_where_there_is_none() {
+    let server = Server::start().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let config = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+    for _ in 0..2 {
+        let unnamed = apply(&server, &path, "fieldManager=m", &config(json!({"name": ""}))).await;
+        let message = "the name of the object (a based on URL) was undeterminable: name must be provided";
+        assert_eq!((unnamed.code, unnamed.message().as_str()), (400, message));
+        let made = apply(&server, &path, "fieldManager=m", &config(json!({"resourceVersion": "5"}))).await;
+        assert!(matches!(made.code, 201 | 409), "{}", made.text);
+    }
+    assert_eq!(server.get(&path).await.code, 200);
 }

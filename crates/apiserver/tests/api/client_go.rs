@@ -214,9 +214,15 @@ async fn tables_and_metadata_come_in_the_version_a_client_reads() {
     }
     let refused = get(&server, CONFIG_MAPS, &[("accept", map("PartialObjectMetadata", "v1").as_str())]).await;
     assert_eq!((refused.code, &refused.json()["reason"]), (406, &json!("NotAcceptable")));
-    assert_eq!(refused.message(), "you requested PartialObjectMetadata, but the requested object is a list");
+    assert_eq!(
+        refused.message(),
+        "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)"
+    );
     let refused = get(&server, &one, &[("accept", map("PartialObjectMetadataList", "v1").as_str())]).await;
-    assert_eq!(refused.message(), "you requested PartialObjectMetadataList, but the requested object is not a list");
+    assert_eq!(
+        refused.message(),
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)"
+    );
 }
 
 /// `Reflector.list` and `Reflector.watch`, with the parameters they send.

@@ -226,7 +226,7 @@ async fn what_only_the_server_says_of_an_object_is_no_patch() {
 async fn no_time_to_wait_is_none_asked_for() {
     let server = Server::start().await;
     let path = format!("{CONFIG_MAPS}?dryRun=All");
-    for (timeout, code) in [("0", 201), ("0s", 201), ("1h", 201), ("", 201), ("-1s", 400), ("1", 400), ("x", 400)] {
+    for (timeout, code) in [("0", 201), ("0s", 201), ("1h", 201), ("", 201), ("-1s", 201), ("1", 400), ("x", 400)] {
         let answer = server.post(&format!("{path}&timeout={timeout}"), &config_map("a")).await;
         assert_eq!(answer.code, code, "{timeout}: {}", answer.text);
     }
@@ -268,4 +268,24 @@ async fn a_cluster_ip_stays_what_it_is() {
     }
     let outside = server.patch(&path, &json!({"spec": {"type": "ExternalName", "externalName": "a.b"}})).await;
     assert_eq!((outside.code, &outside.json()["spec"]["clusterIP"]), (200, &json!(null)), "{}", outside.text);
+}
+
+#[tokio::test]
+async fn a_patch_matters_only_where_there_is_something_to_patch() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let types =
+        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    for media_type in types {
+        let patch = |name: &str, body: &str| {
+            let (server, path, body) = (&server, format!("{CONFIG_MAPS}/{name}"), body.to_owned());
+            async move { server.send("PATCH", &path, &[("content-type", media_type)], &body).await }
+        };
+        assert_eq!(patch("absent", "{").await.code, 404);
+        let cut = patch("a", "{").await;
+        assert_eq!((cut.code, cut.message().as_str()), (400, "error decoding patch: unexpected end of JSON input"));
+    }
+    let wrong = server.patch(&format!("{CONFIG_MAPS}/a"), &json!({"data": 1})).await;
+    let why = "json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string";
+    assert!(wrong.code == 422 && wrong.message().ends_with(&format!(": {why}")), "{}", wrong.text);
 }

@@ -397,3 +397,41 @@ async fn some_kinds_are_created_by_an_update_and_leases_replaced_by_version_only
         refused.text
     );
 }
+
+#[tokio::test]
+async fn options_of_a_deletion_are_those_of_its_body_if_there_is_one() {
+    let server = Server::start().await;
+    for (query, body, code) in [
+        ("?propagationPolicy=", "", 422),
+        ("?dryRun=All", "", 200),
+        ("", r#"{"kind":"ConfigMap","apiVersion":"v1"}"#, 400),
+        ("", r#"{"dryRun":["Some"]}"#, 422),
+        (
+            "?propagationPolicy=Some",
+            r#"{"kind":"DeleteOptions","apiVersion":"example.org/v1","propagationPolicy":"Background"}"#,
+            200,
+        ),
+    ] {
+        server.post(CONFIG_MAPS, &config_map("a")).await;
+        let answer = server.send("DELETE", &format!("{CONFIG_MAPS}/a{query}"), &[], body).await;
+        assert_eq!(answer.code, code, "{query} {body}: {}", answer.text);
+    }
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.code, 404);
+    let orphaning = server.config_map("b").await;
+    assert!(orphaning["metadata"]["finalizers"].is_null());
+    let marked = server.delete(&format!("{CONFIG_MAPS}/b?orphanDependents=")).await.json();
+    assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+}
+
+#[tokio::test]
+async fn nobody_manages_the_finalizer_an_object_ends_without() {
+    let server = Server::start().await;
+    let mut held = config_map("a");
+    held["metadata"]["finalizers"] = json!(["a.b/c"]);
+    server.create(CONFIG_MAPS, &held).await;
+    let path = format!("{CONFIG_MAPS}/a");
+    server.delete(&path).await;
+    let last = server.patch(&path, &json!({"metadata": {"finalizers": null}})).await.json();
+    assert!(!last["metadata"]["managedFields"].to_string().contains("finalizers"), "{last}");
+    assert_eq!(server.get(&path).await.code, 404);
+}

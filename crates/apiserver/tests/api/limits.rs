@@ -123,7 +123,7 @@ async fn a_body_that_does_not_end_is_cut_off_in_time() {
 async fn clients_may_ask_for_less_time() {
     let server = server(|_| {}).await;
     for (query, code) in
-        [("timeout=5s", 200), ("timeout=1m30s", 200), ("timeout=0s", 200), ("timeout=x", 400), ("timeout=-5s", 400)]
+        [("timeout=5s", 200), ("timeout=1m30s", 200), ("timeout=0s", 200), ("timeout=x", 400), ("timeout=-5s", 200)]
     {
         let answer = server.get(&format!("{CONFIG_MAPS}?{query}")).await;
         assert_eq!(answer.code, code, "{query}: {}", answer.text);

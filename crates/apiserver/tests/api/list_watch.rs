@@ -327,7 +327,13 @@ async fn initial_events_come_in_the_shape_asked_for() {
         let (first, bookmark) = (watch.next().await.unwrap(), watch.next().await.unwrap());
         assert_eq!((&first["type"], &first["object"]["kind"]), (&json!("ADDED"), &json!(kind)));
         assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!(kind)));
-        assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+        // A Table says it of its only row.
+        let metadata = match shape {
+            "Table" => &bookmark["object"]["rows"][0]["object"]["metadata"],
+            _ => &bookmark["object"]["metadata"],
+        };
+        assert_eq!(metadata["annotations"]["k8s.io/initial-events-end"], "true");
+        assert!(metadata.get("creationTimestamp").is_none(), "{bookmark}");
     }
 }
 
@@ -485,4 +491,83 @@ async fn a_crowd_of_watchers_is_told_everything_in_order() {
             assert_eq!(watch.told().await, format!("ADDED {name}"));
         }
     }
+}
+
+#[tokio::test]
+async fn pages_are_of_the_very_version_that_is_named() {
+    let server = Server::start().await;
+    five(&server).await;
+    let then = revision(&server.get(CONFIG_MAPS).await.json());
+    server.delete(&format!("{CONFIG_MAPS}/a")).await;
+    let names = |answer: &Answer| {
+        let list = answer.json();
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let old = server.get(&format!("{CONFIG_MAPS}?resourceVersion={then}&limit=2")).await;
+    assert_eq!((names(&old), revision(&old.json())), (vec!["a".to_owned(), "b".to_owned()], then));
+    for query in ["", "&resourceVersionMatch=NotOlderThan&limit=2", "&limit=0"] {
+        let new = server.get(&format!("{CONFIG_MAPS}?resourceVersion={then}{query}")).await;
+        assert_eq!(names(&new)[0], "b", "{query}");
+    }
+    let bad = server.get(&format!("{CONFIG_MAPS}?resourceVersion=-1")).await;
+    let message = "invalid resource version: resourceVersion: Invalid value: \"-1\": strconv.ParseUint: parsing \"-1\": invalid syntax";
+    assert_eq!((bad.code, bad.message().as_str()), (400, message));
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_page_by_page_and_shown_as_it_was() {
+    let server = Server::start().await;
+    five(&server).await;
+    let of_page = |list: &Value| list["items"].as_array().unwrap().len();
+    let first = server.delete(&format!("{CONFIG_MAPS}?limit=2")).await.json();
+    assert_eq!((of_page(&first), of_page(&server.get(CONFIG_MAPS).await.json())), (2, 3));
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    server.patch(&format!("{CONFIG_MAPS}/e"), &json!({"metadata": {"finalizers": ["a.b/c"]}})).await;
+    let metadata = ("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+    let rest = server.send("DELETE", &format!("{CONFIG_MAPS}?limit=5&continue={token}"), &[metadata], "").await.json();
+    assert_eq!((&rest["kind"], of_page(&rest)), (&json!("PartialObjectMetadataList"), 3));
+    assert!(rest["items"].as_array().unwrap().iter().all(|item| item["metadata"]["deletionTimestamp"].is_null()));
+    let left = server.get(CONFIG_MAPS).await.json();
+    assert!(left["items"][0]["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(of_page(&left), 1, "what has a finalizer is only marked");
+}
+
+#[tokio::test]
+async fn a_watch_from_no_version_says_when_it_has_told_what_there_is() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    for version in ["", "&resourceVersion=0"] {
+        let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true{version}")).await;
+        assert_eq!(watch.told().await, "ADDED a");
+        let bookmark = watch.next().await.unwrap();
+        assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true", "{bookmark}");
+    }
+    let paged = server.get(&format!("{CONFIG_MAPS}?watch=1&continue=x")).await;
+    assert_eq!(paged.code, 422, "{}", paged.text);
+}
+
+#[tokio::test]
+async fn a_watch_of_what_is_yet_to_come_begins_before_it_fails() {
+    let server = Server::start().await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=1000000";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    let event = watch.next().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(504)));
+    assert_eq!(event["object"]["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!(watch.next().await, None);
+}
+
+#[tokio::test]
+async fn a_named_watch_and_its_selector_mean_the_same_object() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let path = "/api/v1/watch/namespaces/default/configmaps/a";
+    let mut watch = server.watch(&format!("{path}?fieldSelector=metadata.name%3Da")).await;
+    assert_eq!(watch.told().await, "ADDED a");
+    let other = server.get(&format!("{path}?fieldSelector=metadata.name%3Db")).await;
+    assert_eq!(
+        (other.code, other.message().as_str()),
+        (400, "fieldSelector metadata.name doesn't match requested name")
+    );
 }

@@ -50,3 +50,23 @@ async fn whoever_uses_a_kind_of_yesterday_is_told() {
     let line = format!("apiserver_requested_deprecated_apis{{{labels}}} 1\n");
     assert!(metrics.contains(&line), "{metrics}");
 }
+
+#[tokio::test]
+async fn what_is_refused_is_commented_on_too() {
+    let server = Server::start().await;
+    server.config_map("a").await;
+    let odd = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "foo": 1});
+    for (method, path, code) in [
+        ("POST", "/api/v1/namespaces/nowhere/configmaps".to_owned(), 404),
+        ("PUT", format!("{CONFIG_MAPS}/a"), 409),
+        ("PUT", format!("{CONFIG_MAPS}/b"), 400),
+    ] {
+        let mut odd = odd.clone();
+        if method == "POST" {
+            odd["metadata"]["resourceVersion"] = json!("");
+        }
+        let refused = server.send(method, &path, &[], &odd.to_string()).await;
+        assert_eq!(refused.code, code, "{}", refused.text);
+        assert_eq!(refused.headers["warning"], r#"299 - "unknown field \"foo\"""#, "{method} {path}");
+    }
+}
