@@ -117,9 +117,12 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
     let kinds: Vec<&KindInfo> = kinds_of(group, version).collect();
     let first = kinds.first().ok_or(ApiError::PathNotFound)?;
     let resources: Vec<Value> = kinds.iter().flat_map(|info| resource(info)).collect();
-    Ok(json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
-    }))
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": first.api_version(), "resources": resources});
+    // As upstream, which keeps the form of the first clients for the core.
+    if !group.is_empty() {
+        list["apiVersion"] = json!("v1");
+    }
+    Ok(list)
 }
 
 fn resource(info: &KindInfo) -> Vec<Value> {
