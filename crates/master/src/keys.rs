@@ -27,7 +27,7 @@ const REGISTRY: &str = "/registry/";
 /// The namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = [NAMESPACE_DEFAULT, NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE];
 /// The roles that every cluster has, beside those of the system.
-const ROLES: [&str; 4] = ["admin", "cluster-admin", "edit", "view"];
+const ROLES: [&str; 5] = ["admin", "cluster-admin", "edit", "extension-apiserver-authentication-reader", "view"];
 const NAMESPACE_DEFAULT: &str = "default";
 /// What every cluster has in that one.
 const IN_DEFAULT: [(&str, &str); 5] = [
@@ -231,6 +231,7 @@ mod tests {
             ("clusterroles/system:node", false),
             ("clusterrolebindings/cluster-admin", false),
             ("rolebindings/kube-system/system::leader-locking-kube-scheduler", false),
+            ("roles/kube-system/extension-apiserver-authentication-reader", false),
             ("serviceaccounts/kube-system/default", false),
             ("serviceaccounts/default/default", false),
             ("configmaps/kube-system/kube-root-ca.crt", false),
