@@ -1,5 +1,6 @@
 //! What must be given back to a default role or binding.
 
+use api::{Object, Resource};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -8,12 +9,7 @@ use super::AUTOUPDATE;
 /// The role with what it lacks of `wanted`; `None` when it lacks nothing, or is not to be touched. Compare
 /// `component-helpers/auth/rbac/reconciliation/reconcile_role.go`.
 pub(crate) fn reconcile_role(have: &ClusterRole, wanted: &ClusterRole) -> Option<ClusterRole> {
-    if is_protected(&have.metadata) {
-        return None;
-    }
-    let mut new = have.clone();
-    add_metadata(&mut new.metadata, &wanted.metadata);
-    match &wanted.aggregation_rule {
+    mended(have, wanted, |new| match &wanted.aggregation_rule {
         // Its rules are put together from others, by a controller.
         Some(aggregation) => {
             let selectors = new.aggregation_rule.get_or_insert_default().cluster_role_selectors.get_or_insert_default();
@@ -24,18 +20,36 @@ pub(crate) fn reconcile_role(have: &ClusterRole, wanted: &ClusterRole) -> Option
             }
         }
         None => add_rules(&mut new.rules, &wanted.rules),
-    }
-    (new != *have).then_some(new)
+    })
 }
 
 /// The same for a role of a namespace.
 pub(crate) fn reconcile_namespaced_role(have: &Role, wanted: &Role) -> Option<Role> {
-    if is_protected(&have.metadata) {
+    mended(have, wanted, |new| add_rules(&mut new.rules, &wanted.rules))
+}
+
+/// The same for a binding. One that gives another role is made anew.
+pub(crate) fn reconcile_binding(have: &ClusterRoleBinding, wanted: &ClusterRoleBinding) -> Option<ClusterRoleBinding> {
+    mended(have, wanted, |new| {
+        add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
+    })
+}
+
+/// The same for a binding in a namespace.
+pub(crate) fn reconcile_namespaced_binding(have: &RoleBinding, wanted: &RoleBinding) -> Option<RoleBinding> {
+    mended(have, wanted, |new| {
+        add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
+    })
+}
+
+/// An object with the metadata it lacks, and what else `add` gives it.
+fn mended<T: Resource + PartialEq>(have: &T, wanted: &T, add: impl FnOnce(&mut T)) -> Option<T> {
+    if is_protected(Object::metadata(have)) {
         return None;
     }
     let mut new = have.clone();
-    add_metadata(&mut new.metadata, &wanted.metadata);
-    add_rules(&mut new.rules, &wanted.rules);
+    add_metadata(Object::metadata_mut(&mut new), Object::metadata(wanted));
+    add(&mut new);
     (new != *have).then_some(new)
 }
 
@@ -46,28 +60,6 @@ fn add_rules(have: &mut Option<Vec<PolicyRule>>, wanted: &Option<Vec<PolicyRule>
     if !missing.is_empty() {
         have.get_or_insert_default().extend(missing);
     }
-}
-
-/// The same for a binding. One that gives another role is made anew.
-pub(crate) fn reconcile_binding(have: &ClusterRoleBinding, wanted: &ClusterRoleBinding) -> Option<ClusterRoleBinding> {
-    if is_protected(&have.metadata) {
-        return None;
-    }
-    let mut new = have.clone();
-    add_metadata(&mut new.metadata, &wanted.metadata);
-    add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
-    (new != *have).then_some(new)
-}
-
-/// The same for a binding in a namespace.
-pub(crate) fn reconcile_namespaced_binding(have: &RoleBinding, wanted: &RoleBinding) -> Option<RoleBinding> {
-    if is_protected(&have.metadata) {
-        return None;
-    }
-    let mut new = have.clone();
-    add_metadata(&mut new.metadata, &wanted.metadata);
-    add_subjects((&mut new.role_ref, &mut new.subjects), (&wanted.role_ref, &wanted.subjects));
-    (new != *have).then_some(new)
 }
 
 fn add_subjects(
