@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/scale"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -119,14 +120,17 @@ func records(u *user) error {
 	newRecorder.Eventf(about, nil, corev1.EventTypeNormal, "New", "Saying", "said %s", "so")
 
 	recorded := u.typed.CoreV1().Events(u.namespace)
-	options := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = "involvedObject.kind=ConfigMap,involvedObject.name=told-of"
-		return o
+	selector := "involvedObject.kind=ConfigMap,involvedObject.name=told-of"
+	both := &cache.ListWatch{
+		ListFunc: func(options metav1.ListOptions) (runtime.Object, error) {
+			options.FieldSelector = selector
+			return recorded.List(u, options)
+		},
+		WatchFunc: func(options metav1.ListOptions) (watch.Interface, error) {
+			options.FieldSelector = selector
+			return recorded.Watch(u, options)
+		},
 	}
-	both := listWatch(
-		func(o metav1.ListOptions) (*corev1.EventList, error) { return recorded.List(u, options(o)) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return recorded.Watch(u, options(o)) },
-	)
 	return first(
 		u.untilAny(both, func(e *corev1.Event) bool { return e.Reason == "Old" && e.Count == 3 }),
 		u.untilAny(both, func(e *corev1.Event) bool {
@@ -211,11 +215,7 @@ func scales(u *user) error {
 	if err != nil {
 		return err
 	}
-	watched := listWatch(
-		func(o metav1.ListOptions) (*corev1.ReplicationControllerList, error) { return controllers.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return controllers.Watch(u, o) },
-	)
-	err = u.until(watched, "scaled", func(o runtime.Object) bool {
+	err = u.until(of(u, controllers.List, controllers.Watch), "scaled", func(o runtime.Object) bool {
 		return o.(*corev1.ReplicationController).Status.ReadyReplicas == 2
 	})
 	foreground := metav1.DeletePropagationForeground

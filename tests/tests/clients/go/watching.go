@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sort"
 
-	coordination "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,53 +30,35 @@ var configMaps = corev1.SchemeGroupVersion.WithResource("configmaps")
 // watched lists and watches one object or all of a kind.
 type watched = cache.ListerWatcher
 
-func listWatch[L runtime.Object](
-	list func(metav1.ListOptions) (L, error), watch func(metav1.ListOptions) (watch.Interface, error),
+// of is what a typed client lists and watches.
+func of[L runtime.Object](
+	u *user, list func(context.Context, metav1.ListOptions) (L, error),
+	follow func(context.Context, metav1.ListOptions) (watch.Interface, error),
 ) watched {
 	return &cache.ListWatch{
-		ListFunc:  func(options metav1.ListOptions) (runtime.Object, error) { return list(options) },
-		WatchFunc: watch,
+		ListFunc:  func(options metav1.ListOptions) (runtime.Object, error) { return list(u, options) },
+		WatchFunc: func(options metav1.ListOptions) (watch.Interface, error) { return follow(u, options) },
 	}
 }
 
 func (u *user) watchAccounts() watched {
 	accounts := u.typed.CoreV1().ServiceAccounts(u.namespace)
-	return listWatch(
-		func(o metav1.ListOptions) (*corev1.ServiceAccountList, error) { return accounts.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return accounts.Watch(u, o) },
-	)
-}
-
-func (u *user) watchMaps() watched {
-	maps := u.typed.CoreV1().ConfigMaps(u.namespace)
-	return listWatch(
-		func(o metav1.ListOptions) (*corev1.ConfigMapList, error) { return maps.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return maps.Watch(u, o) },
-	)
+	return of(u, accounts.List, accounts.Watch)
 }
 
 func (u *user) watchSecrets() watched {
 	secrets := u.typed.CoreV1().Secrets(u.namespace)
-	return listWatch(
-		func(o metav1.ListOptions) (*corev1.SecretList, error) { return secrets.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return secrets.Watch(u, o) },
-	)
+	return of(u, secrets.List, secrets.Watch)
 }
 
 func (u *user) watchLeases() watched {
 	leases := u.typed.CoordinationV1().Leases(u.namespace)
-	return listWatch(
-		func(o metav1.ListOptions) (*coordination.LeaseList, error) { return leases.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return leases.Watch(u, o) },
-	)
+	return of(u, leases.List, leases.Watch)
 }
 
 func (u *user) watchPods() watched {
 	pods := u.typed.CoreV1().Pods(u.namespace)
-	return listWatch(
-		func(o metav1.ListOptions) (*corev1.PodList, error) { return pods.List(u, o) },
-		func(o metav1.ListOptions) (watch.Interface, error) { return pods.Watch(u, o) },
-	)
+	return of(u, pods.List, pods.Watch)
 }
 
 // until waits until the object is there and as the judge wants it; nil takes it as it is.
