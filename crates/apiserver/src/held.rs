@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::connections::End;
 use crate::respond::ApiResponse;
 
 /// The connection takes an answer of up to this size at once: it holds nothing.
@@ -21,7 +22,7 @@ const SMALL_BYTES: u64 = 64 * 1024;
 
 /// Ends the connection a request came on; among the request's extensions.
 #[derive(Clone)]
-pub(crate) struct Connection(pub(crate) CancellationToken);
+pub(crate) struct Connection(pub(crate) Arc<End>);
 
 struct Kept {
     body: Body,
@@ -65,7 +66,7 @@ async fn cut_off(kept: Weak<Mutex<Option<Kept>>>, deadline: Instant, connection:
     drop(unread);
     tokio::time::sleep(allowed).await;
     if let Some(Connection(connection)) = connection {
-        connection.cancel();
+        connection.cut();
     }
 }
 

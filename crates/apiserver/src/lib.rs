@@ -42,6 +42,7 @@ mod component_status;
 mod compress;
 mod config;
 mod connect;
+mod connections;
 mod deprecation;
 mod discovery;
 mod error;

@@ -1,8 +1,11 @@
 //! HTTPS: an accept loop of its own, so that the client's certificate and every limit of a connection are at hand.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,14 +14,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Caller, ClientCertificate};
 use crate::connect::http1;
+use crate::connections::{Connections, Open, Told};
 use crate::error::Error;
 use crate::held;
 use crate::pki::{Callers, Pki};
@@ -53,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result<(), Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&shared.pki)?));
     let places = Arc::new(Semaphore::new(shared.config.max_connections));
-    let graceful = GracefulShutdown::new();
+    let connections = Arc::<Connections>::default();
     loop {
         let place = tokio::select! {
             () = shared.stop.cancelled() => break,
@@ -66,7 +68,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result
         match accepted {
             Ok((stream, peer)) => {
                 let stream = (stream, peer.ip());
-                let connection = connection(shared.clone(), acceptor.clone(), stream, graceful.watcher(), place);
+                let connection = connection(shared.clone(), acceptor.clone(), stream, connections.open(), place);
                 tokio::spawn(connection);
             }
             Err(error) => {
@@ -79,7 +81,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) -> Result
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
+    connections.finish();
+    let all_places = u32::try_from(shared.config.max_connections).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN_MAX, places.acquire_many(all_places)).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
     Ok(())
@@ -89,7 +93,7 @@ async fn connection(
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
     (stream, address): (TcpStream, IpAddr),
-    watcher: Watcher,
+    open: Open,
     _place: OwnedSemaphorePermit,
 ) {
     if let Err(error) = http1::prepare(&stream) {
@@ -109,16 +113,28 @@ async fn connection(
     let certificates = stream.get_ref().1.peer_certificates();
     let shown = certificates.and_then(|c| c.first()).and_then(|c| ClientCertificate::read(c)).map(Arc::new);
     let caller = Caller::Connection(shown, address);
-    let cut = CancellationToken::new();
-    let this = held::Connection(cut.clone());
+    let this = held::Connection(open.end.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (shared, caller) = (shared.clone(), caller.clone());
         request.extensions_mut().insert(this.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.handle(caller, request.map(Body::new)).await) }
     });
     let builder = builder();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    match cut.run_until_cancelled(watcher.watch(connection)).await {
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut is_finishing = false;
+    let ended = poll_fn(|cx| {
+        match open.end.poll(cx) {
+            Told::Nothing => {}
+            Told::Finish if is_finishing => {}
+            Told::Finish => {
+                is_finishing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Told::Cut => return Poll::Ready(None),
+        }
+        connection.as_mut().poll(cx).map(Some)
+    });
+    match ended.await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%error, "connection ended"),
         None => tracing::debug!("a connection whose client did not read ended"),
