@@ -68,15 +68,17 @@ fn fill(cache: &Cache, items: Vec<KeyValue>, revision: Revision) {
     cache.revision.send_replace(revision);
 }
 
-/// Feeds the cache until told to stop.
+/// Feeds the cache until told to stop; then its watchers are told that this was all.
 pub(crate) async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, stop: CancellationToken) {
+    stop.run_until_cancelled(feed(&cache, &*store)).await;
+    cache.close();
+}
+
+async fn feed(cache: &Cache, store: &dyn Store) {
     let mut pause = BACKOFF.0;
     loop {
         let after = cache.revision();
-        let outcome = tokio::select! {
-            () = stop.cancelled() => return,
-            outcome = follow(&cache, &*store, after) => outcome,
-        };
+        let outcome = follow(cache, store, after).await;
         if cache.revision() > after {
             pause = BACKOFF.0;
         }
@@ -84,17 +86,15 @@ pub(crate) async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, stop: Cancella
             Ok(()) | Err(store::Error::Lagged) => Ok(()),
             Err(error) => {
                 tracing::warn!(%error, "the watch on the store failed; comparing with a new list");
-                resync(&cache, &*store).await
+                resync(cache, store).await
             }
         };
         if let Err(error) = again {
             tracing::warn!(%error, "the store cannot be listed");
         }
-        // A failed store is asked again after a growing pause, and the stop is never waited out.
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
-        }
+        // A failed store is asked again after a growing pause.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use api::Kind;
 use parking_lot::{Mutex, RwLock};
 use store::Revision;
-use tokio::sync::watch;
 
+use super::bell::{Bell, Closed, Listener};
 use super::entry::{Change, Entry};
 use super::filter::Filter;
 use super::ring::{CacheEvent, Ring};
@@ -43,11 +43,13 @@ struct State {
     revision: Revision,
     /// The last revision that changed anything of this kind.
     last_change: Revision,
+    /// Nothing will be told any more.
+    is_closed: bool,
 }
 
 struct Slot {
     ring: Ring,
-    next: watch::Sender<u64>,
+    next: Arc<Bell>,
     watchers: usize,
 }
 
@@ -101,8 +103,9 @@ impl KindCache {
     pub(crate) async fn appears(&self, key: &str, wait: Duration) -> bool {
         let mut next = self.wakes.subscribe(Urgency::AtOnce);
         let there = async {
-            // The sender lives as long as the cache.
-            while self.get(key).is_none() && next.changed().await.is_ok() {}
+            while self.get(key).is_none() && next.news().await.is_ok() {
+                next.mark_heard();
+            }
         };
         tokio::time::timeout(wait, there).await.is_ok()
     }
@@ -206,15 +209,15 @@ impl KindCache {
 
     fn cursor(self: &Arc<Self>, state: &mut State, filter: &Filter, urgency: Urgency) -> Cursor {
         let slot: Option<Box<str>> = self.indexed_value(filter).map(Into::into);
-        let (next, changed) = match &slot {
+        let (next, news) = match &slot {
             None => (state.ring.next(), self.wakes.subscribe(urgency)),
             Some(value) => {
-                let slot = state.slots.entry(value.clone()).or_insert_with(Slot::new);
+                let slot = state.slots.entry(value.clone()).or_insert_with(|| Slot::new(state.is_closed));
                 slot.watchers += 1;
-                (slot.ring.next(), slot.next.subscribe())
+                (slot.ring.next(), slot.next.listen())
             }
         };
-        Cursor { cache: self.clone(), slot, next, changed }
+        Cursor { cache: self.clone(), slot, next, news }
     }
 
     /// Takes in changes in revision order. Afterwards everything of this kind up to `revision` is in.
@@ -230,7 +233,7 @@ impl KindCache {
         state.revision = revision;
         for value in touched {
             if let Some(slot) = state.slots.get(&value) {
-                slot.next.send_replace(slot.ring.next());
+                slot.next.tell(slot.ring.next());
             }
         }
         let next = state.ring.next();
@@ -279,6 +282,15 @@ impl KindCache {
         is_long
     }
 
+    /// Nothing will be told any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state.write();
+        state.is_closed = true;
+        state.slots.values().for_each(|slot| slot.next.close());
+        drop(state);
+        self.wakes.close();
+    }
+
     /// Forgets everything: the store has another history now. Watchers fall off.
     pub(super) fn reset(&self, items: Vec<Arc<Entry>>, revision: Revision) {
         let mut state = self.state.write();
@@ -294,7 +306,7 @@ impl KindCache {
         state.ring = Ring::starting(revision, first);
         for slot in state.slots.values_mut() {
             slot.ring = Ring::starting(revision, slot.ring.next() + 1);
-            slot.next.send_replace(slot.ring.next());
+            slot.next.tell(slot.ring.next());
         }
         state.revision = revision;
         state.last_change = revision;
@@ -362,8 +374,12 @@ impl State {
 }
 
 impl Slot {
-    fn new() -> Slot {
-        Slot { ring: Ring::default(), next: watch::Sender::new(0), watchers: 0 }
+    fn new(is_closed: bool) -> Slot {
+        let next = Arc::new(Bell::default());
+        if is_closed {
+            next.close();
+        }
+        Slot { ring: Ring::default(), next, watchers: 0 }
     }
 }
 
@@ -372,13 +388,13 @@ pub(crate) struct Cursor {
     cache: Arc<KindCache>,
     slot: Option<Box<str>>,
     next: u64,
-    changed: watch::Receiver<u64>,
+    news: Listener,
 }
 
 impl Cursor {
     /// Shows every event since the last call to `visit`, until that returns false.
     pub(crate) fn read(&mut self, mut visit: impl FnMut(&Arc<CacheEvent>) -> bool) -> Result<(), FellBehind> {
-        self.changed.mark_unchanged();
+        self.news.mark_heard();
         let state = self.cache.state.read();
         let ring = match &self.slot {
             None => &state.ring,
@@ -387,7 +403,7 @@ impl Cursor {
         for event in ring.from(self.next).ok_or(FellBehind)? {
             self.next += 1;
             if !visit(event) {
-                self.changed.mark_changed();
+                self.news.mark_unheard();
                 break;
             }
         }
@@ -396,7 +412,7 @@ impl Cursor {
 
     /// The next chunk of what `filter` selects, which looks at nothing but keys, with the revision of its last event.
     pub(crate) fn read_joined(&mut self, filter: &Filter) -> Result<Option<(Arc<SharedChunk>, Revision)>, FellBehind> {
-        self.changed.mark_unchanged();
+        self.news.mark_heard();
         let state = self.cache.state.read();
         if state.ring.from(self.next).is_none() {
             return Err(FellBehind);
@@ -407,15 +423,14 @@ impl Cursor {
         let (chunk, next) = self.cache.runs.lock().next(filter, self.next, &state.ring);
         self.next = next;
         if next < state.ring.next() {
-            self.changed.mark_changed();
+            self.news.mark_unheard();
         }
         Ok(chunk)
     }
 
     /// Waits until there may be more to read.
-    pub(crate) async fn changed(&mut self) {
-        // The sender lives as long as the cache, which this cursor holds.
-        let _ = self.changed.changed().await;
+    pub(crate) async fn news(&mut self) -> Result<(), Closed> {
+        self.news.news().await
     }
 }
 

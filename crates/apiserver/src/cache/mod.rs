@@ -9,6 +9,7 @@
 //! Compare `k8s.io/apiserver/pkg/storage/cacher`.
 
 mod age;
+mod bell;
 mod chunk;
 mod entry;
 mod feeder;
@@ -98,6 +99,11 @@ impl Cache {
     /// Lets the past of all kinds age; whether there will be something to forget next time.
     fn age(&self) -> bool {
         self.kinds().filter(|kind| kind.age()).count() > 0
+    }
+
+    /// Nothing will be told any more: whoever waits for news hears that.
+    fn close(&self) {
+        self.kinds().for_each(|kind| kind.close());
     }
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<KindCache>> {

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::bell::{Bell, Listener};
 
 /// More watchers than this are a crowd.
 const CROWD: usize = 100;
@@ -34,8 +35,8 @@ pub(crate) enum Urgency {
 /// Everybody who waits for news of a kind. What is told is the number of the next event.
 pub(super) struct Wakes {
     newest: AtomicU64,
-    at_once: watch::Sender<u64>,
-    parts: [watch::Sender<u64>; PARTS],
+    at_once: Arc<Bell>,
+    parts: [Arc<Bell>; PARTS],
     turns: Mutex<Turns>,
 }
 
@@ -51,42 +52,48 @@ impl Wakes {
     pub(super) fn new() -> Wakes {
         Wakes {
             newest: AtomicU64::new(0),
-            at_once: watch::Sender::new(0),
-            parts: std::array::from_fn(|_| watch::Sender::new(0)),
+            at_once: Arc::default(),
+            parts: std::array::from_fn(|_| Arc::default()),
             turns: Mutex::default(),
         }
     }
 
     /// Waits from now on, in the smallest part.
-    pub(super) fn subscribe(&self, urgency: Urgency) -> watch::Receiver<u64> {
-        let smallest = || self.parts.iter().min_by_key(|part| part.receiver_count());
+    pub(super) fn subscribe(&self, urgency: Urgency) -> Listener {
+        let smallest = || self.parts.iter().min_by_key(|part| part.listeners());
         match urgency {
-            Urgency::AtOnce => self.at_once.subscribe(),
-            Urgency::InTurn => smallest().unwrap_or(&self.at_once).subscribe(),
+            Urgency::AtOnce => self.at_once.listen(),
+            Urgency::InTurn => smallest().unwrap_or(&self.at_once).listen(),
         }
     }
 
     /// How many wait.
     pub(super) fn watchers(&self) -> usize {
-        self.at_once.receiver_count() + self.crowd()
+        self.at_once.listeners() + self.crowd()
     }
 
     fn crowd(&self) -> usize {
-        self.parts.iter().map(watch::Sender::receiver_count).sum()
+        self.parts.iter().map(|part| part.listeners()).sum()
     }
 
     /// Tells everyone that the next event will get the number `next`.
     pub(super) fn tell(self: &Arc<Self>, next: u64) {
         self.newest.store(next, Ordering::SeqCst);
-        tell(&self.at_once, next);
+        self.at_once.tell(next);
         if self.crowd() <= CROWD {
-            self.parts.iter().for_each(|part| _ = tell(part, next));
+            self.parts.iter().for_each(|part| _ = part.tell(next));
             return;
         }
         let mut turns = self.turns.lock();
         if !std::mem::replace(&mut turns.are_taken, true) {
             tokio::spawn(self.clone().take_turns());
         }
+    }
+
+    /// Tells everyone that this was all.
+    pub(super) fn close(&self) {
+        self.at_once.close();
+        self.parts.iter().for_each(|part| part.close());
     }
 
     /// Tells one part after the other until all know the newest.
@@ -111,9 +118,9 @@ impl Wakes {
         let newest = self.newest.load(Ordering::SeqCst);
         for place in (0..PARTS).map(|n| (turns.next + n) % PARTS) {
             let part = &self.parts[place];
-            if part.receiver_count() > 0 && tell(part, newest) {
+            if part.listeners() > 0 && part.tell(newest) {
                 turns.next = place + 1;
-                return Some(part.receiver_count());
+                return Some(part.listeners());
             }
         }
         turns.are_taken = false;
@@ -121,21 +128,23 @@ impl Wakes {
     }
 }
 
-/// Whether it was news.
-fn tell(part: &watch::Sender<u64>, next: u64) -> bool {
-    part.send_if_modified(|number| std::mem::replace(number, next) != next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn waiting(wakes: &Wakes, count: usize) -> Vec<watch::Receiver<u64>> {
+    fn waiting(wakes: &Wakes, count: usize) -> Vec<Listener> {
         (0..count).map(|_| wakes.subscribe(Urgency::InTurn)).collect()
     }
 
-    fn told(watchers: &[watch::Receiver<u64>], number: u64) -> usize {
-        watchers.iter().filter(|w| *w.borrow() == number).count()
+    async fn until(watcher: &mut Listener, number: u64) {
+        while watcher.number() != number {
+            watcher.mark_heard();
+            watcher.news().await.unwrap();
+        }
+    }
+
+    fn told(watchers: &[Listener], number: u64) -> usize {
+        watchers.iter().filter(|w| w.number() == number).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -152,14 +161,14 @@ mod tests {
         let (mut watchers, urgent) = (waiting(&wakes, 1000), wakes.subscribe(Urgency::AtOnce));
         let begun = Instant::now();
         wakes.tell(1);
-        assert_eq!((*urgent.borrow(), told(&watchers, 1)), (1, 0));
+        assert_eq!((urgent.number(), told(&watchers, 1)), (1, 0));
         // The first part is told without waiting for anything.
-        watchers[0].changed().await.unwrap();
+        watchers[0].news().await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO);
         let first = told(&watchers, 1);
         assert!((1..=1000 / PARTS + 1).contains(&first), "{first}");
         for watcher in &mut watchers[1..] {
-            watcher.wait_for(|number| *number == 1).await.unwrap();
+            until(watcher, 1).await;
         }
         let round = PER_WATCHER * 1000;
         assert!(begun.elapsed() <= round + Duration::from_millis(2), "{:?}", begun.elapsed());
@@ -177,7 +186,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for watcher in &mut watchers {
-            watcher.wait_for(|number| *number == 50).await.unwrap();
+            until(watcher, 50).await;
         }
         drop(watchers);
         assert_eq!(wakes.watchers(), 0);

@@ -11,7 +11,6 @@ use http::header::ACCEPT_ENCODING;
 use serde_json::json;
 use store::Revision;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::revision::{Freshness, parse};
 use crate::cache::{CacheEvent, Change, Chunk, Cursor, Entry, FellBehind, Filter, SharedChunk, Urgency};
@@ -40,7 +39,8 @@ pub(super) async fn watch(call: &Call) -> Result<ApiResponse, ApiError> {
     }
     let filter =
         Filter::parse(call.info.kind.info, call.info.namespace.as_deref(), call.info.name.as_deref(), &call.query)?;
-    let watcher = Watcher::start(call, filter).await?;
+    // In a box: it is handed on with every chunk.
+    let watcher = Box::new(Watcher::start(call, filter).await?);
     let gzip = watcher.is_shared() && takes_gzip(call.headers.get_all(ACCEPT_ENCODING));
     let stream = futures::stream::unfold(Some((watcher, gzip.then(GzipStream::default))), |open| async move {
         let (mut watcher, mut gzip) = open?;
@@ -102,7 +102,6 @@ struct Watcher {
     /// The next bookmark, if the client asked for them, or the deadline. Kept over many events: setting a timer for each
     /// would cost as much as telling it.
     timer: Pin<Box<Sleep>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The newest revision told.
     told: Revision,
     deadline: Instant,
@@ -129,7 +128,6 @@ impl Watcher {
             after: 0,
             bookmarks,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
-            stop: Box::pin(call.shared.stop.clone().cancelled_owned()),
             told: 0,
             deadline,
             failed: None,
@@ -200,19 +198,23 @@ impl Watcher {
                 self.told = revision;
                 return Some(Told::One(self.view.bookmark(&self.filter, revision, true)));
             }
+            let bookmark_is_due = self.wait().await? == Woken::ByTimer;
             // Read before the cursor: what the cursor then does not show has not happened up to here.
             let known = self.shared.cache.revision();
             match self.events() {
                 Err(FellBehind) => {
                     let oldest = self.shared.cache.revision();
                     self.failed = Some(expired(self.told, oldest));
-                    continue;
                 }
                 Ok(Some(told)) => return Some(told),
+                Ok(None) if bookmark_is_due => {
+                    self.plan_bookmark();
+                    if known > self.told {
+                        self.told = known;
+                        return Some(Told::One(self.view.bookmark(&self.filter, known, false)));
+                    }
+                }
                 Ok(None) => {}
-            }
-            if let Some(bookmark) = self.wait(known).await? {
-                return Some(Told::One(bookmark));
             }
         }
     }
@@ -253,25 +255,24 @@ impl Watcher {
         Ok(chunk.finish().map(Told::One))
     }
 
-    /// Waits for news, the next bookmark or the end. `known` is a revision up to which everything has been told.
-    async fn wait(&mut self, known: Revision) -> Option<Option<Bytes>> {
-        let cursor = self.cursor.as_mut()?;
+    /// Waits for news or until the next bookmark is due; `None` at the end.
+    async fn wait(&mut self) -> Option<Woken> {
+        if self.past.len() > 0 {
+            return Some(Woken::ByNews);
+        }
         tokio::select! {
             biased;
-            () = cursor.changed() => return Some(None),
-            () = &mut self.stop => return None,
-            () = &mut self.timer => {}
+            news = self.cursor.as_mut()?.news() => news.is_ok().then_some(Woken::ByNews),
+            () = &mut self.timer => (Instant::now() < self.deadline).then_some(Woken::ByTimer),
         }
-        if Instant::now() >= self.deadline {
-            return None;
-        }
-        self.plan_bookmark();
-        if known <= self.told {
-            return Some(None);
-        }
-        self.told = known;
-        Some(Some(self.view.bookmark(&self.filter, known, false)))
     }
+}
+
+/// Why a watcher stops waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    ByNews,
+    ByTimer,
 }
 
 fn tell(
