@@ -118,3 +118,47 @@ impl Drop for Listener {
         self.bell.count.store(listeners.len(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everyone_who_listens_hears_news_until_he_says_that_he_has_heard() {
+        let bell = Arc::new(Bell::default());
+        let mut listeners = [bell.listen(), bell.listen()];
+        assert!(listeners.iter_mut().all(|one| one.news().now_or_never().is_none()));
+        let waiting = tokio::spawn({
+            let mut third = bell.listen();
+            async move { third.news().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(bell.tell(1) && !bell.tell(1));
+        waiting.await.unwrap().unwrap();
+        for one in &mut listeners {
+            assert_eq!((one.news().now_or_never(), one.news().now_or_never()), (Some(Ok(())), Some(Ok(()))));
+            one.mark_heard();
+            assert_eq!(one.news().now_or_never(), None);
+            one.mark_unheard();
+            assert_eq!(one.news().now_or_never(), Some(Ok(())));
+        }
+        assert_eq!(bell.listeners(), 2);
+        drop(listeners);
+        assert_eq!(bell.listeners(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_is_heard_again_and_again_and_by_whoever_comes_later() {
+        let bell = Arc::new(Bell::default());
+        let early = bell.listen();
+        bell.close();
+        assert!(!bell.tell(7));
+        for mut one in [early, bell.listen()] {
+            assert_eq!(one.news().now_or_never(), Some(Err(Closed)));
+            one.mark_heard();
+            assert_eq!(one.news().now_or_never(), Some(Err(Closed)));
+        }
+    }
+}
