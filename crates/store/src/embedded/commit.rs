@@ -8,8 +8,8 @@
 //! where the write fails, everybody in the batch hears [`Error::Unavailable`] and the store is as before.
 //!
 //! A thread of its own does this: it sleeps until somebody asks or a known deadline comes (a lease, a compaction, redb
-//! having to follow the journal). Where writers come one at a time, each commits himself instead ([`commit_alone`]):
-//! waking one thread after another would take longer than the fsync.
+//! having to follow the journal). Where writers come one at a time and processors are free, each commits himself instead
+//! ([`commit_alone`]): waking one thread after another would take longer than the fsync.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +34,13 @@ pub(super) const REMOVED_PER_WRITE: usize = 256;
 
 /// The longest the thread waits for writers to share an fsync; a quarter of what the last commit took, if that is less.
 const GATHER_MAX: Duration = Duration::from_micros(500);
+
+/// A writer who took longer than this to commit himself waited for a processor rather than for the disk, each time the
+/// disk had done its part; or has a disk beside which it is nothing to wake a thread.
+const ALONE_MAX: Duration = Duration::from_millis(1);
+/// How long nobody commits himself then: a thread that has nothing else to do gets its processor sooner, and leaves the
+/// writers' threads to their own work.
+const NOT_ALONE: Duration = Duration::from_secs(5);
 
 /// Work of the commit thread, until the queue is closed and empty.
 pub(super) fn run(shared: &Shared, committer: &Mutex<Committer>) {
@@ -76,8 +83,15 @@ pub(super) fn commit_alone(shared: &Shared, committer: &Mutex<Committer>, ops: V
     if !shared.queue.is_quiet() || !may_block() {
         return Err(ops);
     }
-    let Some(mut committer) = committer.try_lock() else { return Err(ops) };
+    let begun = Instant::now();
+    let Some(mut committer) = committer.try_lock().filter(|committer| committer.alone_from <= begun) else {
+        return Err(ops);
+    };
     let outcome = tokio::task::block_in_place(|| committer.commit_one(ops));
+    let finished = Instant::now();
+    if finished - begun > ALONE_MAX {
+        committer.alone_from = finished + NOT_ALONE;
+    }
     if let Some(deadline) = committer.deadline() {
         shared.queue.wake_by(deadline);
     }
@@ -89,6 +103,8 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) leases: Leases,
     pub(super) compaction: Compaction,
+    /// From when on a writer may commit himself.
+    alone_from: Instant,
     /// When to make the file smaller.
     pub(super) shrink_at: Option<Instant>,
     /// When to find out whether the disk is well again.
@@ -100,7 +116,8 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, leases: Leases, options: &Options) -> Committer {
         let compaction = Compaction::new(options, &shared.state.read());
-        Committer { shared, leases, compaction, shrink_at: None, retry_at: None, age_at: None }
+        let alone_from = Instant::now();
+        Committer { shared, leases, compaction, alone_from, shrink_at: None, retry_at: None, age_at: None }
     }
 
     /// When there is something to do without being asked; now, where something is under way.
