@@ -17,7 +17,7 @@ use crate::rest::Rest;
 /// First back-off of a key that failed, as client-go's default controller rate limiter.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// Longest back-off; upstream's is 1000 s, which no user waits for.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// Handed to each controller's `register`.
 pub(crate) struct Context {

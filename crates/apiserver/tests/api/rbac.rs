@@ -121,12 +121,17 @@ async fn default_roles_are_there_after_the_first_start_and_mended_at_the_next() 
         "rbac.authorization.kubernetes.io/autoupdate": "false",
     }}});
     server.patch(&basic, &opt_out).await;
+    // As in a store of a version that did not know it.
+    let rotation = format!("{RBAC}/clusterrolebindings/system:node-autoapprove-certificate-rotation");
+    let binding = server.get(&rotation).await.json();
+    assert_eq!(server.send("DELETE", &rotation, &[], "").await.code, 200);
     let again = Server::start_on(server.store.clone(), |_| {}).await;
     let paths = |rules: &Value| {
         rules.as_array().unwrap().iter().map(|r| r["nonResourceURLs"].as_array().unwrap().len()).sum::<usize>()
     };
     assert_eq!(paths(&again.get(&discovery).await.json()["rules"]), paths(&whole));
     assert_eq!(again.get(&basic).await.json()["rules"], json!([]));
+    assert_eq!(again.get(&rotation).await.json()["subjects"], binding["subjects"]);
 }
 
 #[tokio::test]

@@ -5,11 +5,14 @@
 //!                    └ no: leave it to a human    └ no: leave it to a human
 //! ```
 //!
-//! Behaviour follows `pkg/controller/certificates/{approver,signer,cleaner}`; upstream leaves serving certificates to a
-//! human, here a node gets one for exactly its own names and addresses.
-//! - [`request`]: what a request asks for. [`policy`]: what may be signed, and for whom. [`sign`]: signing.
+//! Behaviour follows `pkg/controller/certificates/{approver,signer,cleaner}`: whether a user may have a node's client
+//! certificate is a right that the API server is asked about. Upstream leaves serving certificates to a human, here a
+//! node gets one for exactly its own names and addresses.
+//! - [`request`]: what a request asks for. [`policy`]: what may be signed, and for whom. [`ask`]: whether a user has a
+//!   right to it. [`sign`]: signing.
 //! - [`plan`]: the next step for a request.
 
+mod ask;
 mod plan;
 mod policy;
 mod request;
@@ -18,6 +21,7 @@ mod sign;
 mod testing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::well_known::USER_NODE_PREFIX;
 use client::{Change, Lister, Outcome, WorkQueue};
@@ -31,13 +35,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Error;
 
 use crate::Config;
-use crate::context::{Context, new_queue, outcome};
+use crate::context::{BACKOFF_MAX, Context, outcome};
 use crate::informers::BY_USER;
 use crate::rest::{self, Rest};
 use plan::{Action, plan};
+use policy::Verdict;
 
 const NAME: &str = "certificate-controller";
 const WORKERS: usize = 2;
+/// First back-off of a request: each look at one without right to its certificate is a question to the API server.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
 struct Controller {
     requests: Lister<CertificateSigningRequest>,
@@ -54,7 +61,7 @@ pub(crate) fn register(context: &mut Context) {
         requests: caches.certificate_signing_requests.clone(),
         nodes: caches.nodes.clone(),
         config: context.config.clone(),
-        queue: new_queue(),
+        queue: WorkQueue::new(BACKOFF_MIN, BACKOFF_MAX),
         rest: context.rest.clone(),
     });
     let queue = controller.queue.clone();
@@ -91,12 +98,18 @@ impl Controller {
         let Some(csr) = self.requests.get(None, name) else { return Ok(Outcome::Done) };
         let user = csr.spec.username.as_deref().unwrap_or_default();
         let node = user.strip_prefix(USER_NODE_PREFIX).and_then(|node| self.nodes.get(None, node));
-        let verdict = policy::judge(&csr, node.as_deref());
+        let verdict = match policy::judge(&csr, node.as_deref()) {
+            Verdict::Recognized(rights) if plan::is_undecided(&csr) => ask::verdict(&self.rest, &csr, rights).await?,
+            verdict => verdict,
+        };
+        let is_refused = matches!(verdict, Verdict::Refused(_));
         let planned = plan(&csr, verdict, Timestamp::now());
         if let Some(action) = planned.action {
             self.execute(&csr, action).await?;
         }
-        Ok(planned.next.map_or(Outcome::Done, Outcome::After))
+        // No change of the request would tell that its user has been given the right.
+        let next = planned.next.map_or(Outcome::Done, Outcome::After);
+        Ok(if is_refused && next != Outcome::Done { Outcome::Retry } else { next })
     }
 
     async fn execute(&self, csr: &CertificateSigningRequest, action: Action) -> Result<(), Error> {

@@ -61,7 +61,7 @@ pub(super) fn is_undecided(csr: &CertificateSigningRequest) -> bool {
     condition(csr, "Approved").is_none() && condition(csr, "Denied").is_none() && condition(csr, "Failed").is_none()
 }
 
-/// The next step for a request that is judged like this.
+/// The next step for a request that is judged like this, and where it matters asked about.
 pub(super) fn plan(csr: &CertificateSigningRequest, verdict: Verdict, now: Timestamp) -> Plan {
     let (keep, since, reason) = lifetime(csr);
     let end = since.saturating_add(keep).unwrap_or(Timestamp::MAX);
@@ -75,9 +75,12 @@ pub(super) fn plan(csr: &CertificateSigningRequest, verdict: Verdict, now: Times
         _ if answered => None,
         Verdict::NotOurs => None,
         Verdict::Unsignable(message) if approved => Some(Action::Fail { message }),
-        Verdict::Entitled(_) | Verdict::Unentitled(_) if approved => Some(Action::Sign),
+        _ if approved => Some(Action::Sign),
+        Verdict::Recognized(_) => None,
         Verdict::Entitled(message) => Some(Action::Approve { message }),
-        Verdict::Unentitled(reason) | Verdict::Unsignable(reason) => Some(Action::Leave { reason }),
+        Verdict::Unentitled(reason) | Verdict::Refused(reason) | Verdict::Unsignable(reason) => {
+            Some(Action::Leave { reason })
+        }
     };
     Plan { action, next }
 }
@@ -128,6 +131,7 @@ mod tests {
         let cases = [
             ("another signer's", Verdict::NotOurs, None),
             ("one without right to it", Verdict::Unentitled("no".into()), Some(Action::Leave { reason: "no".into() })),
+            ("one refused", Verdict::Refused("no".into()), Some(Action::Leave { reason: "no".into() })),
             ("one that is not signed", Verdict::Unsignable("no".into()), Some(Action::Leave { reason: "no".into() })),
         ];
         for (sentence, verdict, expected) in cases {
@@ -140,6 +144,7 @@ mod tests {
         let csr = with_condition(&client_csr(), "Approved", "Human", String::new());
         let now = Timestamp::now();
         assert_eq!(plan(&csr, Verdict::Unentitled("no".into()), now).action, Some(Action::Sign));
+        assert_eq!(plan(&csr, Verdict::Recognized(&[]), now).action, Some(Action::Sign), "nobody is asked any more");
         let failed = plan(&csr, Verdict::Unsignable("no".into()), now).action;
         assert_eq!(failed, Some(Action::Fail { message: "no".into() }));
         let csr = with_condition(&csr, "Failed", "SignerValidationFailure", "no".into());

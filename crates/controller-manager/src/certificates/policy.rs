@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use api::well_known::{
-    GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_NODES, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING, USER_NODE_PREFIX,
-};
+use api::well_known::{GROUP_MASTERS, GROUP_NODES, SIGNER_KUBELET_CLIENT, SIGNER_KUBELET_SERVING, USER_NODE_PREFIX};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 
@@ -23,9 +21,34 @@ pub(super) enum Verdict {
     Unsignable(String),
     /// Could be signed, but only a human may approve it.
     Unentitled(String),
+    /// A node's client certificate: may be approved if the API server says that its user has one of these rights.
+    Recognized(&'static [Right]),
+    /// Recognized, but the user has none of the rights, as yet.
+    Refused(String),
     /// May be approved, and why.
     Entitled(String),
 }
+
+/// A right to have certificates: to create `certificatesigningrequests/<subresource>`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Right {
+    /// The subresource.
+    pub(super) subresource: &'static str,
+    /// What is said when a request is approved by it.
+    pub(super) message: &'static str,
+}
+
+/// One's own client certificate again, or else that of any node.
+const OWN_OR_ANY: &[Right] = &[
+    Right {
+        subresource: "selfnodeclient",
+        message: "Auto approving self kubelet client certificate after SubjectAccessReview.",
+    },
+    Right {
+        subresource: "nodeclient",
+        message: "Auto approving kubelet client certificate after SubjectAccessReview.",
+    },
+];
 
 /// Judges a request; `node` is the object of the node that made it, if a node did.
 pub(super) fn judge(csr: &CertificateSigningRequest, node: Option<&Node>) -> Verdict {
@@ -35,9 +58,9 @@ pub(super) fn judge(csr: &CertificateSigningRequest, node: Option<&Node>) -> Ver
     }
     let judged = Request::parse(csr).map_err(Verdict::Unsignable).and_then(|request| {
         signable(csr, &request).map_err(Verdict::Unsignable)?;
-        entitled(csr, &request, node).map_err(Verdict::Unentitled)
+        Ok(entitled(csr, &request, node))
     });
-    judged.map_or_else(|verdict| verdict, Verdict::Entitled)
+    judged.unwrap_or_else(|verdict| verdict)
 }
 
 /// Whether the request is what its signer signs
@@ -119,22 +142,19 @@ fn client_usages(csr: &CertificateSigningRequest) -> Result<(), String> {
     Ok(())
 }
 
-/// Why the user may have it, or why not.
-fn entitled(csr: &CertificateSigningRequest, request: &Request, node: Option<&Node>) -> Result<String, String> {
+/// Whether the user may have it (`pkg/controller/certificates/approver/sarapprove.go`).
+fn entitled(csr: &CertificateSigningRequest, request: &Request, node: Option<&Node>) -> Verdict {
     let user = csr.spec.username.as_deref().unwrap_or_default();
-    let in_group = |group: &str| csr.spec.groups.iter().flatten().any(|g| g == group);
-    let is_itself = in_group(GROUP_NODES) && user == request.common_name;
+    let is_itself = user == request.common_name;
+    let is_node = csr.spec.groups.iter().flatten().any(|group| group == GROUP_NODES);
     match csr.spec.signer_name.as_str() {
-        SIGNER_KUBELET_CLIENT if is_itself => Ok("Auto approving self kubelet client certificate.".to_owned()),
-        SIGNER_KUBELET_CLIENT if in_group(GROUP_BOOTSTRAPPERS) => {
-            Ok("Auto approving kubelet client certificate.".to_owned())
+        SIGNER_KUBELET_CLIENT => Verdict::Recognized(if is_itself { OWN_OR_ANY } else { &OWN_OR_ANY[1..] }),
+        SIGNER_KUBELET_SERVING if is_itself && is_node => {
+            let why = "Auto approving kubelet serving certificate for the node's own addresses.";
+            own_names(request, node).map_or_else(Verdict::Unentitled, |()| Verdict::Entitled(why.to_owned()))
         }
-        SIGNER_KUBELET_SERVING if is_itself => {
-            own_names(request, node)?;
-            Ok("Auto approving kubelet serving certificate for the node's own addresses.".to_owned())
-        }
-        SIGNER_CLIENT => Err("client certificates of users are for a human to approve".to_owned()),
-        _ => Err(format!("user {user} may not have a certificate for {}", request.common_name)),
+        SIGNER_CLIENT => Verdict::Unentitled("client certificates of users are for a human to approve".to_owned()),
+        _ => Verdict::Unentitled(format!("user {user} may not have a certificate for {}", request.common_name)),
     }
 }
 
@@ -168,27 +188,16 @@ mod tests {
     type Names = &'static [&'static str];
     type Addresses = &'static [[u8; 4]];
 
+    fn user(csr: &mut CertificateSigningRequest, name: &str) {
+        csr.spec.username = Some(name.to_owned());
+    }
+
     #[test]
-    fn client_certificates_go_to_nodes_and_those_who_join() {
+    fn client_certificates_of_nodes_are_recognized_and_one_s_own_as_such() {
         let cases: &[(&str, Change, Check)] = &[
-            ("one who joins", |_| (), |v| matches!(v, Verdict::Entitled(_))),
-            (
-                "the node itself",
-                |c| {
-                    c.spec.username = Some("system:node:box1".into());
-                    c.spec.groups = Some(vec![GROUP_NODES.into()]);
-                },
-                |v| matches!(v, Verdict::Entitled(_)),
-            ),
-            (
-                "another node",
-                |c| {
-                    c.spec.username = Some("system:node:box2".into());
-                    c.spec.groups = Some(vec![GROUP_NODES.into()]);
-                },
-                |v| matches!(v, Verdict::Unentitled(_)),
-            ),
-            ("anyone else", |c| c.spec.groups = None, |v| matches!(v, Verdict::Unentitled(_))),
+            ("one who joins", |_| (), |v| *v == Verdict::Recognized(&OWN_OR_ANY[1..])),
+            ("the node itself", |c| user(c, "system:node:box1"), |v| *v == Verdict::Recognized(OWN_OR_ANY)),
+            ("another node", |c| user(c, "system:node:box2"), |v| *v == Verdict::Recognized(&OWN_OR_ANY[1..])),
             ("another signer", |c| c.spec.signer_name = "example.com/x".into(), |v| *v == Verdict::NotOurs),
             (
                 "more usages",

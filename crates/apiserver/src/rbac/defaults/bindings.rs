@@ -1,6 +1,6 @@
 //! Who gets which default role.
 
-use api::well_known::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED};
+use api::well_known::{GROUP_AUTHENTICATED, GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED};
 
 const GROUP: &str = "Group";
 const USER: &str = "User";
@@ -25,6 +25,18 @@ pub(super) const BINDINGS: &[(&str, &str, &[Who])] = &[
     ("system:volume-scheduler", "system:volume-scheduler", &[(USER, "system:kube-scheduler")]),
     // Nodes are authorised by what runs on them; the binding is there for those who want more.
     ("system:node", "system:node", &[]),
+    // Whose certificates need no human: `kubeadm:node-autoapprove-bootstrap` and
+    // `kubeadm:node-autoapprove-certificate-rotation`.
+    (
+        "system:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[(GROUP, GROUP_BOOTSTRAPPERS)],
+    ),
+    (
+        "system:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[(GROUP, GROUP_NODES)],
+    ),
     (
         "system:service-account-issuer-discovery",
         "system:service-account-issuer-discovery",

@@ -1,6 +1,8 @@
 //! Whole clusters in one process, hollow nodes: scenarios that read like the sentence they prove.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod certificates;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
