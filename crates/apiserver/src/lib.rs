@@ -23,7 +23,7 @@
 //! - `status`, `respond`, `table`, `pretty`, `compress`, `discovery`, `openapi`, `openid`, `health`, `metrics`: answers.
 //! - `held`: what an answer holds until it is read.
 //! - `pki`, `serve`, `stalled`: certificates, HTTPS, and peers that take nothing.
-//! - `bootstrap`, `compaction`: what the server does on its own account.
+//! - `bootstrap`, `authentication_trust`, `compaction`: what the server does on its own account.
 //!
 //! It knows no kind but through `api::kinds`, apart from the few whose writes touch more than themselves (Service,
 //! Namespace, Pod, CertificateSigningRequest). It runs no controllers.
@@ -31,6 +31,7 @@
 mod admission;
 mod allocators;
 mod audit;
+mod authentication_trust;
 mod authn;
 mod authz;
 mod body;

@@ -31,7 +31,7 @@ use crate::subresources::kubelet::KubeletClient;
 use crate::turns::Turns;
 use crate::usage::Usages;
 use crate::user::User;
-use crate::{bootstrap, compaction, pretty, route, serve};
+use crate::{authentication_trust, bootstrap, compaction, pretty, route, serve};
 
 /// How the service accounts of controllers begin.
 const CONTROLLER_PREFIX: &str = "system:serviceaccount:kube-system:";
@@ -147,6 +147,7 @@ impl ApiServer {
             stop,
         });
         bootstrap::write_system_objects(&shared).await?;
+        authentication_trust::publish(&shared).await;
         tokio::spawn(legacy::note(shared.clone(), used));
         let renewing = shared.clone();
         tokio::spawn(async move { pki::renew(&renewing.pki, &renewing.config, &renewing.stop).await });

@@ -235,6 +235,7 @@ mod tests {
             ("serviceaccounts/kube-system/default", false),
             ("serviceaccounts/default/default", false),
             ("configmaps/kube-system/kube-root-ca.crt", false),
+            ("configmaps/kube-system/extension-apiserver-authentication", false),
             ("clusterrolebindings/system:node-autoapprove-bootstrap", false),
             ("secrets/kube-system/bootstrap-token-abcdef", false),
             ("ranges/serviceips/10.96.0.1", false),

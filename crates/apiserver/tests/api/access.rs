@@ -277,8 +277,8 @@ async fn health_and_metrics_answer() {
     let metrics = server.get("/metrics").await.text;
     for line in [
         r#"apiserver_request_total{verb="create",resource="configmaps",code="201"} 1"#,
-        // One is the server's own.
-        r#"apiserver_storage_objects{resource="configmaps"} 2"#,
+        // Two are the server's own.
+        r#"apiserver_storage_objects{resource="configmaps"} 3"#,
         "process_resident_memory_bytes ",
         r#"apiserver_certificate_ttl_seconds{certificate="ca"} 3"#,
         r#"apiserver_certificate_ttl_seconds{certificate="admin.kubeconfig"} 3"#,

@@ -29,4 +29,5 @@ mod support;
 mod swagger_ui;
 mod tls;
 mod tokens;
+mod trust;
 mod warnings;
