@@ -43,7 +43,8 @@ fn capacity(volume: &PersistentVolume) -> Quantity {
     volume.spec.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage")).map_or(Quantity::ZERO, of)
 }
 
-fn storage_class(metadata: &ObjectMeta, class: Option<&String>) -> String {
+/// The class of a claim or volume; empty for none.
+pub(super) fn storage_class(metadata: &ObjectMeta, class: Option<&String>) -> String {
     let annotation = metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_STORAGE_CLASS));
     annotation.or(class).cloned().unwrap_or_default()
 }

@@ -2,18 +2,23 @@
 //!
 //! Behaviour follows `pkg/controller/volume/persistentvolume/pv_controller.go` without provisioners: volumes are made by
 //! hand, and none can be wiped or deleted here.
+//! - [`plan`]: the next writes. [`matching`]: which volume a claim gets. [`waiting`]: what is told of claims without.
 
 mod matching;
 mod plan;
+mod waiting;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::events::{EventType, Recorder, object_reference};
 use client::{Lister, Outcome, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Error;
+use parking_lot::Mutex;
 use plan::{Action, plan};
+use waiting::Told;
 
 use crate::context::{Context, new_queue, outcome};
 use crate::rest::{self, Rest};
@@ -26,6 +31,7 @@ struct Controller {
     volumes: Lister<PersistentVolume>,
     claims: Lister<PersistentVolumeClaim>,
     recorder: Recorder,
+    told: Mutex<Told>,
     rest: Rest,
 }
 
@@ -36,6 +42,7 @@ pub(crate) fn register(context: &mut Context) {
         volumes: caches.persistent_volumes.clone(),
         claims: caches.persistent_volume_claims.clone(),
         recorder: context.recorder("persistentvolume-controller"),
+        told: Mutex::default(),
         rest: context.rest.clone(),
     });
     let queue: WorkQueue<()> = new_queue();
@@ -59,10 +66,26 @@ pub(crate) fn register(context: &mut Context) {
 impl Controller {
     /// Every write demands the version it was planned on: what is old in the caches comes back as a conflict.
     async fn sync(&self) -> Result<Outcome, Error> {
-        for action in plan(&self.volumes.list(), &self.claims.list(), Timestamp::now()) {
+        let (volumes, claims, now) = (self.volumes.list(), self.claims.list(), Timestamp::now());
+        let next = self.tell(&volumes, &claims, now);
+        for action in plan(&volumes, &claims, now) {
             self.apply(action).await?;
         }
-        Ok(Outcome::Done)
+        Ok(next.map_or(Outcome::Done, Outcome::After))
+    }
+
+    /// Tells of claims that wait; when to tell again.
+    fn tell(
+        &self,
+        volumes: &[Arc<PersistentVolume>],
+        claims: &[Arc<PersistentVolumeClaim>],
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let (due, next) = self.told.lock().due(claims, volumes, now);
+        for (claim, waits) in due {
+            self.recorder.event(&object_reference(claim), waits.event_type, waits.reason, waits.message);
+        }
+        next
     }
 
     async fn apply(&self, action: Action) -> Result<(), Error> {

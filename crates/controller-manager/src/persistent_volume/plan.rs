@@ -13,9 +13,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::matching::{best, claim_ref, fits};
 
 /// On a claim that has been bound: from then on its volume must be there.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// On whatever the controller bound, rather than the user.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +54,7 @@ pub(super) fn plan(
     actions
 }
 
-fn has(metadata: &ObjectMeta, annotation: &str) -> bool {
+pub(super) fn has(metadata: &ObjectMeta, annotation: &str) -> bool {
     metadata.annotations.as_ref().is_some_and(|a| a.contains_key(annotation))
 }
 
@@ -62,12 +62,12 @@ fn annotate(metadata: &mut ObjectMeta, annotation: &str) {
     metadata.annotations.get_or_insert_default().insert(annotation.to_owned(), "yes".to_owned());
 }
 
-fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
+pub(super) fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty())
 }
 
 /// Whether `reference` means this claim: the same name, and the same object if it says which.
-fn means(reference: &ObjectReference, claim: &PersistentVolumeClaim) -> bool {
+pub(super) fn means(reference: &ObjectReference, claim: &PersistentVolumeClaim) -> bool {
     reference.namespace == claim.metadata.namespace
         && reference.name == claim.metadata.name
         && reference.uid.as_deref().is_none_or(|uid| uid.is_empty() || Some(uid) == claim.metadata.uid.as_deref())
@@ -167,7 +167,7 @@ fn for_claim(
 }
 
 /// Whether the volume says that it is this very claim's.
-fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+pub(super) fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     claim.metadata.uid.is_some() && claim_ref(volume).is_some_and(|r| means(r, claim) && r.uid == claim.metadata.uid)
 }
 
@@ -221,4 +221,4 @@ fn claim_phase(claim: &PersistentVolumeClaim, phase: &str) -> Option<Action> {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ struct World {
     claims: Vec<Arc<PersistentVolumeClaim>>,
 }
 
-fn volume(name: &str, size: &str, change: impl FnOnce(&mut Value)) -> Arc<PersistentVolume> {
+pub(crate) fn volume(name: &str, size: &str, change: impl FnOnce(&mut Value)) -> Arc<PersistentVolume> {
     let mut value = json!({"metadata": {"name": name}, "spec": {
         "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
         "hostPath": {"path": "/data"}}});
@@ -16,7 +16,7 @@ fn volume(name: &str, size: &str, change: impl FnOnce(&mut Value)) -> Arc<Persis
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn claim(name: &str, size: &str, change: impl FnOnce(&mut Value)) -> Arc<PersistentVolumeClaim> {
+pub(crate) fn claim(name: &str, size: &str, change: impl FnOnce(&mut Value)) -> Arc<PersistentVolumeClaim> {
     let mut value = json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")}, "spec": {
         "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}});
     change(&mut value);
