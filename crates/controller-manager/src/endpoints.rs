@@ -17,6 +17,7 @@ use crate::own_writes::OwnWrites;
 use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 use crate::service_pods as backing;
+use crate::trigger_times::{self, TriggerTimes};
 
 const NAME: &str = "endpoint-controller";
 const WORKERS: usize = 5;
@@ -32,6 +33,7 @@ struct Controller {
     pods: Lister<PodInfo>,
     endpoints: Lister<Endpoints>,
     own_writes: OwnWrites<Key>,
+    trigger_times: TriggerTimes,
     queue: WorkQueue<Key>,
     rest: Rest,
 }
@@ -44,6 +46,7 @@ pub(crate) fn register(context: &mut Context) {
         pods: caches.pods.clone(),
         endpoints: caches.endpoints.clone(),
         own_writes: OwnWrites::new(),
+        trigger_times: TriggerTimes::default(),
         queue: new_queue(),
         rest: context.rest.clone(),
     });
@@ -93,7 +96,11 @@ impl Controller {
         }
         let service = self.services.get(Some(&key.namespace), &key.name);
         let pods = service.as_ref().map(|service| backing::pods_of(service, &self.pods)).unwrap_or_default();
-        if let Some(action) = plan(service.as_deref(), &pods, cached.as_deref()) {
+        let trigger_time = self.trigger_times.look(key, service.as_deref(), &pods);
+        if let Some(mut action) = plan(service.as_deref(), &pods, cached.as_deref()) {
+            if let Action::Create(endpoints) | Action::Update(endpoints) = &mut action {
+                trigger_times::annotate(&mut endpoints.metadata, trigger_time);
+            }
             self.execute(key, action).await?;
         }
         Ok(Outcome::Done)

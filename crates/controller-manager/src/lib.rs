@@ -19,7 +19,7 @@
 //! - `objects`: the metadata of every object of every kind, for those who care about all kinds.
 //! - `rest`: the writes, without decoding what comes back. `own_writes`: what we wrote and the cache has not shown yet.
 //! - `replication`: N pods for a replication controller, generic over what asks for replicas.
-//! - `endpoints`, `endpoint_slices`: services × pods; what they share is in `service_pods`.
+//! - `endpoints`, `endpoint_slices`: services × pods; what they share is in `service_pods`. `trigger_times`: since when.
 //! - `load_balancer`: the nodes' addresses for services that want to be balanced.
 //! - `node_lifecycle`: lost nodes, their taints and their pods. `node_ipam`: a pod CIDR for each node.
 //! - `namespace`: empties a namespace that is being deleted. `pod_gc`: pods nobody else will remove.
@@ -59,6 +59,7 @@ mod root_ca;
 mod service_account;
 mod service_pods;
 mod storage_protection;
+mod trigger_times;
 mod unused_tokens;
 
 pub use config::Config;

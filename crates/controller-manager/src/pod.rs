@@ -40,8 +40,8 @@ pub(crate) struct PodInfo {
     pub(crate) phase: Phase,
     /// Whether its `Ready` condition is true.
     pub(crate) ready: bool,
-    /// Since when, while it is.
-    pub(crate) ready_since: Option<Timestamp>,
+    /// When that became so.
+    pub(crate) ready_changed: Option<Timestamp>,
     /// The most restarts of one of its containers.
     pub(crate) restarts: i32,
     /// How dear it is to its owner.
@@ -134,7 +134,7 @@ impl PodInfo {
     fn alone(pod: &Pod) -> PodInfo {
         let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
         let metadata = &pod.metadata;
-        let ready = pods::condition(pod, "Ready").filter(|ready| ready.status == "True");
+        let ready = pods::condition(pod, "Ready");
         PodInfo {
             name: text(&metadata.name),
             uid: text(&metadata.uid),
@@ -143,8 +143,8 @@ impl PodInfo {
             deletion: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             ips: ips(pod),
             phase: Phase::of(pods::phase(pod)),
-            ready: ready.is_some(),
-            ready_since: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
+            ready: ready.is_some_and(|ready| ready.status == "True"),
+            ready_changed: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
             restarts: restarts(pod),
             deletion_cost: deletion_cost(metadata),
             evicted: pod.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("Evicted")),
@@ -153,6 +153,11 @@ impl PodInfo {
             asks: asks(pod),
             ..PodInfo::default()
         }
+    }
+
+    /// Since when it is ready, while it is.
+    pub(crate) fn ready_since(&self) -> Option<Timestamp> {
+        self.ready_changed.filter(|_| self.ready)
     }
 
     /// Whether it has ended for good.

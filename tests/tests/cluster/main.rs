@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod certificates;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

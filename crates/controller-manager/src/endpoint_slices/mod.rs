@@ -21,6 +21,7 @@ use crate::own_writes::OwnWrites;
 use crate::pod::PodInfo;
 use crate::rest::{self, Rest};
 use crate::service_pods as backing;
+use crate::trigger_times::{self, TriggerTimes};
 use plan::{Action, plan};
 
 const NAME: &str = "endpoint-slice-controller";
@@ -36,6 +37,7 @@ struct Controller {
     slices: Lister<EndpointSlice>,
     nodes: Lister<Node>,
     own_writes: OwnWrites<Key>,
+    trigger_times: TriggerTimes,
     queue: WorkQueue<Key>,
     rest: Rest,
 }
@@ -49,6 +51,7 @@ pub(crate) fn register(context: &mut Context) {
         slices: caches.endpoint_slices.clone(),
         nodes: caches.nodes.clone(),
         own_writes: OwnWrites::new(),
+        trigger_times: TriggerTimes::default(),
         queue: new_queue(),
         rest: context.rest.clone(),
     });
@@ -125,7 +128,11 @@ impl Controller {
         let pods = service.as_ref().map(|service| backing::pods_of(service, &self.pods)).unwrap_or_default();
         let slices = self.slices.by_index(BY_SERVICE, &service_key(key));
         let zone = |node: &str| self.nodes.get(None, node).and_then(|node| zone_of(&node).cloned());
-        for action in plan(service.as_deref(), &pods, &slices, zone) {
+        let trigger_time = self.trigger_times.look(key, service.as_deref(), &pods);
+        for mut action in plan(service.as_deref(), &pods, &slices, zone) {
+            if let Action::Create(slice) | Action::Update(slice) = &mut action {
+                trigger_times::annotate(&mut slice.metadata, trigger_time);
+            }
             self.execute(key, action).await?;
         }
         Ok(Outcome::Done)

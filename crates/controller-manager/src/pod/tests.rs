@@ -34,7 +34,7 @@ fn what_controllers_look_at_is_kept() {
     assert_eq!((&*pod.namespace, &*pod.name, &*pod.uid, &*pod.version), ("d", "p", "u", "7"));
     assert_eq!((pod.node.as_deref(), pod.phase, pod.restarts, pod.deletion_cost), (Some("n"), Phase::Running, 3, 5));
     assert_eq!((pod.created, pod.deletion), (time("2026-01-01T00:00:00Z"), None));
-    assert_eq!((pod.ready, pod.ready_since), (true, time("2026-01-01T00:00:09Z")));
+    assert_eq!((pod.ready, pod.ready_since()), (true, time("2026-01-01T00:00:09Z")));
     assert_eq!(pod.ips.iter().map(|ip| &**ip).collect::<Vec<_>>(), ["10.0.0.1", "fd00::1"]);
     assert_eq!((pod.evicted, pod.disrupted, pod.mirror), (false, false, false));
     assert_eq!((pod.common.hostname.as_deref(), pod.common.subdomain.as_deref()), (Some("h"), Some("s")));
@@ -58,7 +58,7 @@ fn a_pod_is_judged_by_its_status() {
         (
             "not ready is ready since never",
             |p| p["status"]["conditions"][0]["status"] = json!("False"),
-            |p| !p.ready && p.ready_since.is_none(),
+            |p| !p.ready && p.ready_since().is_none(),
         ),
         (
             "on its way out",

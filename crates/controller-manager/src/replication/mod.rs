@@ -201,6 +201,6 @@ impl<R: Replicas> Replication<R> {
 
 /// Whether a change of a pod can change what is planned for its controller.
 fn matters(old: &PodInfo, new: &PodInfo) -> bool {
-    let view = |pod: &PodInfo| (pod.is_terminal(), pod.is_terminating(), pod.ready, pod.ready_since);
+    let view = |pod: &PodInfo| (pod.is_terminal(), pod.is_terminating(), pod.ready, pod.ready_since());
     view(old) != view(new) || old.labels() != new.labels() || old.common.owners != new.common.owners
 }

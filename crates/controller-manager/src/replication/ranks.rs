@@ -46,7 +46,7 @@ impl Rank {
             ready: pod.ready,
             cost: pod.deletion_cost,
             doubled,
-            ready_since: pod.ready_since.map(|since| (since, age_bucket(since, now))),
+            ready_since: pod.ready_since().map(|since| (since, age_bucket(since, now))),
             restarts: pod.restarts,
             created: pod.created.map(|at| (at, age_bucket(at, now))),
             uid: pod.uid.clone(),

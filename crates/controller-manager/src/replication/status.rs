@@ -90,7 +90,7 @@ fn until_available(pod: &PodInfo, min_ready_seconds: i64, now: Timestamp) -> Opt
     if min_ready_seconds <= 0 {
         return Some(Duration::ZERO);
     }
-    let left = (pod.ready_since?.as_millisecond() + min_ready_seconds * 1000).saturating_sub(now.as_millisecond());
+    let left = (pod.ready_since()?.as_millisecond() + min_ready_seconds * 1000).saturating_sub(now.as_millisecond());
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 

@@ -72,7 +72,7 @@ pub(super) fn ready(name: &str) -> PodInfo {
 
 /// Makes a pod ready since so many seconds.
 pub(super) fn set_ready(pod: &mut PodInfo, seconds: i64) {
-    (pod.ready, pod.ready_since) = (true, Some(Timestamp::from_second(NOW - seconds).unwrap()));
+    (pod.ready, pod.ready_changed) = (true, Some(Timestamp::from_second(NOW - seconds).unwrap()));
 }
 
 /// What the pod has in common with others, to change it for this one.
