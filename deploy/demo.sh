@@ -13,6 +13,11 @@ kctl=$bin/kctl
 bold() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 run() { printf '\033[2m$ kctl %s\033[0m\n' "$*"; "$kctl" "$@"; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+# Ends, after the troubles of the cluster, the newest last: they often name the cause.
+give_up() {
+    "$kctl" get events -A --field-selector type=Warning --sort-by=.lastTimestamp 2>&1 | tail -20 >&2 || true
+    die "$*"
+}
 now() { date +%s%N; }
 seconds_since() { awk -v ns=$(($(now) - $1)) 'BEGIN { printf "%.2f s", ns / 1e9 }'; }
 # A process that was killed and not yet buried is not alive.
@@ -72,7 +77,7 @@ start_minion() {
     echo $! >"$dir/minion.pid"
     until_line 30 'True' "$kctl" get nodes demo -w \
         -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\n"}' >/dev/null || wait_for_node ||
-        { tail -5 "$dir/minion.log" >&2; die "the minion did not become ready; see $dir/minion.log"; }
+        { tail -5 "$dir/minion.log" >&2; give_up "the minion did not become ready; see $dir/minion.log"; }
     echo "minion joined and is Ready after $(seconds_since "$begun") (pid $(cat "$dir/minion.pid"), log $dir/minion.log)"
 }
 
@@ -99,7 +104,7 @@ web_image() {
 wait_ready() {
     until_line 60 "^$1 $1 $1\$" "$kctl" get rc web -w \
         -o 'jsonpath={.spec.replicas} {.status.replicas} {.status.readyReplicas}{"\n"}' >/dev/null ||
-        die "the web servers did not become ready; try: $kctl describe rc web"
+        give_up "the web servers did not become ready; try: $kctl describe rc web"
 }
 
 # Those that are not on their way out.
@@ -127,7 +132,7 @@ heal_container() {
     docker kill "${id#docker://}" >/dev/null
     until_line 60 "^$((before + 1)) true\$" "$kctl" get pod "$pod" -w \
         -o 'jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}{"\n"}' >/dev/null ||
-        die "the container was not restarted"
+        give_up "the container was not restarted"
     echo "pod $pod runs again after $(seconds_since "$begun")"
     run get pods -l app=web
 }
@@ -138,8 +143,7 @@ heal_pod() {
     pod=$(web_pods | tail -1)
     begun=$(now)
     "$kctl" delete pod "$pod" --wait=false
-    until_line 60 '^3 3 3$' "$kctl" get rc web -w \
-        -o 'jsonpath={.spec.replicas} {.status.replicas} {.status.readyReplicas}{"\n"}' >/dev/null
+    wait_ready 3
     until_new_pod "$pod"
     echo "its replacement runs after $(seconds_since "$begun")"
     run get pods -l app=web
