@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::admission::Effects;
-use crate::cache::{Cursor, Filter, Urgency};
+use crate::cache::{Closed, Cursor, Filter, Urgency};
 use crate::server::Shared;
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
@@ -56,8 +56,7 @@ pub(crate) async fn publish(shared: &Arc<Shared>) {
         let key = kind.info.registry_key(Some(NAMESPACE_SYSTEM), NAME);
         loop {
             tokio::select! {
-                () = shared.stop.cancelled() => return,
-                () = changed(&mut changes, &key) => {}
+                changed = changed(&mut changes, &key) => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if !is_right => {}
             }
             is_right = is_written(&shared).await;
@@ -65,17 +64,17 @@ pub(crate) async fn publish(shared: &Arc<Shared>) {
     });
 }
 
-/// Waits until the object under `key` may have changed.
-async fn changed(changes: &mut Cursor, key: &str) {
+/// Waits until the object under `key` may have changed, or the server stops.
+async fn changed(changes: &mut Cursor, key: &str) -> Result<(), Closed> {
     loop {
-        changes.changed().await;
+        changes.news().await?;
         let mut is_it = false;
         let read = changes.read(|event| {
             is_it |= *event.entry.key == *key;
             true
         });
         if is_it || read.is_err() {
-            return;
+            return Ok(());
         }
     }
 }

@@ -30,6 +30,7 @@ use store::{Revision, Store};
 use tokio::sync::watch;
 
 pub(crate) use age::age;
+pub(crate) use bell::Closed;
 pub(crate) use chunk::Chunk;
 pub(crate) use entry::{Change, Entry, Identity, encode_with_revision};
 pub(crate) use feeder::{load, run};
