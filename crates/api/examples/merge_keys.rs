@@ -42,37 +42,6 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("core.v1.Probe", "handler"),
 ];
 
-/// Go structs in Go structs, which Go encodes even when they are empty, and (`list`) lists it encodes as null. Besides
-/// these, `metadata`, `spec` and `status` of every kind.
-const ALWAYS_THERE: &[(&str, &str, &str)] = &[
-    ("apps.v1.DaemonSetSpec", "template", "struct"),
-    ("apps.v1.DaemonSetSpec", "updateStrategy", "struct"),
-    ("apps.v1.DeploymentSpec", "strategy", "struct"),
-    ("apps.v1.DeploymentSpec", "template", "struct"),
-    ("apps.v1.ReplicaSetSpec", "template", "struct"),
-    ("apps.v1.StatefulSetSpec", "template", "struct"),
-    ("apps.v1.StatefulSetSpec", "updateStrategy", "struct"),
-    ("batch.v1.CronJobSpec", "jobTemplate", "struct"),
-    ("batch.v1.JobSpec", "template", "struct"),
-    ("batch.v1.JobTemplateSpec", "metadata", "struct"),
-    ("batch.v1.JobTemplateSpec", "spec", "struct"),
-    ("core.v1.Container", "resources", "struct"),
-    ("core.v1.EphemeralContainer", "resources", "struct"),
-    ("core.v1.Event", "source", "struct"),
-    ("core.v1.NodeDaemonEndpoints", "kubeletEndpoint", "struct"),
-    ("core.v1.NodeStatus", "daemonEndpoints", "struct"),
-    ("core.v1.NodeStatus", "nodeInfo", "struct"),
-    ("core.v1.PersistentVolumeClaimSpec", "resources", "struct"),
-    ("core.v1.PersistentVolumeClaimTemplate", "metadata", "struct"),
-    ("core.v1.PersistentVolumeClaimTemplate", "spec", "struct"),
-    ("core.v1.PodSpec", "containers", "list"),
-    ("core.v1.PodTemplate", "template", "struct"),
-    ("core.v1.PodTemplateSpec", "metadata", "struct"),
-    ("core.v1.PodTemplateSpec", "spec", "struct"),
-    ("core.v1.ServiceStatus", "loadBalancer", "struct"),
-    ("events.v1.Event", "deprecatedSource", "struct"),
-];
-
 fn main() -> Result<()> {
     let Some(source) = std::env::args().nth(1) else { return Err("usage: merge_keys <source of k8s-pb>".into()) };
     let mut markers = Markers::default();
@@ -195,7 +164,6 @@ impl Table<'_> {
         if get(markers, "structType") == "granular" {
             flags.push("granular".to_owned());
         }
-        flags.extend(self.always_there(type_name, field).map(ToOwned::to_owned));
         flags
     }
 
@@ -208,12 +176,6 @@ impl Table<'_> {
             None => key.clone(),
         })
         .collect()
-    }
-
-    fn always_there(&self, type_name: &str, field: &str) -> Option<&'static str> {
-        let is_kind = self.schemas.get(type_name).is_some_and(|s| !s["properties"]["kind"].is_null());
-        let listed = ALWAYS_THERE.iter().find(|(t, f, _)| (*t, *f) == (type_name, field)).map(|(.., flag)| *flag);
-        listed.or_else(|| (is_kind && matches!(field, "metadata" | "spec" | "status")).then_some("struct"))
     }
 }
 

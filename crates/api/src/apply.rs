@@ -23,7 +23,7 @@ mod merge;
 mod path;
 mod place;
 mod request;
-mod scan;
+pub(crate) mod scan;
 mod set;
 mod splice;
 
@@ -104,7 +104,8 @@ impl Writer<'_> {
         if old.is_some() && managed.is_empty() {
             return String::new();
         }
-        let diff = compare(Some(old.unwrap_or("{}")), Some(new), Place::root(self.info)).without(self.ignored());
+        let nothing = self.nothing();
+        let diff = compare(Some(old.unwrap_or(&nothing)), Some(new), Place::root(self.info)).without(self.ignored());
         if diff.is_empty() {
             return managed.to_owned();
         }
@@ -160,12 +161,12 @@ impl Writer<'_> {
         force: bool,
     ) -> Result<Applied, Vec<Conflict>> {
         let (place, version, config_text) = (Place::root(self.info), self.info.api_version(), config.to_string());
-        let mut entries = managed::parse(managed);
+        let (mut entries, nothing) = (managed::parse(managed), self.nothing());
         if let (Some(live), true) = (live, entries.is_empty()) {
-            let all = compare(Some("{}"), Some(live), place).without(self.ignored());
+            let all = compare(Some(&nothing), Some(live), place).without(self.ignored());
             self.take_over(&mut entries, all.written(), &version, BEFORE_FIRST_APPLY);
         }
-        let live_text = live.unwrap_or("{}");
+        let live_text = live.unwrap_or(&nothing);
         let live: Value = serde_json::from_str(live_text).unwrap_or_default();
         let mut mine = Entry::new(self.name(), Operation::Apply, &version, self.subresource_name());
         let last = entries.iter().position(|e| e.is_same_manager(&mine)).map(|place| entries.swap_remove(place));
@@ -220,6 +221,12 @@ impl Writer<'_> {
         let name = [text(&config["metadata"]["namespace"]), text(&config["metadata"]["name"])].join("/");
         let (group, version, kind) = (self.info.group, self.info.version, self.info.kind);
         format!("failed to create typed patch object ({name}; {group}/{version}, Kind={kind}): {why}")
+    }
+
+    /// An object with nothing in it, as Go encodes it.
+    fn nothing(&self) -> String {
+        let nothing = crate::written::complete(self.info, Cow::Borrowed(b"{}"));
+        String::from_utf8(nothing.into_owned()).unwrap_or_default()
     }
 
     /// The name written down for this writer.

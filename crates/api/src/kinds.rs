@@ -181,6 +181,10 @@ pub struct Kind {
     pub decode: &'static Decode,
     /// A reference to the JSON schema of this kind, which the generator keeps with all it refers to.
     pub schema: &'static Schema,
+    /// See [`Resource::MAKES_UP_NAMES`](crate::Resource::MAKES_UP_NAMES).
+    pub makes_up_names: bool,
+    /// See [`Resource::stays`](crate::Resource::stays).
+    pub stays: fn(&str) -> Option<&'static str>,
     /// For a kind that shows another one's objects in other words: how it does.
     pub view: Option<&'static View>,
 }

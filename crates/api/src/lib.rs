@@ -18,6 +18,7 @@
 //! - [`quota`]: what a ResourceQuota counts.
 //! - [`decode`]: strict decoding.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch, three-way apply.
+//! - [`written`]: what Go's JSON says though nothing is in it.
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`merge_keys`]: how lists of the built-in types merge.
 //! - [`yaml`]: YAML as Kubernetes reads it.
@@ -55,6 +56,7 @@ pub mod scale;
 pub mod selector;
 pub mod token_request;
 pub mod well_known;
+pub mod written;
 pub mod yaml;
 
 pub use interner::Interner;

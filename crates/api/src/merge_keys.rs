@@ -13,7 +13,6 @@
 //! | `set` | `listType=set` | server-side apply: a set of scalars |
 //! | `atomic` | `mapType=atomic`, `structType=atomic` | server-side apply: one owner for the whole |
 //! | `granular` | `structType=granular` | server-side apply: an owner for each of its fields, though its type is atomic |
-//! | `struct`, `list` | none | server-side apply: Go encodes it, as `{}` or `null`, even where it is empty |
 //!
 //! Everything else behaves as JSON does: maps merge key by key, lists are replaced.
 
@@ -48,8 +47,6 @@ pub struct Field {
     pub atomic: bool,
     /// Whether server-side apply takes the field as many values although its type is atomic.
     pub granular: bool,
-    /// What upstream encodes where the field is empty; `None` where it encodes nothing.
-    pub always: Option<&'static str>,
 }
 
 /// A key of a list.
@@ -131,8 +128,6 @@ fn parse_field(mut words: impl Iterator<Item = &'static str>) -> Field {
             ("set", _) => field.list_type = ListType::Set,
             ("atomic", _) => field.atomic = true,
             ("granular", _) => field.granular = true,
-            ("struct", _) => field.always = Some("{}"),
-            ("list", _) => field.always = Some("null"),
             // The test below proves that the committed table holds no other word.
             _ => {}
         }
@@ -159,7 +154,7 @@ mod tests {
             assert!(words[1] == "-" || TABLE.contains_key(words[1]), "{line}");
             for flag in &words[2..] {
                 let name = flag.split('=').next().unwrap();
-                let known = ["merge", "replace", "retainKeys", "map", "set", "atomic", "granular", "struct", "list"];
+                let known = ["merge", "replace", "retainKeys", "map", "set", "atomic", "granular"];
                 assert!(known.contains(&name), "{line}");
             }
         }

@@ -36,6 +36,14 @@ pub trait Resource:
     /// Other `apiVersion`s whose objects are read as this one's, as they have the same fields (`AcceptsGroupVersion`).
     const ALSO_READ: &'static [&'static str] = &[];
 
+    /// Whether a new object without a name, and without the beginning of one, gets one all the same: a UUID.
+    const MAKES_UP_NAMES: bool = false;
+
+    /// Why an object of this name is never deleted by it, be it there or not.
+    fn stays(_name: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Fills what the client left out, as `SetDefaults_*` does upstream. Calling it twice changes nothing.
     fn set_defaults(&mut self) {}
 
@@ -187,11 +195,12 @@ impl<T: Resource> Object for T {
 
     fn encode(&self) -> Vec<u8> {
         let encoded = serde_json::to_vec(self).expect("objects have string keys only, so they always encode");
-        metadata_first(&T::INFO, crate::omit::empty(encoded))
+        let ordered = metadata_first(&T::INFO, crate::omit::empty(encoded));
+        crate::written::complete(&T::INFO, ordered.into()).into_owned()
     }
 
     fn to_value(&self) -> Value {
-        serde_json::to_value(self).expect("objects have string keys only, so they always encode")
+        serde_json::from_slice(&self.encode()).expect("what is encoded is JSON")
     }
 
     fn clone_object(&self) -> Box<dyn Object> {
@@ -286,6 +295,8 @@ impl Kind {
             info: &T::INFO,
             decode: &crate::decode::decode::<T>,
             schema: &|generator| generator.subschema_for::<T>(),
+            makes_up_names: T::MAKES_UP_NAMES,
+            stays: T::stays,
             view: None,
         }
     }

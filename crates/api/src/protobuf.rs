@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use table::Field;
-pub(crate) use table::{Holds, Many, Type, field, fields_with_amounts};
+pub(crate) use table::{Holds, Many, Type, field, fields, fields_with_amounts, messages};
 use wire::{Reader, Wire};
 
 /// The media type of these bodies.

@@ -36,7 +36,9 @@ pub(crate) struct Current {
 impl Current {
     fn new(kind: &'static Kind, json: Bytes, revision: Revision) -> Result<Current, ApiError> {
         let (plain, managed) = api::apply::split(kind.info, &json);
-        let (plain, mut managed) = (Bytes::from(plain.into_owned()), managed.to_owned());
+        // As it would be encoded now, whatever was written when it was stored.
+        let plain = api::written::complete(kind.info, plain).into_owned();
+        let (plain, mut managed) = (Bytes::from(plain), managed.to_owned());
         let decoded = (kind.decode)(&plain);
         let broken = |e| ApiError::Internal(format!("stored {} cannot be decoded: {e}", kind.info.kind));
         let mut object = decoded.map_err(broken)?.object;

@@ -73,7 +73,7 @@ pub(super) fn compare<'a>(old: Option<&'a str>, new: Option<&'a str>, place: Pla
     }
     let mut diff = match both(old.map(level), new.map(level)) {
         Both::Maps(left, right) if !(place.is_atomic_map() || left.is_empty() && right.is_empty()) => {
-            maps(left, right, (old.is_some(), new.is_some()), place)
+            maps(left, right, place)
         }
         Both::Lists(left, right) if !(place.is_atomic_list() || left.is_empty() && right.is_empty()) => {
             lists(left, right, place)
@@ -106,8 +106,7 @@ fn both<'a>(old: Option<Level<'a>>, new: Option<Level<'a>>) -> Both<'a> {
 
 type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
 
-/// `there` says which of the two objects there are.
-fn maps<'a>(old: Fields<'a>, new: Fields<'a>, there: (bool, bool), place: Place) -> Diff<'a> {
+fn maps<'a>(old: Fields<'a>, new: Fields<'a>, place: Place) -> Diff<'a> {
     let mut diff = Diff::default();
     let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
     loop {
@@ -122,9 +121,7 @@ fn maps<'a>(old: Fields<'a>, new: Fields<'a>, there: (bool, bool), place: Place)
         let values = (left.as_ref().map(|(_, v)| *v), right.as_ref().map(|(_, v)| *v));
         let Some((name, _)) = right.or(left) else { return diff };
         let below = place.field(&name);
-        let left = values.0.or(below.always().filter(|_| there.0));
-        let right = values.1.or(below.always().filter(|_| there.1));
-        diff.attach(PathElement::Field(name), compare(left, right, below));
+        diff.attach(PathElement::Field(name), compare(values.0, values.1, below));
     }
 }
 

@@ -42,11 +42,6 @@ impl Place {
         self.field.is_none_or(|f| f.list_type == ListType::Atomic)
     }
 
-    /// What upstream encodes for an empty value here.
-    pub(super) fn always(self) -> Option<&'static str> {
-        self.field?.always
-    }
-
     /// The name of `item` among the elements of the list here.
     pub(super) fn element_of<'a>(self, item: &'a str) -> PathElement<'a> {
         let Some(ListType::Map(keys)) = self.field.map(|f| &f.list_type) else {

@@ -73,7 +73,7 @@ pub(super) fn string(quoted: &str) -> Cow<'_, str> {
 }
 
 /// The first position from `at` that is not white space.
-fn blank(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn blank(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
         at += 1;
     }
@@ -81,7 +81,7 @@ fn blank(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// The position after the string that begins at `at`.
-fn string_end(bytes: &[u8], at: usize) -> usize {
+pub(crate) fn string_end(bytes: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     while let Some(&byte) = bytes.get(at) {
         match byte {
@@ -94,7 +94,7 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
 }
 
 /// The position after the value that begins at `at`.
-pub(super) fn value_end(bytes: &[u8], at: usize) -> usize {
+pub(crate) fn value_end(bytes: &[u8], at: usize) -> usize {
     match bytes.get(at) {
         Some(b'"') => string_end(bytes, at),
         Some(b'{' | b'[') => nested_end(bytes, at),

@@ -109,6 +109,36 @@ pub(super) fn settle(value: &mut Value, spot: Spot) {
     }
 }
 
+/// The times that the typed decoder must have, where for Go's one that is not there is the first of all.
+const REQUIRED_TIMES: [(&str, &str); 1] = [("meta.v1.Condition", "lastTransitionTime")];
+/// Go's `time.Time` without a value.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Puts in the times that have to be there; whether any was missing.
+pub(super) fn fill_times(value: &mut Value, spot: Spot) -> bool {
+    match value {
+        Value::Array(items) => {
+            let Some(item) = spot.in_list() else { return false };
+            items.iter_mut().fold(false, |filled, value| fill_times(value, item) | filled)
+        }
+        Value::Object(fields) => {
+            let mut filled = false;
+            for (name, value) in fields.iter_mut() {
+                filled |= spot.in_field(name).is_some_and(|spot| fill_times(value, spot));
+            }
+            let required = REQUIRED_TIMES.iter().filter(|(message, _)| spot.message() == Some(message));
+            for (_, name) in required {
+                let time = fields.entry(*name).or_insert(Value::Null);
+                if time.is_null() {
+                    (*time, filled) = (NO_TIME.into(), true);
+                }
+            }
+            filled
+        }
+        _ => false,
+    }
+}
+
 fn fill(value: &mut Value, spot: Spot) {
     match spot.zero() {
         Some(zero) if value.is_null() && spot.is_item => *value = zero,
@@ -161,19 +191,17 @@ mod tests {
             // Behind a pointer a zero says something, and so it does in a map, a list or a required field.
             (
                 "Pod",
-                json!({"spec": {"containers": [{"name": "", "securityContext": {"privileged": false}, "args": [""]}],
-                "terminationGracePeriodSeconds": 0, "nodeSelector": {"a": ""}}}),
+                json!({"spec": {"containers": [{"name": "", "securityContext": {"privileged": false}, "args": [""],
+                "resources": {}}], "terminationGracePeriodSeconds": 0, "nodeSelector": {"a": ""}}}),
                 Value::Null,
             ),
             (
                 "Pod",
                 json!({"spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s", "items": []}},
                     {"name": "w", "csi": {"driver": "d", "readOnly": false}}]}}),
-                json!({"spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s"}},
+                json!({"spec": {"containers": null, "volumes": [{"name": "v", "secret": {"secretName": "s"}},
                     {"name": "w", "csi": {"driver": "d", "readOnly": false}}]}}),
             ),
-            // Some lists are written, however empty.
-            ("Pod", json!({"spec": {"containers": []}}), Value::Null),
             ("ConfigMap", json!({"data": {"hostNetwork": "", "name": ""}, "immutable": false}), Value::Null),
             (
                 "Service",
@@ -193,9 +221,25 @@ mod tests {
     fn null_in_a_list_or_map_is_the_zero_of_its_type() {
         let pod = json!({"spec": {"containers": [null], "securityContext": {"supplementalGroups": [null, 1]},
             "imagePullSecrets": [null], "overhead": {"cpu": null}, "nodeSelector": {"a": null}}});
-        let expected = json!({"spec": {"containers": [{"name": ""}], "securityContext": {"supplementalGroups": [0, 1]},
-            "imagePullSecrets": [{"name": ""}], "overhead": {"cpu": "0"}, "nodeSelector": {"a": ""}}});
+        let expected = json!({"spec": {"containers": [{"name": "", "resources": {}}],
+            "securityContext": {"supplementalGroups": [0, 1]}, "imagePullSecrets": [{}], "overhead": {"cpu": "0"},
+            "nodeSelector": {"a": ""}}, "status": {}});
         assert_eq!(stored("Pod", &pod), expected);
+    }
+
+    #[test]
+    fn a_condition_without_its_time_has_the_first_of_all() {
+        let conditions = json!([{"type": "A", "status": "True"}, {"type": "B", "lastTransitionTime": null}]);
+        let service = stored("Service", &json!({"status": {"conditions": conditions}}));
+        let times: Vec<_> = service["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["lastTransitionTime"].clone())
+            .collect();
+        assert_eq!(times, [super::NO_TIME; 2]);
+        let wrong = json!({"status": {"conditions": [{"type": 1}]}});
+        assert!((kinds::by_kind("v1", "Service").unwrap().decode)(wrong.to_string().as_bytes()).is_err());
     }
 
     #[test]

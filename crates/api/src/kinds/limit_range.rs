@@ -38,6 +38,9 @@ impl Resource for LimitRange {
         name_rule: NameRule::Dns1123Subdomain,
     };
 
+    /// Its strategy's own way to a name, older than `generateName`.
+    const MAKES_UP_NAMES: bool = true;
+
     fn set_defaults(&mut self) {
         for item in self.spec.iter_mut().flat_map(|s| s.limits.iter_mut()) {
             let all = [

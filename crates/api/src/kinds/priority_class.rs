@@ -41,11 +41,18 @@ impl Resource for PriorityClass {
 
     const HAS_GENERATION: bool = true;
 
+    /// Those that the system's own pods name (`Delete` of `pkg/registry/scheduling/priorityclass/storage`).
+    fn stays(name: &str) -> Option<&'static str> {
+        let is_of_system = SYSTEM_PRIORITY_CLASSES.iter().any(|(known, ..)| *known == name);
+        is_of_system.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn set_defaults(&mut self) {
         self.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".to_owned());
     }
 
-    fn validate(&self, errors: &mut ErrorList) {
+    /// `ValidatePriorityClass`: of what is there only what may change is looked at.
+    fn validate_create(&self, errors: &mut ErrorList) {
         let name = self.metadata.name.as_deref().unwrap_or("");
         if name.starts_with(SYSTEM_PREFIX) {
             if let Err(problem) = system_class(self, name) {
@@ -123,7 +130,7 @@ mod tests {
             ),
             ("system-mine", 7, format!("{reserved}system-mine is not a known system priority class")),
         ] {
-            let errors = Object::validate(&class(name, value));
+            let errors = Object::validate_create(&class(name, value));
             assert_eq!(errors.first().map(ToString::to_string).unwrap_or_default(), expected, "{name} {value}");
         }
     }

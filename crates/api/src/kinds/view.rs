@@ -13,8 +13,9 @@ pub struct View {
     pub group: &'static str,
     /// Makes the JSON of this kind from that of the stored one.
     pub show: fn(&[u8]) -> Vec<u8>,
-    /// What is wrong with a stored object that was written in these words, beyond what always may be.
-    pub validate: fn(new: &dyn Object, old: Option<&dyn Object>) -> ErrorList,
+    /// Adds what is wrong with a stored object that was written in these words to what always may be, and says all of it in
+    /// these words.
+    pub validate: fn(new: &dyn Object, old: Option<&dyn Object>, errors: &mut ErrorList),
 }
 
 /// A type that shows another one's objects.
@@ -43,12 +44,10 @@ fn show<T: Viewing>(stored: &[u8]) -> Vec<u8> {
     }
 }
 
-fn validate<T: Viewing>(new: &dyn Object, old: Option<&dyn Object>) -> ErrorList {
-    let mut errors = ErrorList::new();
+fn validate<T: Viewing>(new: &dyn Object, old: Option<&dyn Object>, errors: &mut ErrorList) {
     if let Some(new) = new.as_any().downcast_ref() {
-        T::validate_stored(new, old.and_then(|o| o.as_any().downcast_ref()), &mut errors);
+        T::validate_stored(new, old.and_then(|o| o.as_any().downcast_ref()), errors);
     }
-    errors
 }
 
 impl Kind {
@@ -61,11 +60,13 @@ impl Kind {
                     let mut value = serde_json::from_slice(bytes).unwrap_or_default();
                     if T::mend(&mut value) { decode::<T>(value.to_string().as_bytes()) } else { Err(error) }
                 };
-                let Decoded { object, strict_errors, no_amount } = decode::<T>(bytes).or_else(mended)?;
+                let Decoded { object, strict_errors, misread } = decode::<T>(bytes).or_else(mended)?;
                 let typed = object.as_any().downcast_ref::<T>().cloned().unwrap_or_default();
-                Ok(Decoded { object: Box::new(typed.store()), strict_errors, no_amount })
+                Ok(Decoded { object: Box::new(typed.store()), strict_errors, misread })
             },
             schema: &|generator| generator.subschema_for::<T>(),
+            makes_up_names: T::MAKES_UP_NAMES,
+            stays: T::stays,
             view: Some(&T::VIEW),
         }
     }

@@ -15,11 +15,24 @@ pub(super) fn message(name: &str) -> Option<&'static Message> {
     TABLE.get(name)
 }
 
+/// The names of all messages.
+pub(crate) fn messages() -> impl Iterator<Item = &'static str> {
+    TABLE.keys().copied()
+}
+
+/// Of each message the fields by their names in JSON, with those of the messages embedded in it.
+static NAMES: LazyLock<HashMap<&'static str, HashMap<&'static str, &'static Field>>> =
+    LazyLock::new(|| TABLE.keys().map(|message| (*message, fields_by_name(message))).collect());
+
 /// The field with this name in JSON, of a message or of one that is embedded in it.
-pub(crate) fn field(message: &'static str, name: &str) -> Option<&'static Field> {
-    static NAMES: LazyLock<HashMap<&'static str, HashMap<&'static str, &'static Field>>> =
-        LazyLock::new(|| TABLE.keys().map(|message| (*message, fields_by_name(message))).collect());
+pub(crate) fn field(message: &str, name: &str) -> Option<&'static Field> {
     NAMES.get(message)?.get(name).copied()
+}
+
+/// All fields of a message: how they are called in JSON, how many values they have, and of which type.
+pub(crate) fn fields(message: &str) -> impl Iterator<Item = (&'static str, Many, Type)> {
+    let fields = NAMES.get(message).into_iter().flat_map(HashMap::values);
+    fields.map(|field| (field.name, field.many, field.of))
 }
 
 fn fields_by_name(message: &str) -> HashMap<&'static str, &'static Field> {
@@ -42,16 +55,18 @@ pub(super) fn names(many: Many) -> HashSet<&'static str> {
     fields().filter(|field| field.many == many && !others.contains(field.name)).map(|field| field.name).collect()
 }
 
-/// What of a field leads to amounts.
+/// What of a field leads to amounts, or to times with microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holds {
     /// It is one.
     Amount,
+    /// It is a time with microseconds.
+    MicroTime,
     /// A message that holds some.
     Message(&'static str),
 }
 
-/// The messages that hold amounts, with the fields these are in. (No message contains itself.)
+/// The messages that hold some, with the fields these are in. (No message contains itself.)
 pub(crate) fn fields_with_amounts() -> HashMap<&'static str, Vec<(&'static str, Many, Holds)>> {
     let mut found = HashMap::new();
     TABLE.keys().for_each(|name| note_amounts(name, &mut found));
@@ -67,6 +82,7 @@ fn note_amounts(name: &'static str, found: &mut HashMap<&'static str, Vec<(&'sta
     for field in TABLE.get(name).into_iter().flat_map(|message| message.fields.values()) {
         match field.of {
             Type::Quantity => fields.push((field.name, field.many, Holds::Amount)),
+            Type::MicroTime => fields.push((field.name, field.many, Holds::MicroTime)),
             Type::Message(of) => {
                 note_amounts(of, found);
                 let below = found.get(of).cloned().unwrap_or_default();

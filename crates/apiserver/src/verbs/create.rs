@@ -84,8 +84,7 @@ impl Shared {
         metadata::prepare_create(kind.info, object.metadata_mut(), namespace);
         let given = object.metadata().name.as_deref().unwrap_or("");
         let is_nameless = given.is_empty() && object.metadata().generate_name.as_deref().unwrap_or("").is_empty();
-        if is_nameless && kind.info.plural == "limitranges" {
-            // Their strategy's own way to a name, older than `generateName`.
+        if is_nameless && kind.makes_up_names {
             object.metadata_mut().name = Some(uuid::Uuid::new_v4().to_string());
         }
         let given = object.metadata().name.as_deref().unwrap_or("");
@@ -199,7 +198,9 @@ impl Shared {
         let mut errors = metadata::validate(attributes.kind.info, object.metadata());
         errors.extend(object.validate());
         errors.extend(object.validate_create());
-        errors.extend(attributes.kind.view.map(|view| (view.validate)(object, None)).unwrap_or_default());
+        if let Some(view) = attributes.kind.view {
+            (view.validate)(object, None, &mut errors);
+        }
         if !errors.is_empty() {
             return Err(invalid(errors));
         }

@@ -118,7 +118,9 @@ fn main(
     api::metadata::validate_metadata_update(info, new.metadata(), old.metadata(), &mut errors);
     errors.extend(new.validate());
     errors.extend(new.validate_update(old));
-    errors.extend(call.info.kind.view.map(|view| (view.validate)(&*new, Some(old))).unwrap_or_default());
+    if let Some(view) = call.info.kind.view {
+        (view.validate)(&*new, Some(old), &mut errors);
+    }
     // Upstream allocates what is valid: what is wrong with the object itself is said first.
     if errors.is_empty() {
         errors = not_allocated;
