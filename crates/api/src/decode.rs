@@ -12,6 +12,7 @@
 mod amounts;
 mod go;
 mod locate;
+mod micro_time;
 mod mismatch;
 mod scan;
 mod zeros;
@@ -22,7 +23,6 @@ pub use go::{go_error, go_type};
 
 use crate::kinds::{self, KindInfo};
 use crate::object::{Object, Resource};
-use crate::quantity::ParseQuantityError;
 
 /// How many unknown and duplicate fields are named at most, each.
 pub const MAX_STRICT_ERRORS: usize = 100;
@@ -34,15 +34,15 @@ pub struct Decoded {
     /// Paths of unknown fields (`unknown field "spec.foo"`) and duplicate keys (`duplicate field "spec.bar"`), in
     /// upstream's words, for `fieldValidation`.
     pub strict_errors: Vec<String>,
-    /// What is wrong with the first text that should be an amount and is none. Whoever takes an object from outside refuses
-    /// it ([`Decoded::checked`]); what is stored is taken as it is.
-    pub(crate) no_amount: Option<DecodeError>,
+    /// What is wrong with the first text that should be an amount, or a time with microseconds, and is none. Whoever takes an
+    /// object from outside refuses it ([`Decoded::checked`]); what is stored is taken as it is.
+    pub(crate) misread: Option<DecodeError>,
 }
 
 impl Decoded {
-    /// The same, if every amount is one.
+    /// The same, if every amount and time is one.
     pub fn checked(self) -> Result<Decoded, DecodeError> {
-        match self.no_amount {
+        match self.misread {
             Some(error) => Err(error),
             None => Ok(self),
         }
@@ -93,14 +93,18 @@ pub fn decode<T: Resource>(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let repaired = repaired(&T::INFO, bytes, is_also_read || scan.is_blank(), scan.is_unsettled());
     let bytes = repaired.as_deref().unwrap_or(bytes);
     let mut strict_errors = Vec::new();
-    let object = typed::<T>(bytes, &mut strict_errors).map_err(|error| failure(Some(&T::INFO), bytes, &error))?;
+    let misread = scan.misread.map(|error| not_handled(&T::INFO, &error));
+    let object = match typed_with_times::<T>(bytes, &mut strict_errors) {
+        Ok(object) => object,
+        // Whatever else there is to say, this is said first.
+        Err(error) => return Err(misread.unwrap_or(error)),
+    };
     strict_errors.extend(scan.duplicates);
-    let no_amount = scan.no_amount.map(|error| not_handled(&T::INFO, &error));
-    Ok(Decoded { object: Box::new(object), strict_errors, no_amount })
+    Ok(Decoded { object: Box::new(object), strict_errors, misread })
 }
 
-/// The decoder's refusal of an amount, as Go words it.
-fn not_handled(info: &KindInfo, error: &ParseQuantityError) -> DecodeError {
+/// The decoder's refusal of an amount or a time, as Go words it.
+fn not_handled(info: &KindInfo, error: &str) -> DecodeError {
     let (kind, version) = (info.kind, info.version);
     let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}");
     DecodeError::Type { path: String::new(), message }
@@ -170,6 +174,17 @@ fn typed<T: Resource>(bytes: &[u8], unknown: &mut Vec<String>) -> Result<T, serd
     serde_ignored::deserialize(&mut json, note)
 }
 
+/// The same, where the typed decoder must have a time and Go's need not.
+fn typed_with_times<T: Resource>(bytes: &[u8], unknown: &mut Vec<String>) -> Result<T, DecodeError> {
+    let error = match typed(bytes, unknown) {
+        Ok(object) => return Ok(object),
+        Err(error) => failure(Some(&T::INFO), bytes, &error),
+    };
+    let Some(bytes) = with_times(&T::INFO, bytes) else { return Err(error) };
+    unknown.clear();
+    typed(&bytes, unknown).map_err(|error| failure(Some(&T::INFO), &bytes, &error))
+}
+
 /// `spec.containers[0].foo`.
 fn render(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
@@ -198,6 +213,12 @@ fn repaired(info: &KindInfo, bytes: &[u8], is_without_type_meta: bool, is_unsett
         object.retain(|key, v| !(matches!(key.as_str(), "apiVersion" | "kind") && (v.is_null() || v.is_string())));
     }
     Some(value.to_string().into_bytes())
+}
+
+/// The text with the times that the typed decoder must have, if any is missing.
+fn with_times(info: &KindInfo, bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    zeros::fill_times(&mut value, zeros::Spot::root(info)?).then(|| value.to_string().into_bytes())
 }
 
 /// Where upstream knows its kinds from.

@@ -1,18 +1,21 @@
-//! Where amounts are. The typed decoder takes any text for one; Go's reads it (`Quantity.UnmarshalJSON`), so that what is none
-//! is refused before anything else is looked at. The table of messages knows.
+//! Where amounts and times with microseconds are. The typed decoder takes any text for the one and more than Go's for the
+//! other; Go's reads them (`Quantity.UnmarshalJSON`, `MicroTime.UnmarshalJSON`), so that what is none is refused before
+//! anything else is looked at. The table of messages knows.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::micro_time;
 use crate::kinds::KindInfo;
 use crate::protobuf::{self, Holds, Many};
+use crate::quantity::Quantity;
 
-/// Of messages that hold amounts, somewhere below them: the fields these are in.
+/// Of messages that hold some, somewhere below them: the fields these are in.
 static FIELDS: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(protobuf::fields_with_amounts);
 
 type Field = (&'static str, Many, Holds);
 
-/// What amounts there are at a place in an object; none, by default.
+/// What there is of them at a place in an object; none, by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Below(Option<(Many, Holds)>);
 
@@ -23,9 +26,13 @@ impl Below {
         Below(found.map(|(message, _)| (Many::One, Holds::Message(message))))
     }
 
-    /// Whether what is there is an amount.
-    pub(super) fn is_one(self) -> bool {
-        self.0 == Some((Many::One, Holds::Amount))
+    /// Why Go's decoder does not take this text for what is to be there.
+    pub(super) fn problem(self, text: &str) -> Option<String> {
+        match self.0 {
+            Some((Many::One, Holds::Amount)) => text.trim().parse::<Quantity>().err().map(|error| error.to_string()),
+            Some((Many::One, Holds::MicroTime)) => micro_time::error(text),
+            _ => None,
+        }
     }
 
     /// At each place of the list that is there.
@@ -57,7 +64,7 @@ mod tests {
     fn refusal(kind: &str, object: &Value) -> Option<String> {
         let info = kinds::by_kind("v1", kind).unwrap().info;
         let found = scan::scan(info, object.to_string().as_bytes()).unwrap();
-        found.no_amount.map(|error| not_handled(info, &error).to_string())
+        found.misread.map(|error| not_handled(info, &error).to_string())
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::amounts::Below;
 use super::zeros::Spot;
 use super::{DecodeError, MAX_STRICT_ERRORS, failure};
 use crate::kinds::KindInfo;
-use crate::quantity::{ParseQuantityError, Quantity};
 
 /// Objects of up to this many keys are searched for duplicates pair by pair, larger ones by sorting.
 const FEW_KEYS: usize = 16;
@@ -24,8 +23,8 @@ pub(super) struct Scan {
     pub(super) kind: String,
     /// `duplicate field "spec.bar"`.
     pub(super) duplicates: Vec<String>,
-    /// What is wrong with the first text that should be an amount and is none.
-    pub(super) no_amount: Option<ParseQuantityError>,
+    /// What is wrong with the first text that should be an amount or a time and is none.
+    pub(super) misread: Option<String>,
     blank: bool,
     unsettled: bool,
 }
@@ -90,8 +89,8 @@ struct Walk<'w, 'p> {
 impl Walk<'_, '_> {
     /// Takes note of a top-level `apiVersion` or `kind`, and of an amount that is none.
     fn text(self, value: &str) {
-        if self.amounts.is_one() && self.scan.no_amount.is_none() {
-            self.scan.no_amount = value.trim().parse::<Quantity>().err();
+        if self.scan.misread.is_none() {
+            self.scan.misread = self.amounts.problem(value);
         }
         let slot = match self.place {
             Place::Key(Place::Root, "apiVersion") => &mut self.scan.api_version,
@@ -163,7 +162,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
 
     fn visit_unit<E: Error>(mut self) -> Result<(), E> {
         self.zero(Spot::is_filled);
-        // An amount may be null.
+        // An amount or a time may be null.
         Walk { amounts: Below::default(), ..self }.text("");
         Ok(())
     }
