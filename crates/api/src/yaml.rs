@@ -1,8 +1,10 @@
 //! YAML as Kubernetes reads and prints it (YAML 1.1 scalars, several documents in one file).
 //!
-//! Reading goes through `serde-saphyr`, always into a JSON tree first: a typed field would swallow `yes` as a string.
+//! Reading goes through `serde-saphyr`, always into a JSON tree first: a typed field would swallow `yes` as a string. Files
+//! are read strictly ([`parse_all`], [`parse_one`]), what is sent to a server as leniently as there ([`parse_first`]).
 //! Printing is our own, byte for byte what `sigs.k8s.io/yaml` prints and thus what `kubectl -o yaml` shows.
 
+mod first;
 mod lines;
 mod print;
 mod scalar;
@@ -11,6 +13,7 @@ use serde_json::Value;
 use serde_saphyr::budget::Budget;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
+pub use first::{First, parse_first};
 pub use lines::line_of;
 pub use print::to_string;
 
@@ -33,11 +36,19 @@ pub struct YamlError(pub String);
 
 /// Reads every document; empty ones are skipped. Duplicate keys are an error that names the key and line.
 pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
+    documents(text, DuplicateKeyPolicy::Error)
+}
+
+fn documents<T>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<T>, YamlError>
+where
+    T: serde::de::DeserializeOwned + Send,
+{
     if let Some(line) = tab_indented_line(text) {
         return Err(YamlError(format!("yaml: line {line}: found character that cannot start any token")));
     }
     on_a_large_stack(|| {
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| explain(e.without_snippet()))
+        let read = serde_saphyr::from_multiple_with_options(text, options(duplicate_keys));
+        read.map_err(|error| explain(error.without_snippet()))
     })
 }
 
@@ -63,7 +74,7 @@ pub fn parse_one(text: &[u8]) -> Result<Value, YamlError> {
     }
 }
 
-fn options() -> serde_saphyr::Options {
+fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
     let mut budget = Budget::default();
     budget.max_nodes = MAX_NODES;
     budget.max_events = 3 * MAX_NODES;
@@ -71,7 +82,7 @@ fn options() -> serde_saphyr::Options {
     budget.max_documents = MAX_DOCUMENTS;
     let mut options = serde_saphyr::options! {
         budget: Some(budget),
-        duplicate_keys: DuplicateKeyPolicy::Error,
+        duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,
         non_finite_float_policy: NonFiniteFloatPolicy::Reject,
     };

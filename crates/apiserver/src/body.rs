@@ -51,34 +51,49 @@ fn too_large() -> ApiError {
     ApiError::TooLarge(format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
 }
 
+/// A body as JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    pub(crate) json: Bytes,
+    /// What only the text it was made of said, for `fieldValidation`: keys that were there twice.
+    strict_errors: Vec<String>,
+}
+
+impl From<Bytes> for Text {
+    fn from(json: Bytes) -> Text {
+        Text { json, strict_errors: Vec::new() }
+    }
+}
+
+impl From<String> for Text {
+    fn from(json: String) -> Text {
+        Bytes::from(json).into()
+    }
+}
+
 /// A body as JSON, whatever it was written in.
-pub(crate) fn to_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
+pub(crate) fn to_json(headers: &HeaderMap, body: Bytes) -> Result<Text, ApiError> {
     match body_encoding(headers)? {
-        BodyEncoding::Json => Ok(body),
+        BodyEncoding::Json => Ok(body.into()),
         BodyEncoding::Yaml => yaml_to_json(&body),
-        // A DELETE has nothing to say without options.
-        BodyEncoding::Protobuf if body.is_empty() => Ok(body),
         BodyEncoding::Protobuf => protobuf_to_json(&body),
     }
 }
 
 /// What comes as protobuf may be as large as what comes as JSON, once it is JSON.
-fn protobuf_to_json(body: &[u8]) -> Result<Bytes, ApiError> {
+fn protobuf_to_json(body: &[u8]) -> Result<Text, ApiError> {
     match api::protobuf::to_json(body, MAX_BODY_BYTES) {
-        Ok(json) => Ok(json.into()),
+        Ok(json) => Ok(Bytes::from(json).into()),
         Err(ProtobufError::TooLarge(_)) => Err(too_large()),
         Err(error) => Err(ApiError::BadRequest(error.to_string())),
     }
 }
 
-fn yaml_to_json(body: &[u8]) -> Result<Bytes, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|e| ApiError::BadRequest(format!("yaml: {e}")))?;
-    let documents = api::yaml::parse_all(text).map_err(|e| ApiError::BadRequest(e.to_string()))?;
-    match documents.as_slice() {
-        [one] => Ok(one.to_string().into()),
-        [] => Ok(Bytes::new()),
-        _ => Err(ApiError::BadRequest("the body holds more than one document".into())),
-    }
+/// What stands in a body after the first document is not looked at, and one without any says nothing.
+fn yaml_to_json(body: &[u8]) -> Result<Text, ApiError> {
+    let first = api::yaml::parse_first(body).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+    let strict_errors = first.strict_error().into_iter().collect();
+    Ok(Text { json: first.value.to_string().into(), strict_errors })
 }
 
 /// An object and the warnings its unknown fields earned.
@@ -88,24 +103,33 @@ pub(crate) struct Decoded {
 }
 
 /// Decodes an object of `kind`; unknown and duplicate fields are refused, warned of or dropped as the query says.
-pub(crate) fn decode(kind: &'static Kind, json: &[u8], query: &Query) -> Result<Decoded, ApiError> {
+pub(crate) fn decode(kind: &'static Kind, text: &Text, query: &Query) -> Result<Decoded, ApiError> {
     let mode = query.field_validation()?;
     // For Go's decoder this is nothing said.
-    let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
-    let decoded = (kind.decode)(json).and_then(api::decode::Decoded::checked);
+    let json = if text.json.trim_ascii() == b"null" { b"{}" } else { &*text.json };
+    // For Go there is no difference between what is always written and what was.
+    let complete = api::written::complete(kind.info, json.into());
+    let decoded = (kind.decode)(&complete).and_then(api::decode::Decoded::checked);
     let decoded = decoded.map_err(|e| not_decoded(kind, json, &e))?;
+    let strict_errors: Vec<String> = text.strict_errors.iter().cloned().chain(decoded.strict_errors).collect();
     let mut object = decoded.object;
     let repeated_owners = api::metadata::drop_repeated_owners(object.metadata_mut());
     match mode {
         FieldValidation::Warn => {
-            let warnings = decoded.strict_errors.into_iter().chain(repeated_owners).collect();
+            let told = strict_errors.iter().flat_map(|error| each(error)).map(str::to_owned);
+            let warnings = told.chain(repeated_owners).collect();
             Ok(Decoded { object, warnings })
         }
-        FieldValidation::Strict if !decoded.strict_errors.is_empty() => Err(strict(kind, &decoded.strict_errors)),
+        FieldValidation::Strict if !strict_errors.is_empty() => Err(strict(kind, &strict_errors)),
         FieldValidation::Strict | FieldValidation::Ignore => {
             Ok(Decoded { object, warnings: repeated_owners.into_iter().collect() })
         }
     }
+}
+
+/// Each of what a strict error says: what is wrong in YAML is told line by line (`parseYAMLWarnings`).
+pub(crate) fn each(error: &str) -> impl Iterator<Item = &str> {
+    error.strip_prefix("yaml: unmarshal errors:\n").unwrap_or(error).lines().map(str::trim)
 }
 
 fn strict(kind: &Kind, errors: &[String]) -> ApiError {

@@ -36,7 +36,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// The body as JSON.
-    pub(crate) async fn json_body(&self, body: Body) -> Result<Bytes, ApiError> {
+    pub(crate) async fn json_body(&self, body: Body) -> Result<body::Text, ApiError> {
         let bytes = body::read(&self.headers, body).await?;
         body::to_json(&self.headers, bytes)
     }

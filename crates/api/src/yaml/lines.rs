@@ -1,14 +1,18 @@
-//! Where in a text the field stands that a path names.
+//! Where in a text the field stands that a path names, and where keys are that were there before.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use crate::decode::MAX_STRICT_ERRORS;
 
 /// A text as its places.
 enum Node {
     /// Keys with their lines, in order.
-    Map(Vec<(Spanned<String>, Node)>),
+    Map(Vec<(Spanned<String>, Spanned<Node>)>),
     List(Vec<Spanned<Node>>),
     Leaf,
 }
@@ -19,11 +23,7 @@ type Place<'a> = (usize, &'a Node);
 /// The line on which the field at `path` stands in the only document of `text`: `spec.containers[0].image`,
 /// `metadata.labels[a.b/c]`. Of a field that is not there, the line of the innermost that is and would have it.
 pub fn line_of(text: &str, path: &str) -> Option<usize> {
-    let root = super::on_a_large_stack(|| {
-        let nodes: Result<Vec<Node>, _> = serde_saphyr::from_multiple_with_options(text, super::options());
-        nodes.map_err(|error| super::explain(error.without_snippet()))
-    });
-    let root = root.ok()?.into_iter().next()?;
+    let root: Node = super::documents(text, DuplicateKeyPolicy::Error).ok()?.into_iter().next()?;
     let (mut node, mut line, mut rest) = (&root, None, path);
     loop {
         let (next, after) = step(node, rest)?;
@@ -36,9 +36,37 @@ pub fn line_of(text: &str, path: &str) -> Option<usize> {
     }
 }
 
+/// `line 3: key "a" already set in map`, as Go's YAML library says of each key in the only document of `text` that was there
+/// before: the line is that of the value, and what is inside that comes first (`setMapIndex` in `sigs.k8s.io/yaml/goyaml.v2`).
+pub(super) fn repeated_keys(text: &str) -> Vec<String> {
+    let roots: Vec<Node> = super::documents(text, DuplicateKeyPolicy::PassThrough).unwrap_or_default();
+    let mut found = Vec::new();
+    roots.iter().for_each(|root| note_repeated(root, &mut found));
+    found
+}
+
+fn note_repeated(node: &Node, found: &mut Vec<String>) {
+    match node {
+        Node::Map(fields) => {
+            let mut seen = HashSet::new();
+            for (key, value) in fields {
+                note_repeated(&value.value, found);
+                if !seen.insert(&key.value) && found.len() < MAX_STRICT_ERRORS {
+                    found.push(format!("line {}: key {:?} already set in map", line(&value.referenced), key.value));
+                }
+            }
+        }
+        Node::List(items) => items.iter().for_each(|item| note_repeated(&item.value, found)),
+        Node::Leaf => {}
+    }
+}
+
+fn line(place: &serde_saphyr::Location) -> usize {
+    usize::try_from(place.line()).unwrap_or(usize::MAX)
+}
+
 /// One segment into `node`: the line of what is there and itself, and what is left of the path. `None` where the path ends.
 fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(Option<Place<'a>>, &'p str)> {
-    let line = |place: &serde_saphyr::Location| usize::try_from(place.line()).unwrap_or(usize::MAX);
     let path = path.strip_prefix('.').unwrap_or(path);
     let (name, rest) = match path.strip_prefix('[') {
         Some(inner) => inner.split_once(']')?,
@@ -46,7 +74,10 @@ fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(Option<Place<'a>>, &'p
         None => path.split_at(path.find(['.', '[']).unwrap_or(path.len())),
     };
     let next = match node {
-        Node::Map(fields) => fields.iter().find(|(key, _)| key.value == name).map(|(key, n)| (line(&key.defined), n)),
+        Node::Map(fields) => {
+            let found = fields.iter().find(|(key, _)| key.value == name);
+            found.map(|(key, n)| (line(&key.defined), &n.value))
+        }
         Node::List(items) => {
             let index: Option<usize> = name.parse().ok();
             index.and_then(|index| items.get(index)).map(|item| (line(&item.referenced), &item.value))

@@ -198,7 +198,7 @@ impl Trail {
         let wants = |open: &&mut Box<Open>| open.event.level >= Level::Request && !open.is_long_running;
         let Some(open) = self.open.as_mut().filter(wants) else { return Ok(body) };
         let bytes = body::read(headers, body).await?;
-        let json = body::to_json(headers, bytes.clone()).unwrap_or_else(|_| bytes.clone());
+        let json = body::to_json(headers, bytes.clone()).map_or_else(|_| bytes.clone(), |text| text.json);
         open.event.request_object = open.object(&json);
         Ok(Body::from(bytes))
     }

@@ -18,6 +18,7 @@ use crate::respond::{self, ApiResponse};
 use crate::status::{ApiError, Subject};
 use crate::storage::{Current, Write};
 use crate::tracking::{Tracking, writer};
+use crate::verbs::apply::Config;
 use crate::verbs::step::{check_uid, check_version};
 use crate::verbs::{self, patch};
 
@@ -67,7 +68,7 @@ async fn write(call: &Call, wanted: impl Fn(Value) -> Result<Decoded, ApiError>)
 /// Applies a Scale. What it says of the replicas is applied to the object itself, whose managers it concerns
 /// (`ScaleHandler` in `k8s.io/apimachinery/pkg/util/managedfields`).
 async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
-    let config = verbs::apply::read(call, &api::scale::KIND, request_body).await?;
+    let Config { value: config, warnings } = verbs::apply::read(call, &api::scale::KIND, request_body).await?;
     let (subject, info, dry_run) = (call.info.subject(), call.info.kind.info, call.query.dry_run()?);
     let manager = call.query.get("fieldManager").unwrap_or("");
     let mut of_parent = json!({"apiVersion": info.api_version(), "kind": info.kind});
@@ -81,12 +82,14 @@ async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError>
             .map_err(|conflicts| ApiError::ApplyConflict(conflicts.into_iter().map(as_of_scale).collect()))?;
         let mut scale = config.clone();
         scale["spec"]["replicas"] = applied.object["spec"]["replicas"].clone();
-        let mut decoded = body::decode(&api::scale::KIND, scale.to_string().as_bytes(), &call.query)?;
+        let mut decoded = body::decode(&api::scale::KIND, &scale.to_string().into(), &call.query)?;
         check_applied(decoded.object.metadata_mut(), call.info.namespace.as_deref(), call.name())?;
         scaled(&subject, &Tracking::Applied(applied.managed), current, &*decoded.object)
     };
     let written = call.shared.modify(call.info.kind, &subject, &call.info.key(), dry_run, change).await?;
-    answer(call, &written.json)
+    let mut response = answer(call, &written.json)?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// Whoever applies a Scale knows the others by the Scale's version.

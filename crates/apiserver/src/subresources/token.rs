@@ -20,8 +20,9 @@ use crate::status::{ApiError, Subject};
 
 /// Answers a TokenRequest.
 pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
-    let json = without_status(&call.json_body(request_body).await?);
-    let mut decoded = body::decode(&api::token_request::KIND, &json, &call.query)?;
+    let mut text = call.json_body(request_body).await?;
+    text.json = without_status(&text.json).into();
+    let mut decoded = body::decode(&api::token_request::KIND, &text, &call.query)?;
     call.query.dry_run()?;
     decoded.object.set_defaults();
     let Some(request) = decoded.object.as_any_mut().downcast_mut::<TokenRequest>() else {

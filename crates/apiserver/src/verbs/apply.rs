@@ -11,6 +11,7 @@ use super::step::step;
 use crate::body;
 use crate::call::Call;
 use crate::metadata::{check_applied, undeterminable};
+use crate::query::FieldValidation;
 use crate::respond::ApiResponse;
 use crate::status::ApiError;
 use crate::storage::{Current, Written};
@@ -19,10 +20,16 @@ use crate::tracking::{Tracking, writer};
 /// How often an apply starts over because its object comes or goes meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
+/// A configuration, and what its text is warned of.
+pub(crate) struct Config {
+    pub(crate) value: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
 /// What a client wants an object to be.
 struct Wanted<'a> {
     call: &'a Call,
-    config: Value,
+    config: Config,
     manager: &'a str,
     force: bool,
     dry_run: bool,
@@ -43,20 +50,22 @@ pub(super) async fn apply(call: &Call, request_body: Body) -> Result<ApiResponse
     for _ in 0..MAX_ATTEMPTS {
         match wanted.modify().await {
             Err(ApiError::NotFound(_)) if call.info.subresource.is_none() => {}
-            outcome => return Ok(call.wrote(StatusCode::OK, outcome?, &[])),
+            outcome => return Ok(call.wrote(StatusCode::OK, outcome?, &wanted.config.warnings)),
         }
         match wanted.create().await {
             Err(ApiError::AlreadyExists(_)) => {}
-            outcome => return Ok(call.wrote(StatusCode::CREATED, outcome?, &[])),
+            outcome => return Ok(call.wrote(StatusCode::CREATED, outcome?, &wanted.config.warnings)),
         }
     }
     Err(ApiError::Conflict(call.info.subject(), "the object keeps coming and going; try again".into()))
 }
 
 /// Reads a configuration. It must be one of `kind`, with nothing in it that kind does not have.
-pub(crate) async fn read(call: &Call, kind: &Kind, request_body: Body) -> Result<Value, ApiError> {
+pub(crate) async fn read(call: &Call, kind: &Kind, request_body: Body) -> Result<Config, ApiError> {
     let bytes = body::read(&call.headers, request_body).await?;
-    let config = api::yaml::parse_one(&bytes).map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+    let first = api::yaml::parse_first(&bytes);
+    let first = first.map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+    let (strict_error, config) = (first.strict_error(), first.value);
     let writer = writer(kind.info, call.query.get("fieldManager").unwrap_or(""), call.info.subresource);
     if let Some(error) = writer.config_error(&config) {
         return Err(ApiError::BadRequest(error));
@@ -64,18 +73,34 @@ pub(crate) async fn read(call: &Call, kind: &Kind, request_body: Body) -> Result
     let not_typed = |why: &str| ApiError::BadRequest(writer.not_typed(&config, why));
     let decoded = (kind.decode)(config.to_string().as_bytes()).map_err(|e| not_typed(&e.to_string()))?;
     match decoded.strict_errors.as_slice() {
-        [] => decoded.checked().map(|_| config).map_err(|e| ApiError::BadRequest(e.to_string())),
-        [one] => Err(not_typed(&undeclared(one))),
+        [] => decoded.checked().map_err(|e| ApiError::BadRequest(e.to_string()))?,
+        [one] => return Err(not_typed(&undeclared(one))),
         many => {
             let lines: Vec<String> = many.iter().map(|e| format!("  {}", undeclared(e))).collect();
-            Err(not_typed(&format!("errors:\n{}", lines.join("\n"))))
+            return Err(not_typed(&format!("errors:\n{}", lines.join("\n"))));
+        }
+    };
+    let warnings = repeated(call.query.field_validation()?, strict_error)?;
+    Ok(Config { value: config, warnings })
+}
+
+/// What is told of keys that are there again, unless it is a refusal.
+fn repeated(mode: FieldValidation, strict_error: Option<String>) -> Result<Vec<String>, ApiError> {
+    let Some(error) = strict_error else { return Ok(Vec::new()) };
+    match mode {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(body::each(&error).map(str::to_owned).collect()),
+        FieldValidation::Strict => {
+            let why = format!("error strict decoding YAML: error converting YAML to JSON: {error}");
+            Err(ApiError::BadRequest(why))
         }
     }
 }
 
 impl Wanted<'_> {
     fn decode(&self, object: &Value) -> Result<Decoded, api::decode::DecodeError> {
-        (self.call.info.kind.decode)(object.to_string().as_bytes())
+        let kind = self.call.info.kind;
+        (kind.decode)(&api::written::complete(kind.info, object.to_string().into_bytes().into()))
     }
 
     async fn modify(&self) -> Result<Written, ApiError> {
@@ -107,14 +132,14 @@ impl Wanted<'_> {
     /// What the configuration makes of an object, and who manages what then.
     fn apply_to(&self, current: Option<&Current>) -> Result<(Box<dyn Object>, Tracking), ApiError> {
         let info = &self.call.info;
-        if self.config["metadata"]["name"] == "" {
+        if self.config.value["metadata"]["name"] == "" {
             return Err(undeterminable(self.call.name()));
         }
         let live = current.map(|c| std::str::from_utf8(&c.plain)).transpose();
         let live = live.map_err(|e| ApiError::Internal(e.to_string()))?;
         let managed = current.map_or("", |c| &c.managed);
         let applied = writer(info.kind.info, self.manager, info.subresource)
-            .apply(live, &self.config, managed, self.force)
+            .apply(live, &self.config.value, managed, self.force)
             .map_err(ApiError::ApplyConflict)?;
         let mut object = self.decode(&applied.object).map_err(|e| ApiError::BadRequest(e.to_string()))?.object;
         check_applied(object.metadata_mut(), info.namespace.as_deref(), self.call.name())?;

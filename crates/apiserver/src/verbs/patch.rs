@@ -60,7 +60,7 @@ fn patch_error(error: PatchError) -> ApiError {
 /// What became of an object. The patch is to blame if that is none any more.
 pub(crate) fn decode(kind: &'static Kind, patched: &Value, call: &Call) -> Result<Decoded, ApiError> {
     let json = patched.to_string();
-    body::decode(kind, json.as_bytes(), &call.query).map_err(|error| to_blame(kind, &json, error))
+    body::decode(kind, &json.clone().into(), &call.query).map_err(|error| to_blame(kind, &json, error))
 }
 
 /// A patch that leaves no object is what is wrong.

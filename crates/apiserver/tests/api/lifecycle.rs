@@ -35,6 +35,32 @@ async fn a_pod_on_a_node_is_told_to_stop_and_ends_when_its_kubelet_says_so() {
     assert_eq!(server.get(&format!("{PODS}/b")).await.code, 404, "a pod without a node needs no grace");
 }
 
+/// As upstream, where a graceful deletion is a mark and an end, however short the grace.
+#[tokio::test]
+async fn a_pod_that_ends_at_once_is_told_to_before_it_does() {
+    let server = Server::start().await;
+    let cases = [("a", "n1", "?gracePeriodSeconds=0"), ("b", "", ""), ("c", "n1", "?gracePeriodSeconds=0&dryRun=All")];
+    for (name, node, query) in cases {
+        let made = server.pod(name, node).await;
+        let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+        let fields = format!("fieldSelector=metadata.name%3D{name}");
+        let mut watch = server.watch(&format!("{PODS}?watch=1&resourceVersion={version}&{fields}")).await;
+        let answer = server.delete(&format!("{PODS}/{name}{query}")).await.json();
+        assert_eq!(answer["metadata"]["deletionGracePeriodSeconds"], 0, "{answer}");
+        if query.contains("dryRun") {
+            assert_eq!(server.get(&format!("{PODS}/{name}")).await.code, 200);
+            continue;
+        }
+        let (marked, gone) = (watch.next().await.unwrap(), watch.next().await.unwrap());
+        assert_eq!((&marked["type"], &gone["type"]), (&json!("MODIFIED"), &json!("DELETED")));
+        for event in [&marked, &gone] {
+            assert_eq!(event["object"]["metadata"]["deletionGracePeriodSeconds"], 0, "{event}");
+            assert!(event["object"]["metadata"]["deletionTimestamp"].is_string(), "{event}");
+        }
+        assert_eq!(answer["metadata"], gone["object"]["metadata"], "the answer is the object as it ended");
+    }
+}
+
 /// As `ReturnDeletedObject` says upstream.
 #[tokio::test]
 async fn some_kinds_are_shown_once_more_when_they_are_gone() {

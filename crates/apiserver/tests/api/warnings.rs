@@ -33,6 +33,56 @@ async fn what_a_template_hardly_means_is_said_when_it_changes() {
 }
 
 #[tokio::test]
+async fn of_a_key_that_is_there_twice_the_last_value_counts_and_it_is_said() {
+    let server = Server::start().await;
+    let text = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  a: \"1\"\n  a: \"2\"\nfoo: 1\n---\n["
+        )
+    };
+    let told = r#"line 7: key "a" already set in map"#;
+    let send = |method, path: String, media_type, text: String| {
+        let server = &server;
+        async move { server.send(method, &path, &[("content-type", media_type)], &text).await }
+    };
+    let yaml = "application/yaml";
+    let strict = send("POST", format!("{CONFIG_MAPS}?fieldValidation=Strict"), yaml, text("a")).await;
+    let why =
+        "strict decoding error: yaml: unmarshal errors:\n  line 7: key \"a\" already set in map, unknown field \"foo\"";
+    let message = strict.json()["message"].as_str().unwrap().to_owned();
+    assert!(strict.code == 400 && message.ends_with(why), "{message}");
+    let warned = send("POST", CONFIG_MAPS.to_owned(), yaml, text("a")).await;
+    assert_eq!((warned.code, said(&warned)), (201, vec![told.to_owned(), r#"unknown field "foo""#.to_owned()]));
+    assert_eq!(warned.json()["data"], json!({"a": "2"}));
+    let ignored = send("PUT", format!("{CONFIG_MAPS}/a?fieldValidation=Ignore"), yaml, text("a")).await;
+    assert_eq!((ignored.code, said(&ignored)), (200, vec![]));
+
+    let (apply, applied) = ("application/apply-patch+yaml", text("b").replace("foo: 1\n", ""));
+    let path = format!("{CONFIG_MAPS}/b?fieldManager=m");
+    let strict = send("PATCH", format!("{path}&fieldValidation=Strict"), apply, applied.clone()).await;
+    let why = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  ";
+    assert_eq!((strict.code, strict.json()["message"].clone()), (400, json!(format!("{why}{told}"))));
+    let warned = send("PATCH", path.clone(), apply, applied).await;
+    assert_eq!((warned.code, said(&warned)), (201, vec![told.to_owned()]));
+    let as_json = config_map("b").to_string().replacen('{', r#"{"data":{},"#, 1);
+    let warned = send("PATCH", path, apply, as_json).await;
+    assert_eq!((warned.code, said(&warned)), (200, vec![r#"line 1: key "data" already set in map"#.to_owned()]));
+}
+
+#[tokio::test]
+async fn a_yaml_body_without_a_document_is_an_object_without_anything() {
+    let server = Server::start().await;
+    for text in ["", "# nothing\n", "---\n---\nmetadata: {name: a}\n"] {
+        let answer = server.send("POST", CONFIG_MAPS, &[("content-type", "application/yaml")], text).await;
+        let causes = answer.json()["details"]["causes"].clone();
+        assert_eq!((answer.code, &causes[0]["field"]), (422, &json!("metadata.name")), "{text:?}: {}", answer.text);
+    }
+    server.config_map("a").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    assert_eq!(server.send("DELETE", &path, &[("content-type", "application/yaml")], "# as usual\n").await.code, 200);
+}
+
+#[tokio::test]
 async fn whoever_uses_a_kind_of_yesterday_is_told() {
     let server = Server::start().await;
     let endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";

@@ -261,7 +261,7 @@ pub(super) fn yaml_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("an open list", b"kind: [a, b\n".to_vec()),
         ("a map in a word", b"kind: a: b\n".to_vec()),
         ("a key twice", b"kind: a\nkind: b\n".to_vec()),
-        ("two documents", b"kind: a\n---\nkind: b\n".to_vec()),
+        ("the first of two documents", b"kind: a\n---\n{}\n".to_vec()),
         ("deep flow", "[".repeat(10_000).into_bytes()),
         ("deep blocks", (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect::<String>().into_bytes()),
         ("no UTF-8", b"kind: \xff\xfe\n".to_vec()),
