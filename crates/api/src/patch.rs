@@ -48,7 +48,7 @@ impl Patch {
         match media_type {
             "application/json-patch+json" => Some(json::parse(body).map(Patch::Json)),
             "application/merge-patch+json" => Some(object(body).map(Patch::Merge)),
-            "application/strategic-merge-patch+json" => Some(object(body).map(Patch::Strategic)),
+            "application/strategic-merge-patch+json" => Some(strategic_object(body).map(Patch::Strategic)),
             _ => None,
         }
     }
@@ -78,6 +78,14 @@ impl Patch {
                 Ok(Value::Object(patched))
             }
         }
+    }
+}
+
+/// The JSON object in a strategic patch, for which nothing is one without fields.
+fn strategic_object(body: &[u8]) -> Result<Value, PatchError> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Null) => Ok(Value::Object(Map::new())),
+        _ => object(body),
     }
 }
 

@@ -42,7 +42,7 @@ impl Tracking {
             Tracking::Applied(managed) => return managed.clone(),
             Tracking::Update(manager) => manager,
         };
-        let managed = before(said, "");
+        let managed = before(object.info(), said, "");
         let new = object.encode();
         let new = std::str::from_utf8(&new).unwrap_or("{}");
         writer(object.info(), manager, None).track(None, new, &managed)
@@ -61,8 +61,8 @@ impl Tracking {
             Tracking::Update(manager) => manager,
         };
         let said = said.filter(|_| subresource.is_none());
-        let managed = before(said, &current.managed);
         let info = object.info();
+        let managed = before(info, said, &current.managed);
         let new = encode_with_revision(info, &object.encode(), current.revision);
         let (old, new) = (std::str::from_utf8(&current.plain), std::str::from_utf8(&new));
         let (Ok(old), Ok(new)) = (old, new) else { return managed };
@@ -75,11 +75,24 @@ pub(crate) fn writer<'a>(info: &'static KindInfo, manager: &'a str, subresource:
     Writer { info, manager, subresource, now: now() }
 }
 
-/// The list a write starts from: the one that is there, unless the client brings another.
-fn before(said: Option<Vec<ManagedFieldsEntry>>, present: &str) -> String {
+/// The list a write starts from: the one that is there, unless the client brings another. Entries at a version that there is
+/// none of are dropped (`IsMissingVersionError`).
+fn before(info: &KindInfo, said: Option<Vec<ManagedFieldsEntry>>, present: &str) -> String {
+    let said = said.map(|mut entries| {
+        entries.retain(|entry| entry.api_version.as_deref().is_none_or(|version| is_known(info, version)));
+        entries
+    });
     match given(said.as_deref()) {
         Given::Nothing => present.to_owned(),
         Given::Reset => String::new(),
         Given::List(list) => list,
     }
+}
+
+/// Whether upstream knows objects of the kind in this version, served or not.
+fn is_known(info: &KindInfo, api_version: &str) -> bool {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    // Events have two groups.
+    let is_group = group == info.group || (info.plural == "events" && group == "events.k8s.io");
+    is_group && (version == info.version || (!group.is_empty() && version == "v1beta1"))
 }

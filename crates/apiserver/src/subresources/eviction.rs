@@ -20,18 +20,25 @@ use crate::verbs::delete;
 pub(crate) async fn create(call: &Call, request_body: Body) -> Result<ApiResponse, ApiError> {
     let json = call.json_body(request_body).await?;
     let decoded = body::decode(&api::eviction::KIND, &json, &call.query)?;
+    check_namespace(decoded.object.metadata(), call.info.namespace.as_deref())?;
     call.shared.cache.catch_up().await?;
     call.namespace_takes_new().await?;
-    check_namespace(decoded.object.metadata(), call.info.namespace.as_deref())?;
-    check_name(call, decoded.object.metadata().name.as_deref().unwrap_or(""))?;
+    let named = decoded.object.metadata().name.as_deref().unwrap_or("");
     let eviction = decoded.object.as_any().downcast_ref::<Eviction>();
     let options = eviction.and_then(|e| e.delete_options.clone()).unwrap_or_default();
     let mut options = delete::checked(options)?;
     // An eviction is a creation too, and may be tried out as one.
     options.dry_run |= call.query.dry_run()?;
     let (subject, key) = (call.info.subject(), call.info.key());
-    let marked = call.shared.modify(call.info.kind, &subject, &key, false, |current, _| mark(call, current, &options));
-    let marked = marked.await?;
+    let change = |current: &Current, _: &_| mark(call, current, named, &options);
+    let marked = match call.shared.modify(call.info.kind, &subject, &key, false, change).await {
+        // Only a node is asked first whose pod it is.
+        Err(ApiError::NotFound(_)) if call.user.node().is_none() => {
+            check_name(call, named)?;
+            return Err(ApiError::NotFound(subject));
+        }
+        marked => marked?,
+    };
     if options.resource_version.is_some() {
         // The version asked for was the one before the mark.
         options.resource_version = Some(version_of(&marked.json)?);
@@ -59,12 +66,13 @@ fn version_of(json: &[u8]) -> Result<String, ApiError> {
 
 /// What makes a pod one that is being evicted (`addConditionAndDeletePod` upstream): nothing, if it is not the pod that
 /// was meant, or only a trial.
-fn mark(call: &Call, current: &Current, options: &delete::Options) -> Result<Write, ApiError> {
-    delete::check_preconditions(&call.info.subject(), current, options)?;
+fn mark(call: &Call, current: &Current, named: &str, options: &delete::Options) -> Result<Write, ApiError> {
     let mut effects = Effects::default();
     let attributes: Attributes<'_> = call.attributes(Operation::Create, Some(&*current.object));
     // It brings no pod, and whoever may not have this one evicted may not mark it, either.
     admission::validate(&attributes, None, &mut effects)?;
+    check_name(call, named)?;
+    delete::check_preconditions(&call.info.subject(), current, options)?;
     let mut object = current.object.clone_object();
     let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() else {
         return Err(ApiError::Internal("only pods are evicted".into()));

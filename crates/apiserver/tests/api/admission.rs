@@ -125,6 +125,7 @@ async fn an_eviction_of_yesterday_is_one() {
     }
     let other = json!({"apiVersion": "policy/v1beta1", "kind": "Pod", "metadata": {"name": "c"}});
     assert_eq!(server.post(&format!("{PODS}/c/eviction"), &other).await.code, 400);
+    assert_eq!(server.post(&format!("{PODS}/nowhere/eviction"), &other).await.code, 400, "before it is looked for");
 }
 
 #[tokio::test]

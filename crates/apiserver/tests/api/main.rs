@@ -31,3 +31,4 @@ mod tls;
 mod tokens;
 mod trust;
 mod warnings;
+mod written;
