@@ -200,6 +200,11 @@ mod tests {
             "replaceCoreV1NamespaceFinalize",
             "listCoreV1Node",
             "deleteCoreV1CollectionNode",
+            "watchCoreV1PodListForAllNamespaces",
+            "watchCoreV1NamespacedPodList",
+            "watchCoreV1NamespacedPod",
+            "watchCoreV1NodeList",
+            "watchCoreV1Node",
         ] {
             assert!(ids.contains(&id), "{id} of {ids:?}");
         }
@@ -209,6 +214,11 @@ mod tests {
         assert_eq!(ids.len(), count, "no two have the same name");
         let listed = &document["paths"]["/api/v1/pods"]["get"]["responses"]["200"]["content"]["application/json"];
         assert_eq!(listed["schema"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.PodList");
+        let watched = &document["paths"]["/api/v1/watch/namespaces/{namespace}/pods/{name}"];
+        assert_eq!(
+            (&watched["get"]["x-kubernetes-action"], watched["parameters"].as_array().unwrap().len()),
+            (&json!("watch"), 2)
+        );
         let roles = v3("apis/rbac.authorization.k8s.io/v1").unwrap()["paths"].to_string();
         assert!(roles.contains("\"readRbacAuthorizationV1ClusterRole\""), "{roles}");
     }

@@ -52,7 +52,7 @@ impl Operation<'_> {
         let (group, version, kind) = self.kind;
         let mut shown = json!({
             "operationId": self.id,
-            "description": format!("{} {kind}", self.action),
+            "description": described(self.action, kind),
             "tags": [tag(self.info)],
             "x-kubernetes-action": self.action,
             "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
@@ -83,6 +83,19 @@ impl Operation<'_> {
         }
         shown["parameters"] = json!(parameters);
         shown
+    }
+}
+
+/// What it does. Of the paths that are for watches only upstream says what to use instead of them.
+fn described(action: &str, kind: &str) -> String {
+    const INSTEAD: &str = "deprecated: use the 'watch' parameter with a list operation instead";
+    match action {
+        "watchlist" => format!("watch individual changes to a list of {kind}. {INSTEAD}."),
+        "watch" => format!(
+            "watch changes to an object of kind {kind}. {INSTEAD}, filtered to a single item with the 'fieldSelector' \
+             parameter."
+        ),
+        _ => format!("{action} {kind}"),
     }
 }
 

@@ -5,7 +5,7 @@ use api::{KindInfo, Scope, Subresource, Verb};
 use serde_json::{Map, Value, json};
 
 use super::operation::{Form, Operation, capital, parameter, title};
-use super::schemas::{DELETE_OPTIONS, STATUS, list_of, name_of};
+use super::schemas::{DELETE_OPTIONS, STATUS, WATCH_EVENT, list_of, name_of};
 use crate::verbs::delete::shows_what_is_gone;
 
 const BODIES: &[&str] = &["application/json", "application/yaml"];
@@ -96,6 +96,9 @@ pub(super) fn paths(info: &KindInfo, schema: &str, form: Form) -> Map<String, Va
     }
     add(collection, of(&[Verb::List, Verb::Create, Verb::DeleteCollection]));
     add(item.clone(), of(&[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete]));
+    for (path, operation) in watches(info, form) {
+        add(path, vec![("get", operation)]);
+    }
     for sub in info.subresources {
         let verbs = sub.info().verbs.iter();
         let operations = verbs.map(|verb| (method(*verb), below(info, schema, form, *sub, *verb)));
@@ -113,6 +116,31 @@ pub(super) fn paths(info: &KindInfo, schema: &str, form: Form) -> Map<String, Va
         add(path, operations);
     }
     paths
+}
+
+/// The paths that are for watches only: of all objects, of those of a namespace, of one.
+fn watches(info: &KindInfo, form: Form) -> Vec<(String, Value)> {
+    if !info.can(Verb::Watch) {
+        return Vec::new();
+    }
+    let (all, plural) = (format!("/{}/watch", root(info)), info.plural);
+    let (namespace, place) = match info.scope {
+        Scope::Namespaced => ("/namespaces/{namespace}", "Namespaced"),
+        Scope::Cluster => ("", ""),
+    };
+    let watch = |action, place, what| {
+        let id = format!("watch{}{place}{}{what}", title(info), info.kind);
+        let (kind, answer) = ((info.group, info.version, info.kind), (LISTS, form.refer(WATCH_EVENT)));
+        Operation { info, id, action, kind, options: LISTING, body: None, answer, codes: &["200"] }.show(form)
+    };
+    let mut watches = vec![
+        (format!("{all}{namespace}/{plural}"), watch("watchlist", place, "List")),
+        (format!("{all}{namespace}/{plural}/{{name}}"), watch("watch", place, "")),
+    ];
+    if info.scope == Scope::Namespaced {
+        watches.push((format!("{all}/{plural}"), watch("watchlist", "", "ListForAllNamespaces")));
+    }
+    watches
 }
 
 fn method(verb: Verb) -> &'static str {

@@ -42,6 +42,8 @@ pub(super) fn v2(kinds: &[&Kind]) -> (Vec<String>, Map<String, Value>) {
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 /// The name of the schema of what a deletion may say.
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+/// The name of the schema of what a watch tells.
+pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
@@ -121,7 +123,22 @@ const SPOKEN: [(&str, &str, &str); 4] = [
     ("io.k8s.api.policy.v1.Eviction", "policy", "Eviction"),
 ];
 
-/// Says which kinds these are. How to delete is said in every group.
+fn watch_event() -> Value {
+    json!({
+        "description": "Event represents a single event to a watched resource.",
+        "type": "object",
+        "required": ["type", "object"],
+        "properties": {
+            "type": {"type": "string"},
+            "object": {
+                "description": "The object as it is now, or was last if it is gone; of an error, a Status.",
+                "type": "object",
+            },
+        },
+    })
+}
+
+/// Says which kinds these are. How to delete, and what is watched, is said in every group.
 fn name_the_others(kinds: &[&Kind], schemas: &mut Map<String, Value>) {
     for (name, group, kind) in SPOKEN {
         if let Some(schema) = schemas.get_mut(name) {
@@ -132,10 +149,12 @@ fn name_the_others(kinds: &[&Kind], schemas: &mut Map<String, Value>) {
     let mut groups: Vec<_> = kinds.iter().map(|kind| (kind.info.group, kind.info.version)).collect();
     groups.sort_unstable();
     groups.dedup();
-    if let Some(schema) = schemas.get_mut(DELETE_OPTIONS) {
-        let named =
-            groups.iter().map(|(group, version)| json!({"group": group, "version": version, "kind": "DeleteOptions"}));
-        schema[GVK] = named.collect();
+    schemas.insert(WATCH_EVENT.to_owned(), watch_event());
+    for (name, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (WATCH_EVENT, "WatchEvent")] {
+        if let Some(schema) = schemas.get_mut(name) {
+            let named = groups.iter().map(|(group, version)| json!({"group": group, "version": version, "kind": kind}));
+            schema[GVK] = named.collect();
+        }
     }
 }
 
