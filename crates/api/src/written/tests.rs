@@ -102,11 +102,11 @@ fn what_was_stored_without_is_completed_to_what_is_encoded_now() {
     for (before, after) in [
         (
             r#""name":"x"},"type":"Normal"}"#,
-            r#""name":"x"},"eventTime":null,"firstTimestamp":null,"lastTimestamp":null,"reportingComponent":"","reportingInstance":"","source":{},"type":"Normal"}"#,
+            r#""name":"x"},"eventTime":null,"firstTimestamp":null,"involvedObject":{},"lastTimestamp":null,"reportingComponent":"","reportingInstance":"","source":{},"type":"Normal"}"#,
         ),
         (
             r#""name":"x"}, "count" : 1 }"#,
-            r#""name":"x"}, "count" : 1 ,"eventTime":null,"firstTimestamp":null,"lastTimestamp":null,"reportingComponent":"","reportingInstance":"","source":{}}"#,
+            r#""name":"x"}, "count" : 1 ,"eventTime":null,"firstTimestamp":null,"involvedObject":{},"lastTimestamp":null,"reportingComponent":"","reportingInstance":"","source":{}}"#,
         ),
     ] {
         let found = complete(row.info, format!("{metadata}{before}").into_bytes().into());
