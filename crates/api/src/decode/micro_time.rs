@@ -1,12 +1,17 @@
 //! Times with microseconds. The typed decoder takes any RFC 3339; Go's wants six digits after the second
 //! (`MicroTime.UnmarshalJSON`), and says in its own words what is missing (`time.Parse`).
 
+use std::ops::RangeInclusive;
+
 use jiff::civil::Date;
 
 const LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
 
-/// The parts of the layout: as they are written there, how many digits are wanted, and what they may be.
-const PARTS: [(&str, usize, Option<(&str, std::ops::RangeInclusive<u32>)>); 11] = [
+/// As it is written in the layout, how many digits are wanted, and what they may be.
+type Part = (&'static str, usize, Option<(&'static str, RangeInclusive<u32>)>);
+
+/// What stands before the fraction.
+const PARTS: [Part; 11] = [
     ("2006", 4, None),
     ("-", 0, None),
     ("01", 2, Some(("month", 1..=12))),
